@@ -1,0 +1,1 @@
+//! Lease stores: where positions and leases live.

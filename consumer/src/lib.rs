@@ -1,0 +1,1 @@
+//! Shardmill: AWS Lambda's stream event source mapping for workers that you run yourself.

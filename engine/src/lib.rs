@@ -1,0 +1,1 @@
+//! Shardmill's engine: pure state machines for stream event source mappings.

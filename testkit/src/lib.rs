@@ -1,0 +1,1 @@
+//! Fakes of the services and a fault proxy, for tests.

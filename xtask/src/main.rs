@@ -1,0 +1,2 @@
+//! Development tasks: `cargo xtask test|ci|emulators`.
+fn main() {}
