@@ -1,0 +1,36 @@
+/// Why a lease store could not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store did not answer, was busy, or is out of space: the same call may succeed later. The write may have
+    /// happened.
+    #[error("the checkpoint store {store} is unavailable: {reason}")]
+    Unavailable {
+        /// The store, as [`LeaseStore::describe`](crate::LeaseStore::describe) names it.
+        store: String,
+        /// What happened and what to do.
+        reason: String,
+        /// The underlying error.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The store cannot be used as it is: a newer schema, a corrupt file, a path that cannot be opened.
+    #[error("the checkpoint store {store} cannot be used: {reason}")]
+    Unusable {
+        /// The store, as [`LeaseStore::describe`](crate::LeaseStore::describe) names it.
+        store: String,
+        /// What is wrong and what to do.
+        reason: String,
+        /// The underlying error.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later without anyone's help.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}

@@ -1,0 +1,109 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use shardmill_engine::{LeaseKey, Position, ShardId};
+
+/// The name under which a worker owns leases. Unique among the workers that are alive.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(Arc<str>);
+
+impl WorkerId {
+    /// Takes the name as it is.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which operating system process owns a lease, so that another one on the same host can tell at once that it died.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessIdentity {
+    /// Identifies the running kernel and the process id namespace: process ids compare only within one.
+    pub host: String,
+    /// The process id.
+    pub pid: u32,
+    /// When the process started, in clock ticks since boot: a process id alone may be used again.
+    pub started: u64,
+}
+
+/// Room for what the consumer must remember next to a checkpoint (a pinned start, a window's start).
+///
+/// Small text values under short names; a store keeps names that it does not know.
+pub type AppState = BTreeMap<String, String>;
+
+/// A shard's hash key range, both ends inclusive, as decimal text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HashRange {
+    /// The lowest hash key.
+    pub start: String,
+    /// The highest hash key.
+    pub end: String,
+}
+
+/// A lease as the store holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// What the lease is about.
+    pub key: LeaseKey,
+    /// Rises with every write by an owner: the fence and the heartbeat.
+    pub counter: u64,
+    /// The worker that owns the lease, or the next one during a handoff.
+    pub owner: Option<WorkerId>,
+    /// During a handoff, the old owner, which may still renew and checkpoint.
+    pub checkpoint_owner: Option<WorkerId>,
+    /// Names one acquisition: two runs of one worker id have different tokens.
+    pub token: Option<String>,
+    /// The owner's process, where it said so.
+    pub process: Option<ProcessIdentity>,
+    /// How far the shard has come.
+    pub checkpoint: Position,
+    /// The shards that must be at their end before this one starts (I9).
+    pub parents: Vec<ShardId>,
+    /// The shards that follow this one, once known.
+    pub children: Vec<ShardId>,
+    /// The shard's hash key range; Kinesis only.
+    pub hash_range: Option<HashRange>,
+    /// How often the owner changed since the last checkpoint.
+    pub owner_switches: u64,
+    /// What the consumer remembers next to the checkpoint.
+    pub app: AppState,
+}
+
+/// A lease to create: no owner, counter 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewLease {
+    /// What the lease is about.
+    pub key: LeaseKey,
+    /// Where reading starts. Never [`Position::Latest`]: that is pinned to a time first (I15).
+    pub checkpoint: Position,
+    /// The shards that must be at their end before this one starts (I9).
+    pub parents: Vec<ShardId>,
+    /// The shard's hash key range; Kinesis only.
+    pub hash_range: Option<HashRange>,
+    /// What the consumer remembers next to the checkpoint.
+    pub app: AppState,
+}
+
+/// Who acquires a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The worker.
+    pub owner: WorkerId,
+    /// Fresh for every acquisition.
+    pub token: String,
+    /// The worker's process, where the platform tells.
+    pub process: Option<ProcessIdentity>,
+}

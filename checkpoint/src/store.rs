@@ -1,0 +1,98 @@
+use std::fmt;
+
+use async_trait::async_trait;
+use shardmill_engine::{LeaseKey, Position, ShardId};
+
+use crate::{AppState, Claim, Lease, NewLease, StoreError, WorkerId};
+
+/// How a compare-and-set ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// The write is durable; the lease's counter is now this.
+    Done {
+        /// The counter to expect at the next write.
+        counter: u64,
+    },
+    /// The lease was not as expected and nothing changed.
+    Refused {
+        /// The lease as it is, or `None` if it is gone.
+        current: Option<Box<Lease>>,
+    },
+}
+
+/// One lease to renew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// Which lease.
+    pub key: LeaseKey,
+    /// The counter that the owner last saw.
+    pub counter: u64,
+}
+
+/// One checkpoint to write. Counts as a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Which lease.
+    pub key: LeaseKey,
+    /// The counter that the owner last saw.
+    pub counter: u64,
+    /// How far the shard has come. A store refuses to move backwards (I2).
+    pub position: Position,
+    /// Values to set next to the checkpoint; names that are not here stay as they are.
+    pub app: AppState,
+}
+
+/// Who is believed to own a lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// The owner, or the next one during a handoff.
+    pub owner: Option<WorkerId>,
+    /// The old owner during a handoff.
+    pub checkpoint_owner: Option<WorkerId>,
+}
+
+/// A place for the leases and checkpoints of one application.
+///
+/// Every write is a compare-and-set and durable when it returns, as far as the store promises durability at all. A
+/// write whose result is unknown (a timeout, a lost connection) is an error, never a refusal; the caller finds out by
+/// trying again. Implementations are cancel-safe: a dropped call has happened or has not, never half.
+#[async_trait]
+pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
+    /// Every lease of the application.
+    async fn list(&self) -> Result<Vec<Lease>, StoreError>;
+
+    /// Creates those of `leases` that do not exist, each whole or not at all, and returns how many. One that exists
+    /// stays as it is: losing is success.
+    async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError>;
+
+    /// Makes `claim` the owner if the counter is still `seen`: counter + 1, owner, token and process from the claim, no
+    /// checkpoint owner, and one more owner switch if the owner changed.
+    async fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, StoreError>;
+
+    /// Adds 1 to each counter that is as expected. The answers are in the order of `renewals`; one refusal does not
+    /// hinder the others.
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Write>, StoreError>;
+
+    /// Moves checkpoints forward where the counter is as expected: counter + 1, position, owner switches 0. A position
+    /// before the stored one is refused (I2). The answers are in the order of `checkpoints`.
+    async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Write>, StoreError>;
+
+    /// Gives the lease to `to` if its ownership is as `seen`, ending a handoff: counter + 1, no checkpoint owner, no token.
+    async fn assign(&self, key: &LeaseKey, seen: &Ownership, to: &WorkerId) -> Result<Write, StoreError>;
+
+    /// Starts a handoff if `from` owns the lease and none is under way: owner `to`, checkpoint owner `from`, the counter
+    /// unchanged so that the old owner can go on until it is done.
+    async fn hand_off(&self, key: &LeaseKey, from: &WorkerId, to: &WorkerId) -> Result<Write, StoreError>;
+
+    /// Records the shards that follow this one, if the lease exists. The counter is unchanged.
+    async fn set_children(&self, key: &LeaseKey, children: &[ShardId]) -> Result<Write, StoreError>;
+
+    /// Gives the lease up if the counter is as expected: counter + 1, no owner, token, process or checkpoint owner.
+    async fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError>;
+
+    /// Removes a lease. One that does not exist is no error.
+    async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError>;
+
+    /// What and where the store is, for logs: `sqlite:/var/lib/app/shardmill.db`.
+    fn describe(&self) -> String;
+}

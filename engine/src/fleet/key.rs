@@ -1,0 +1,36 @@
+use std::fmt;
+
+use crate::record::ShardId;
+
+/// What a lease is about. Opaque to a store: two keys are the same lease exactly if they are equal.
+///
+/// Account, region and creation epoch are part of it, so that two accounts, two regions or a stream that was deleted
+/// and created again under its old name never share a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseKey {
+    /// The AWS account that owns the stream, 12 digits.
+    pub account: String,
+    /// The stream's region.
+    pub region: String,
+    /// The stream's name, or the table's for a DynamoDB stream.
+    pub stream: String,
+    /// What tells this stream from an earlier one of the same name: the creation time in epoch seconds (Kinesis) or
+    /// the stream label (DynamoDB).
+    pub epoch: String,
+    /// The shard.
+    pub shard: ShardId,
+}
+
+impl LeaseKey {
+    /// The key of another shard of the same stream.
+    #[must_use]
+    pub fn sibling(&self, shard: ShardId) -> Self {
+        Self { shard, ..self.clone() }
+    }
+}
+
+impl fmt::Display for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}:{}:{}", self.account, self.region, self.stream, self.epoch, self.shard)
+    }
+}

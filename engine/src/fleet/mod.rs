@@ -1,0 +1,5 @@
+//! Leases: which worker reads which shard.
+
+mod key;
+
+pub use key::LeaseKey;

@@ -1,0 +1,112 @@
+//! From a raw page to records for the shard machine.
+
+use crate::position::{Position, Seq};
+use crate::record::{Record, ShardId};
+
+/// What one read of a shard brought, in the same form for polling and enhanced fan-out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Page {
+    /// The records, in the shard's order.
+    pub records: Vec<Record>,
+    /// Where reading goes on if the service named a place (a fan-out subscription's continuation); a polling reader
+    /// leaves this empty and goes on after the last record.
+    pub continuation: Option<Seq>,
+    /// The shards that follow this one, if the service told them at its end.
+    pub children: Vec<ChildShard>,
+    /// Whether the shard is closed and this page was its last.
+    pub end_of_shard: bool,
+    /// How far behind the newest record this page was, in milliseconds, if the service said so.
+    pub millis_behind: Option<u64>,
+}
+
+/// A shard that came out of a split or a merge.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ChildShard {
+    /// Its name.
+    pub shard: ShardId,
+    /// The shards that it follows: one after a split, two after a merge.
+    pub parents: Vec<ShardId>,
+    /// Its hash key range, both ends inclusive, as decimal text; Kinesis only.
+    pub hash_range: Option<(String, String)>,
+}
+
+/// A page after filtering: what the shard machine buffers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Intake {
+    /// The records to invoke, in order.
+    pub(crate) records: Vec<Record>,
+    /// The furthest position that the page covered, dropped records included.
+    pub(crate) scanned: Option<Seq>,
+    /// Bytes of `records`, as [`Record::footprint`] counts them.
+    pub(crate) bytes: usize,
+    /// Records of the raw page.
+    pub(crate) polled: usize,
+    pub(crate) children: Vec<ChildShard>,
+    pub(crate) end_of_shard: bool,
+    pub(crate) millis_behind: Option<u64>,
+}
+
+impl Intake {
+    /// The records to invoke, in order.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// How many records the raw page had.
+    #[must_use]
+    pub const fn polled(&self) -> usize {
+        self.polled
+    }
+}
+
+/// Turns a raw page into what the shard machine buffers.
+///
+/// `after` is where the reader stood: a record at or before it was delivered already (a reader that reopened by time
+/// sees some twice) and is dropped, so that a checkpoint never moves backwards (I2).
+#[must_use]
+pub fn intake(page: Page, after: &Position) -> Intake {
+    let polled = page.records.len();
+    let mut records = page.records;
+    let last = records.last().map(|record| record.seq.clone());
+    if let Position::After(done) = after {
+        // Pages come in order, so only a prefix can be old.
+        let old = records.partition_point(|record| record.seq <= *done);
+        records.drain(..old);
+    }
+    Intake {
+        bytes: records.iter().map(Record::footprint).sum(),
+        records,
+        scanned: page.continuation.or(last),
+        polled,
+        children: page.children,
+        end_of_shard: page.end_of_shard,
+        millis_behind: page.millis_behind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Data;
+    use bytes::Bytes;
+
+    fn page(numbers: &[&str]) -> Page {
+        let record = |n: &&str| Record::new(Seq::plain(*n), None, None, Data::Raw(Bytes::from_static(b"xx")));
+        Page { records: numbers.iter().map(record).collect(), ..Page::default() }
+    }
+
+    #[test]
+    fn records_that_were_read_before_are_dropped_but_the_position_advances() {
+        let taken = intake(page(&["8", "9", "10"]), &Position::After(Seq::plain("9")));
+        assert_eq!(taken.records().len(), 1);
+        assert_eq!(taken.records()[0].seq, Seq::plain("10"));
+        assert_eq!((taken.polled(), taken.scanned), (3, Some(Seq::plain("10"))));
+    }
+
+    #[test]
+    fn an_empty_page_scans_nothing() {
+        let taken = intake(page(&[]), &Position::TrimHorizon);
+        assert_eq!((taken.polled(), taken.scanned, taken.bytes), (0, None, 0));
+    }
+}

@@ -1,0 +1,240 @@
+//! Records and batches. A batch is a range over shared records: a retry or a bisection copies nothing.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::position::Seq;
+use crate::time::Wall;
+
+/// A shard's name as the service gave it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(Arc<str>);
+
+impl ShardId {
+    /// Takes the service's text as it is.
+    #[must_use]
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text as the service wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for ShardId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// A record's payload in the form in which it arrived; the other form is made on demand.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Data {
+    /// The bytes that the producer put.
+    Raw(Bytes),
+    /// Their standard base64 text with padding, as the service sent it.
+    Base64(Bytes),
+}
+
+impl Data {
+    /// The bytes that the producer put. Copies only if the payload arrived as base64.
+    ///
+    /// # Errors
+    /// [`InvalidBase64`] if the payload arrived as text that is no base64.
+    pub fn bytes(&self) -> Result<Bytes, InvalidBase64> {
+        match self {
+            Self::Raw(bytes) => Ok(bytes.clone()),
+            Self::Base64(text) => {
+                base64_simd::STANDARD.decode_to_vec(text).map(Bytes::from).map_err(|_| InvalidBase64)
+            }
+        }
+    }
+
+    /// Bytes that this payload occupies in memory.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Raw(bytes) | Self::Base64(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether the payload is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Data {
+    // Payloads may be large and may be secret: logs show their size only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raw(bytes) => write!(f, "Raw({} bytes)", bytes.len()),
+            Self::Base64(text) => write!(f, "Base64({} bytes)", text.len()),
+        }
+    }
+}
+
+/// The payload's text is no base64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record's data is not valid base64")]
+pub struct InvalidBase64;
+
+/// One record of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Record {
+    /// Identity and order.
+    pub seq: Seq,
+    /// Absent where the stream distributes records itself (`RecordDistributionStrategy` AUTO).
+    pub partition_key: Option<String>,
+    /// When the service received the record (`ApproximateArrivalTimestamp`), if it said so.
+    pub arrival: Option<Wall>,
+    /// The payload.
+    pub data: Data,
+    /// Place in the shard since this run began; given by the shard machine, counts filtered records too.
+    pub(crate) ordinal: u64,
+}
+
+impl Record {
+    /// A plain Kinesis record.
+    #[must_use]
+    pub fn new(seq: Seq, partition_key: Option<String>, arrival: Option<Wall>, data: Data) -> Self {
+        Self { seq, partition_key, arrival, data, ordinal: 0 }
+    }
+
+    /// Bytes that this record occupies, for buffer budgets (I13): payload, key and bookkeeping.
+    #[must_use]
+    pub fn footprint(&self) -> usize {
+        size_of::<Self>()
+            + self.data.len()
+            + self.partition_key.as_ref().map_or(0, String::len)
+            + self.seq.number.as_str().len()
+    }
+}
+
+/// A non-empty run of records of one shard that are invoked together.
+///
+/// Cheap to clone. The encoded event is made at most once and shared by all clones, so a retry reuses it; a part of a
+/// batch is a batch of its own with an event of its own.
+#[derive(Clone)]
+pub struct Batch {
+    records: Arc<[Record]>,
+    range: Range<usize>,
+    event: Arc<OnceLock<Bytes>>,
+}
+
+impl Batch {
+    /// A batch of all `records`, or none if there are none.
+    #[must_use]
+    pub fn new(records: impl Into<Arc<[Record]>>) -> Option<Self> {
+        let records = records.into();
+        let range = 0..records.len();
+        (!range.is_empty()).then(|| Self { records, range, event: Arc::default() })
+    }
+
+    /// The records, in order.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.records[self.range.clone()]
+    }
+
+    /// How many records.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// The first record.
+    #[must_use]
+    pub fn first(&self) -> &Record {
+        &self.records[self.range.start]
+    }
+
+    /// The last record.
+    #[must_use]
+    pub fn last(&self) -> &Record {
+        &self.records[self.range.end - 1]
+    }
+
+    /// Splits into the first `at` records and the rest, or `None` unless both are non-empty.
+    #[must_use]
+    pub fn split_at(&self, at: usize) -> Option<(Self, Self)> {
+        if at == 0 || at >= self.len() {
+            return None;
+        }
+        let middle = self.range.start + at;
+        Some((self.part(self.range.start..middle), self.part(middle..self.range.end)))
+    }
+
+    fn part(&self, range: Range<usize>) -> Self {
+        Self { records: Arc::clone(&self.records), range, event: Arc::default() }
+    }
+
+    /// The encoded event, made by `encode` at the first call and shared by all later ones.
+    pub fn event_or_encode(&self, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        self.event.get_or_init(|| encode(self)).clone()
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({} records, {}..={})", self.len(), self.first().seq, self.last().seq)
+    }
+}
+
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        self.records() == other.records()
+    }
+}
+
+impl Eq for Batch {}
+
+impl std::hash::Hash for Batch {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.records().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(n: usize) -> Vec<Record> {
+        (0..n).map(|i| Record::new(Seq::plain(i.to_string()), None, None, Data::Raw(Bytes::new()))).collect()
+    }
+
+    #[test]
+    fn a_batch_splits_without_copying_and_never_into_nothing() {
+        let batch = Batch::new(records(5)).unwrap();
+        let (left, right) = batch.split_at(2).unwrap();
+        assert_eq!((left.len(), right.len()), (2, 3));
+        assert_eq!(right.first().seq, Seq::plain("2"));
+        assert!(std::ptr::eq(&batch.records()[2], right.first()));
+        assert!(batch.split_at(0).is_none() && batch.split_at(5).is_none());
+        assert!(Batch::new(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn the_event_is_encoded_once_and_shared_by_retries_but_not_by_halves() {
+        let batch = Batch::new(records(2)).unwrap();
+        let first = batch.clone().event_or_encode(|_| Bytes::from_static(b"whole"));
+        let again = batch.event_or_encode(|_| unreachable!("encoded once"));
+        assert_eq!(first, again);
+        let (left, _) = batch.split_at(1).unwrap();
+        assert_eq!(left.event_or_encode(|_| Bytes::from_static(b"half")), "half");
+    }
+}
