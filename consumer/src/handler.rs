@@ -1,0 +1,134 @@
+//! The seam to user code: what is called with a batch.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use shardmill_engine::{Batch, BatchResponse, EventContext, RequestId, ShardId};
+use tokio_util::sync::CancellationToken;
+
+/// Processes batches. Implemented by closures `Fn(Batch, InvokeContext) -> Future`.
+///
+/// Calls for one shard come one after the other (per lane with `ParallelizationFactor`), calls for different shards at
+/// the same time. A panic is a function error: the batch is retried and the shard goes on.
+pub trait Handler: Send + Sync + 'static {
+    /// Processes one batch. `Ok` names the records that are to come again, if any; it is read only if the mapping has
+    /// `ReportBatchItemFailures` (R33).
+    fn handle(
+        &self,
+        batch: Batch,
+        cx: InvokeContext,
+    ) -> impl Future<Output = Result<BatchResponse, HandlerError>> + Send;
+}
+
+impl<F, Fut> Handler for F
+where
+    F: Fn(Batch, InvokeContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<BatchResponse, HandlerError>> + Send,
+{
+    fn handle(
+        &self,
+        batch: Batch,
+        cx: InvokeContext,
+    ) -> impl Future<Output = Result<BatchResponse, HandlerError>> + Send {
+        self(batch, cx)
+    }
+}
+
+/// What a handler is told about an invocation.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct InvokeContext {
+    /// Stays the same while an unchanged batch is retried (R21).
+    pub request_id: RequestId,
+    /// 1 for the first invocation of a batch.
+    pub attempt: u32,
+    /// When the invocation is given up as a function error: `Function.Timeout` after its start.
+    pub deadline: tokio::time::Instant,
+    /// The shard.
+    pub shard: ShardId,
+    /// Rises with every change of the lease's owner: hand it to a store that refuses writes with a lower one.
+    pub fencing_token: u64,
+    /// Cancelled when the lease is lost or the process stops without waiting for this call any longer.
+    pub cancelled: CancellationToken,
+    /// The ARN of the function, as configured.
+    pub function_arn: Arc<str>,
+    pub(crate) event: Arc<EventContext>,
+}
+
+impl InvokeContext {
+    /// The event that Lambda would send for `batch`, as JSON. Encoded at most once per batch.
+    #[must_use]
+    pub fn event(&self, batch: &Batch) -> Bytes {
+        batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event))
+    }
+
+    /// A context for testing a handler: attempt 1, a deadline one minute away.
+    #[must_use]
+    pub fn for_test(shard: &str) -> Self {
+        let event = EventContext {
+            event_source_arn: "arn:aws:kinesis:us-east-1:000000000000:stream/test".into(),
+            region: "us-east-1".into(),
+            invoke_identity_arn: "arn:aws:iam::000000000000:role/shardmill".into(),
+            shard: shard.into(),
+        };
+        Self {
+            request_id: RequestId::from_random(0),
+            attempt: 1,
+            deadline: tokio::time::Instant::now() + Duration::from_secs(60),
+            shard: shard.into(),
+            fencing_token: 1,
+            cancelled: CancellationToken::new(),
+            function_arn: "arn:aws:lambda:us-east-1:000000000000:function:test".into(),
+            event: Arc::new(event),
+        }
+    }
+}
+
+/// Why a batch was not processed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandlerError {
+    /// The function failed: spends an attempt (R19).
+    #[error("the function failed: {0}")]
+    Function(Box<dyn std::error::Error + Send + Sync>),
+    /// The function was not reached: waits and tries again without spending an attempt (R23).
+    #[error("the function was not reached: {reason}")]
+    NotReached {
+        /// What happened.
+        reason: String,
+        /// How long the function asked to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The function's transport refuses an event of this size: spends an attempt (R24).
+    #[error("the event is larger than the function takes: {0}")]
+    TooLarge(String),
+}
+
+impl HandlerError {
+    /// A function error with this text.
+    #[must_use]
+    pub fn function(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Function(error.into())
+    }
+}
+
+/// [`Handler`] as an object.
+pub(crate) trait DynHandler: Send + Sync {
+    fn call(&self, batch: Batch, cx: InvokeContext) -> BoxFuture<'_, Result<BatchResponse, HandlerError>>;
+}
+
+impl<H: Handler> DynHandler for H {
+    fn call(&self, batch: Batch, cx: InvokeContext) -> BoxFuture<'_, Result<BatchResponse, HandlerError>> {
+        Box::pin(self.handle(batch, cx))
+    }
+}
+
+impl fmt::Debug for dyn DynHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handler")
+    }
+}

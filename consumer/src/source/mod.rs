@@ -1,0 +1,82 @@
+//! The seam to a stream.
+
+use async_trait::async_trait;
+use shardmill_engine::{Page, Position, ShardId, Wall};
+
+/// A stream that can be listed and read shard by shard.
+#[async_trait]
+pub trait StreamSource: Send + Sync + 'static {
+    /// Lists every shard that the stream still knows, and the service's time of the answer.
+    async fn shards(&self) -> Result<ShardListing, SourceError>;
+
+    /// Opens a shard. Costs no read: the first page says whether the place could be found.
+    async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError>;
+
+    /// What and where the stream is, for logs.
+    fn describe(&self) -> String;
+}
+
+/// Reads one shard in order.
+#[async_trait]
+pub trait ShardReader: Send {
+    /// The next page, of at most `limit` records; may be empty. After an error the reader stands where it stood and
+    /// may be asked again, except for [`SourceErrorKind::IteratorExpired`], which asks for a new reader (I14).
+    async fn next_page(&mut self, limit: usize) -> Result<Page, SourceError>;
+}
+
+/// The shards of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardListing {
+    /// What tells this stream from an earlier one of the same name: its creation time in epoch seconds.
+    pub epoch: String,
+    /// Every shard that the stream still knows.
+    pub shards: Vec<ListedShard>,
+    /// The service's time of the answer, if it said so.
+    pub service_time: Option<Wall>,
+}
+
+/// One shard of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedShard {
+    /// Its name.
+    pub shard: ShardId,
+    /// The shards that it follows; they may be gone from the listing.
+    pub parents: Vec<ShardId>,
+    /// Its hash key range, both ends inclusive, as decimal text; Kinesis only.
+    pub hash_range: Option<(String, String)>,
+    /// Whether it takes new records.
+    pub open: bool,
+}
+
+/// Why a stream could not be listed or read. Every kind is retried with backoff and shown in metrics and status.
+#[derive(Debug, thiserror::Error)]
+#[error("{api}: {message}")]
+pub struct SourceError {
+    /// What to do about it.
+    pub kind: SourceErrorKind,
+    /// The call that failed: `GetRecords`.
+    pub api: &'static str,
+    /// What happened and, where it helps, what to do.
+    pub message: String,
+    /// The underlying error.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What a [`SourceError`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SourceErrorKind {
+    /// The service asks to slow down.
+    Throttled,
+    /// No answer, a broken answer, or an error inside the service.
+    Unavailable,
+    /// The iterator is too old: open again at the last position (I14).
+    IteratorExpired,
+    /// The stream or the shard does not exist.
+    NotFound,
+    /// Credentials are missing, expired or do not suffice.
+    AccessDenied,
+    /// The service does not accept the request: a position that it does not know, a wrong name.
+    Rejected,
+}

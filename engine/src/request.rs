@@ -1,0 +1,44 @@
+use std::fmt;
+
+/// The request id of an invocation: stays the same while an unchanged batch is retried (R21).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(u128);
+
+impl RequestId {
+    /// Makes a version 4 UUID of 128 random bits.
+    #[must_use]
+    pub const fn from_random(bits: u128) -> Self {
+        let version = (bits & !(0xf << 76)) | (0x4 << 76);
+        Self((version & !(0x3 << 62)) | (0x2 << 62))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e] = [
+            (self.0 >> 96) & 0xffff_ffff,
+            (self.0 >> 80) & 0xffff,
+            (self.0 >> 64) & 0xffff,
+            (self.0 >> 48) & 0xffff,
+            self.0 & 0xffff_ffff_ffff,
+        ];
+        write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_a_version_4_uuid() {
+        assert_eq!(RequestId::from_random(0).to_string(), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(RequestId::from_random(u128::MAX).to_string(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+}
