@@ -12,6 +12,8 @@ mod outcome;
 mod position;
 mod record;
 mod request;
+mod retry;
+mod shard;
 mod time;
 
 pub use event::{EventContext, encode};
@@ -23,4 +25,8 @@ pub use outcome::{BatchResponse, InvalidResponse, Outcome};
 pub use position::{Position, Seq, SequenceNumber};
 pub use record::{Batch, Data, InvalidBase64, Record, ShardId};
 pub use request::RequestId;
+pub use shard::{
+    Counters, DiscardId, Exit, FetchFault, Invocation, LaneId, LaneSnapshot, ShardAction, ShardEvent,
+    ShardMachine, ShardSnapshot,
+};
 pub use time::{Mono, Now, Wall};

@@ -1,0 +1,88 @@
+//! Batches that are given up, until their destination has them.
+
+use std::collections::VecDeque;
+
+use crate::failure::FailedBatch;
+use crate::mapping::Retry;
+use crate::time::Mono;
+
+/// Undelivered discards of one shard before the shard waits (spec: `OnDestinationFailure`).
+const MOST_UNDELIVERED: usize = 10;
+
+/// Names a discard of a shard's run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiscardId(u64);
+
+/// Delivers one after the other, so that dead letters keep the shard's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Discards {
+    waiting: VecDeque<FailedBatch>,
+    /// The id of the front of `waiting`.
+    front: u64,
+    in_flight: bool,
+    failures: u32,
+    not_before: Mono,
+}
+
+impl Discards {
+    pub(super) fn push(&mut self, failed: FailedBatch) {
+        self.waiting.push_back(failed);
+    }
+
+    /// The discard to deliver now, if any; marks it as under way. `only_first_tries`: no retry is started.
+    pub(super) fn take_delivery(
+        &mut self,
+        now: Mono,
+        only_first_tries: bool,
+    ) -> Option<(DiscardId, FailedBatch)> {
+        if self.wakes_at(only_first_tries)? > now {
+            return None;
+        }
+        self.in_flight = true;
+        self.waiting.front().map(|failed| (DiscardId(self.front), failed.clone()))
+    }
+
+    /// When [`take_delivery`](Self::take_delivery) may say more than now.
+    pub(super) fn wakes_at(&self, only_first_tries: bool) -> Option<Mono> {
+        let idle = self.in_flight || self.waiting.is_empty() || (only_first_tries && self.failures > 0);
+        (!idle).then_some(self.not_before)
+    }
+
+    /// Removes the discard that was under way.
+    pub(super) fn settle(&mut self, id: DiscardId) -> Option<FailedBatch> {
+        if !self.in_flight || id.0 != self.front {
+            return None;
+        }
+        self.in_flight = false;
+        self.failures = 0;
+        self.not_before = Mono::default();
+        self.front += 1;
+        self.waiting.pop_front()
+    }
+
+    /// The discard that was under way is tried again after a backoff.
+    pub(super) fn failed(&mut self, id: DiscardId, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
+        if self.in_flight && id.0 == self.front {
+            self.in_flight = false;
+            self.failures = self.failures.saturating_add(1);
+            self.not_before = now + retry.delay(self.failures, rng);
+        }
+    }
+
+    pub(super) fn abandon(&mut self) {
+        self.in_flight = false;
+    }
+
+    pub(super) const fn in_flight(&self) -> bool {
+        self.in_flight
+    }
+
+    pub(super) fn undelivered(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether the shard must wait until a delivery succeeds.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= MOST_UNDELIVERED
+    }
+}

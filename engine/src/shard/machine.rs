@@ -1,0 +1,551 @@
+use std::sync::Arc;
+
+use super::discard::{DiscardId, Discards};
+use super::lane::{Attempt, Lane, LaneId, LaneState, Resolution};
+use super::progress::Progress;
+use super::reader::{Reader, ReaderState, Wish};
+use super::snapshot::{Counters, LaneSnapshot, ShardSnapshot};
+use super::watermark::Watermark;
+use crate::failure::{Condition, FailedBatch};
+use crate::intake::{ChildShard, Intake};
+use crate::mapping::{EventSourceMapping, OnDestinationFailure};
+use crate::outcome::Outcome;
+use crate::position::Position;
+use crate::record::{Batch, Record, ShardId};
+use crate::request::RequestId;
+use crate::time::{Mono, Now};
+
+/// One shard's state machine.
+///
+/// It does nothing by itself. Its methods are of four kinds: [`handle_event`](Self::handle_event) takes in what
+/// happened; [`poll_action`](Self::poll_action) gives out what to do next and is called until it returns `None`;
+/// [`poll_timeout`](Self::poll_timeout) tells when to call `poll_action` again if nothing happens before;
+/// [`snapshot`](Self::snapshot), [`position`](Self::position) and [`counters`](Self::counters) look without changing
+/// anything. Each action but `Exit` is answered by exactly one event, unless the machine exits before; events that
+/// answer nothing are ignored. After `Exit` nothing follows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ShardMachine {
+    mapping: Arc<EventSourceMapping>,
+    shard: ShardId,
+    phase: Phase,
+    paused: bool,
+    reader: Reader,
+    lanes: Vec<Lane>,
+    discards: Discards,
+    watermark: Watermark,
+    progress: Progress,
+    buffered_records: usize,
+    buffered_bytes: usize,
+    iterator_age_millis: Option<u64>,
+    counters: Counters,
+    rng: Rng,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Running,
+    Stopping {
+        deadline: Mono,
+        /// Invocations that the deadline cut off.
+        cut: usize,
+        /// Whether the deadline has passed: what is in flight no longer counts.
+        over: bool,
+    },
+    LeaseLost,
+    Exited,
+}
+
+/// The generator is part of the machine's state: equal machines go on equally.
+#[derive(Clone, Debug)]
+struct Rng(fastrand::Rng);
+
+impl PartialEq for Rng {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get_seed() == other.0.get_seed()
+    }
+}
+impl Eq for Rng {}
+impl std::hash::Hash for Rng {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.get_seed().hash(state);
+    }
+}
+
+/// What happened to a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardEvent {
+    /// The shard was opened.
+    Opened,
+    /// The shard could not be opened.
+    OpenFailed,
+    /// A page was read.
+    Fetched(Intake),
+    /// A page could not be read.
+    FetchFailed(FetchFault),
+    /// An invocation ended.
+    Invoked {
+        /// The lane of the invocation.
+        lane: LaneId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The destination took a discard.
+    Delivered(DiscardId),
+    /// No destination is configured: the discard was logged.
+    Dropped(DiscardId),
+    /// The destination did not take a discard.
+    DeliverFailed(DiscardId),
+    /// The checkpoint is stored.
+    Checkpointed,
+    /// The checkpoint could not be stored; the lease is still held.
+    CheckpointFailed,
+    /// The lease is lost or its time has run out: nothing more is started (I10).
+    LeaseLost,
+    /// Stop: nothing new is started, what is in flight may end until `deadline` (I16).
+    Stop {
+        /// When whatever is still in flight is cut off.
+        deadline: Mono,
+    },
+    /// Start nothing new until `Resume`.
+    Pause,
+    /// Go on after `Pause`.
+    Resume,
+}
+
+/// Why a page could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FetchFault {
+    /// The iterator is too old: the shard is opened again at the last position (I14).
+    IteratorExpired,
+    /// Anything else: asked again after a backoff.
+    Other,
+}
+
+/// What to do for a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardAction {
+    /// Open the shard for reading.
+    Open {
+        /// Where.
+        at: Position,
+    },
+    /// Read the next page.
+    Fetch {
+        /// At most this many records.
+        limit: usize,
+    },
+    /// Invoke the function.
+    Invoke(Invocation),
+    /// Hand a batch that is given up to the destination.
+    Discard {
+        /// Names the discard in the answer.
+        id: DiscardId,
+        /// The batch and why it is given up.
+        failed: FailedBatch,
+    },
+    /// Store the checkpoint.
+    Checkpoint {
+        /// How far.
+        upto: Position,
+        /// With [`Position::ShardEnd`], the shards that follow, as far as the service told them: their leases are
+        /// created before the end is stored.
+        children: Vec<ChildShard>,
+    },
+    /// The run is over.
+    Exit(Exit),
+}
+
+/// An invocation to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// Names the lane in the answer.
+    pub lane: LaneId,
+    /// The records.
+    pub batch: Batch,
+    /// Stays the same while an unchanged batch is retried (R21).
+    pub request_id: RequestId,
+    /// 1 for the first invocation that counts.
+    pub attempt: u32,
+    /// When the invocation is over as a function error.
+    pub deadline: Mono,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exit {
+    /// Every record is resolved and the end of the shard is stored.
+    ShardEnd,
+    /// Stopped as asked.
+    Stopped {
+        /// Invocations that the deadline cut off: their records come again.
+        cut: usize,
+    },
+    /// The lease was lost.
+    LeaseLost,
+}
+
+impl ShardMachine {
+    /// A machine for `shard`, which goes on at the stored `checkpoint`. `seed` decides request ids and jitter: fresh for
+    /// every run, or two runs would share request ids.
+    #[must_use]
+    pub fn new(
+        mapping: Arc<EventSourceMapping>,
+        shard: ShardId,
+        checkpoint: Position,
+        seed: u64,
+        now: Now,
+    ) -> Self {
+        debug_assert!(checkpoint != Position::Latest, "I15: LATEST is pinned before a run");
+        Self {
+            mapping,
+            shard,
+            phase: Phase::Running,
+            paused: false,
+            reader: Reader::new(checkpoint.clone()),
+            lanes: vec![Lane::new(now.mono)],
+            discards: Discards::default(),
+            watermark: Watermark::default(),
+            progress: Progress::new(checkpoint),
+            buffered_records: 0,
+            buffered_bytes: 0,
+            iterator_age_millis: None,
+            counters: Counters::default(),
+            rng: Rng(fastrand::Rng::with_seed(seed)),
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle_event(&mut self, now: Now, event: ShardEvent) {
+        if matches!(self.phase, Phase::LeaseLost | Phase::Exited) {
+            return;
+        }
+        let retry = self.mapping.retry;
+        let rng = &mut self.rng.0;
+        match event {
+            ShardEvent::Opened => self.reader.opened(),
+            ShardEvent::OpenFailed | ShardEvent::FetchFailed(FetchFault::Other) => {
+                self.reader.failed(now.mono, &retry, rng);
+            }
+            ShardEvent::FetchFailed(FetchFault::IteratorExpired) => {
+                self.reader.expired(now.mono, &retry, rng);
+            }
+            ShardEvent::Fetched(intake) => self.take_in(now, intake),
+            ShardEvent::Invoked { lane, outcome } => self.invoked(now, lane, outcome),
+            ShardEvent::Delivered(id) => {
+                if let Some(failed) = self.discards.settle(id) {
+                    self.counters.delivered += failed.batch.len() as u64;
+                    self.resolve(&failed.batch);
+                }
+            }
+            ShardEvent::Dropped(id) => self.dropped(id),
+            ShardEvent::DeliverFailed(id) => {
+                self.counters.delivery_failures += 1;
+                match self.mapping.on_destination_failure {
+                    OnDestinationFailure::Block => self.discards.failed(id, now.mono, &retry, rng),
+                    OnDestinationFailure::Drop => self.dropped(id),
+                }
+            }
+            ShardEvent::Checkpointed => self.progress.written(now.mono, self.mapping.checkpoint_interval),
+            ShardEvent::CheckpointFailed => self.progress.failed(now.mono, &retry, rng),
+            ShardEvent::LeaseLost => self.phase = Phase::LeaseLost,
+            ShardEvent::Stop { deadline } => self.stop(deadline),
+            ShardEvent::Pause => self.paused = true,
+            ShardEvent::Resume => self.paused = false,
+        }
+    }
+
+    /// What to do next; `None` until something happens or [`poll_timeout`](Self::poll_timeout) has come.
+    pub fn poll_action(&mut self, now: Now) -> Option<ShardAction> {
+        self.cut_at_deadline(now.mono);
+        if let Some(exit) = self.exit() {
+            self.phase = Phase::Exited;
+            return Some(ShardAction::Exit(exit));
+        }
+        if self.phase == Phase::Exited {
+            return None;
+        }
+        self.poll_checkpoint(now)
+            .or_else(|| self.poll_discard(now))
+            .or_else(|| self.poll_invoke(now))
+            .or_else(|| self.poll_read(now))
+    }
+
+    /// When [`poll_action`](Self::poll_action) may say more if nothing happens before.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Now) -> Option<Mono> {
+        if self.phase == Phase::Exited {
+            return None;
+        }
+        let checkpoint = self.progress.wakes_at(self.reached().as_ref(), now.mono, self.is_flushing());
+        let deadline = match self.phase {
+            Phase::Stopping { deadline, over: false, .. } => Some(deadline),
+            _ => None,
+        };
+        let discard = self.may_deliver().then(|| self.discards.wakes_at(self.is_stopping())).flatten();
+        let lanes = self.may_invoke().then(|| self.lanes.iter()).into_iter().flatten();
+        let invoke =
+            lanes.filter_map(|lane| lane.wakes_at(now.mono, &self.mapping, self.reader_ended())).min();
+        let read = self
+            .may_read()
+            .then(|| self.reader.wakes_at(&self.mapping.polling, self.buffered_bytes))
+            .flatten();
+        [checkpoint, deadline, discard, invoke, read].into_iter().flatten().min()
+    }
+
+    fn poll_checkpoint(&mut self, now: Now) -> Option<ShardAction> {
+        let (reached, at_once) = (self.reached(), self.is_flushing());
+        let upto = self.progress.take_checkpoint(now.mono, reached, at_once)?;
+        let children = match upto {
+            Position::ShardEnd => self.reader.children.clone(),
+            _ => Vec::new(),
+        };
+        Some(ShardAction::Checkpoint { upto, children })
+    }
+
+    fn poll_discard(&mut self, now: Now) -> Option<ShardAction> {
+        if !self.may_deliver() {
+            return None;
+        }
+        let (id, failed) = self.discards.take_delivery(now.mono, self.is_stopping())?;
+        Some(ShardAction::Discard { id, failed })
+    }
+
+    fn poll_invoke(&mut self, now: Now) -> Option<ShardAction> {
+        if !self.may_invoke() {
+            return None;
+        }
+        let flush = self.reader_ended();
+        for (lane, index) in self.lanes.iter_mut().zip(0..) {
+            let Some(attempt) = lane.take_invocation(now.mono, &self.mapping, flush, &mut self.rng.0) else {
+                continue;
+            };
+            self.counters.invoked += attempt.batch.len() as u64;
+            self.iterator_age_millis = age_millis(now, attempt.batch.last());
+            return Some(ShardAction::Invoke(Invocation {
+                lane: LaneId(index),
+                batch: attempt.batch.clone(),
+                request_id: attempt.request_id,
+                attempt: attempt.invokes.saturating_add(1),
+                deadline: now.mono + self.mapping.timeout,
+            }));
+        }
+        None
+    }
+
+    fn poll_read(&mut self, now: Now) -> Option<ShardAction> {
+        if !self.may_read() {
+            return None;
+        }
+        match self.reader.take_wish(now.mono, &self.mapping.polling, self.buffered_bytes)? {
+            Wish::Open(at) => Some(ShardAction::Open { at }),
+            Wish::Fetch { limit } => Some(ShardAction::Fetch { limit }),
+        }
+    }
+
+    fn take_in(&mut self, now: Now, intake: Intake) {
+        if self.reader.state != ReaderState::Fetching {
+            return;
+        }
+        self.reader.fetched(&intake, &self.mapping.polling);
+        self.counters.polled += intake.polled as u64;
+        self.buffered_records += intake.records.len();
+        self.buffered_bytes += intake.bytes;
+        let beyond = match (&intake.scanned, intake.records.last()) {
+            (Some(scanned), last) if last.is_none_or(|last| last.seq < *scanned) => Some(scanned.clone()),
+            _ => None,
+        };
+        for mut record in intake.records {
+            record.ordinal = self.watermark.admit();
+            self.lanes[0].push(now.mono, self.mapping.batching_window, record);
+        }
+        // Records that were dropped behind the last kept one count as processed (R15).
+        if let Some(scanned) = beyond.filter(|scanned| self.is_beyond_stored(scanned)) {
+            let ordinal = self.watermark.admit();
+            self.watermark.resolve(ordinal..ordinal + 1, scanned);
+        }
+    }
+
+    fn is_beyond_stored(&self, scanned: &crate::position::Seq) -> bool {
+        match self.progress.stored() {
+            Position::After(stored) => stored < scanned,
+            _ => true,
+        }
+    }
+
+    fn invoked(&mut self, now: Now, lane: LaneId, outcome: Outcome) {
+        let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) else { return };
+        if lane.state() != LaneState::Invoking {
+            return;
+        }
+        let reached = !matches!(outcome, Outcome::NotReached { .. });
+        let invoked = lane.current().map_or(0, |attempt| attempt.batch.len());
+        match lane.invoked(now.mono, outcome, &self.mapping, &mut self.rng.0) {
+            Resolution::Succeeded(batch) => {
+                self.counters.failed += (invoked - batch.len()) as u64;
+                self.resolve(&batch);
+            }
+            Resolution::GivenUp { attempt, condition } => {
+                self.counters.failed += invoked as u64;
+                let failed = self.failed_batch(now, &attempt, condition);
+                self.discards.push(failed);
+            }
+            Resolution::Pending if reached => self.counters.failed += invoked as u64,
+            Resolution::Pending => {}
+        }
+    }
+
+    fn failed_batch(&self, now: Now, attempt: &Attempt, condition: Condition) -> FailedBatch {
+        FailedBatch {
+            batch: attempt.batch.clone(),
+            shard: self.shard.clone(),
+            request_id: attempt.request_id,
+            condition,
+            // A batch that was never invoked reports 1 as well (R29).
+            approximate_invoke_count: attempt.invokes.max(1),
+            response: attempt.response(),
+            at: now.wall,
+        }
+    }
+
+    fn dropped(&mut self, id: DiscardId) {
+        if let Some(failed) = self.discards.settle(id) {
+            self.counters.dropped += failed.batch.len() as u64;
+            self.resolve(&failed.batch);
+        }
+    }
+
+    fn resolve(&mut self, batch: &Batch) {
+        self.buffered_records -= batch.len();
+        self.buffered_bytes -= batch.records().iter().map(Record::footprint).sum::<usize>();
+        // Ordinals between two records of a lane may belong to other lanes, so each unbroken run is its own.
+        for run in batch.records().chunk_by(|a, b| a.ordinal + 1 == b.ordinal) {
+            if let [first, ..] = run
+                && let Some(last) = run.last()
+            {
+                self.watermark.resolve(first.ordinal..last.ordinal + 1, last.seq.clone());
+            }
+        }
+    }
+
+    fn stop(&mut self, deadline: Mono) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Stopping { deadline, cut: 0, over: false };
+        }
+    }
+
+    fn cut_at_deadline(&mut self, now: Mono) {
+        let Phase::Stopping { deadline, cut, over } = &mut self.phase else { return };
+        if *over || now < *deadline {
+            return;
+        }
+        *over = true;
+        for lane in &mut self.lanes {
+            if lane.state() == LaneState::Invoking {
+                lane.abandon();
+                *cut += 1;
+            }
+        }
+        self.discards.abandon();
+    }
+
+    fn exit(&self) -> Option<Exit> {
+        match self.phase {
+            Phase::LeaseLost => Some(Exit::LeaseLost),
+            Phase::Exited => None,
+            _ if *self.progress.stored() == Position::ShardEnd => Some(Exit::ShardEnd),
+            Phase::Running => None,
+            Phase::Stopping { cut, over, .. } => {
+                let quiet = self.lanes.iter().all(|lane| lane.state() != LaneState::Invoking)
+                    && (over || (!self.discards.in_flight() && self.discards.wakes_at(true).is_none()));
+                let flushed = match self.reached() {
+                    // Past the deadline a checkpoint that failed is not tried again: its records come twice.
+                    Some(upto) => upto == *self.progress.stored() || (over && self.progress.failures() > 0),
+                    None => true,
+                };
+                (quiet && flushed && !self.progress.in_flight()).then_some(Exit::Stopped { cut })
+            }
+        }
+    }
+
+    /// How far the checkpoint may go: the end only when nothing is left (I2, I9).
+    fn reached(&self) -> Option<Position> {
+        if self.reader_ended() && self.watermark.is_complete() {
+            return Some(Position::ShardEnd);
+        }
+        self.watermark.reached().map(|seq| Position::After(seq.clone()))
+    }
+
+    const fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. })
+    }
+
+    /// Whether the checkpoint is written without waiting for its interval.
+    fn is_flushing(&self) -> bool {
+        self.is_stopping() || (self.reader_ended() && self.watermark.is_complete())
+    }
+
+    fn reader_ended(&self) -> bool {
+        self.reader.state == ReaderState::Ended
+    }
+
+    fn may_invoke(&self) -> bool {
+        self.phase == Phase::Running && !self.paused && !self.discards.is_full()
+    }
+
+    fn may_read(&self) -> bool {
+        self.phase == Phase::Running && !self.paused
+    }
+
+    const fn may_deliver(&self) -> bool {
+        !self.paused && !matches!(self.phase, Phase::Stopping { over: true, .. })
+    }
+
+    /// How far the shard was read: what a page is taken in against.
+    #[must_use]
+    pub const fn position(&self) -> &Position {
+        &self.reader.at
+    }
+
+    /// What was counted since the run began.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The shard at this moment.
+    #[must_use]
+    pub fn snapshot(&self, now: Now) -> ShardSnapshot {
+        ShardSnapshot {
+            checkpoint: self.progress.stored().clone(),
+            read: self.reader.at.clone(),
+            millis_behind: self.reader.millis_behind,
+            buffered_records: self.buffered_records,
+            buffered_bytes: self.buffered_bytes,
+            undelivered_discards: self.discards.undelivered(),
+            read_failures: self.reader.failures(),
+            checkpoint_failures: self.progress.failures(),
+            iterator_age_millis: self.iterator_age_millis,
+            ended: self.reader_ended(),
+            lanes: self.lanes.iter().map(|lane| lane_snapshot(lane, now.mono)).collect(),
+            counters: self.counters,
+        }
+    }
+}
+
+fn lane_snapshot(lane: &Lane, now: Mono) -> LaneSnapshot {
+    LaneSnapshot {
+        queued: lane.queued(),
+        invoking: lane.state() == LaneState::Invoking,
+        batch: lane.current().map_or(0, |attempt| attempt.batch.len()),
+        attempts: lane.current().map_or(0, |attempt| attempt.invokes),
+        retry_in: match lane.state() {
+            LaneState::Waiting { until } => Some(until.since(now)),
+            LaneState::Ready | LaneState::Invoking => None,
+        },
+    }
+}
+
+fn age_millis(now: Now, record: &Record) -> Option<u64> {
+    let arrival = record.arrival?;
+    Some(u64::try_from(now.wall.as_millis() - arrival.as_millis()).unwrap_or(0))
+}

@@ -1,0 +1,167 @@
+//! When and how much to read next.
+
+use std::time::Duration;
+
+use crate::intake::{ChildShard, Intake};
+use crate::mapping::{Polling, Retry};
+use crate::position::Position;
+use crate::time::Mono;
+
+/// Empty pages in a row at the tip of a shard before reads slow down beyond the idle interval.
+const EMPTY_PAGES_BEFORE_SLOWING: u32 = 5;
+/// A page of this size says that there is a backlog, whatever the service says about being behind.
+const BACKLOG_BYTES: usize = 1 << 20;
+/// What a record is assumed to take before the first page tells.
+const ASSUMED_RECORD_BYTES: usize = 1 << 10;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Reader {
+    /// The last position that was read, or the start: where to open again (I14).
+    pub(super) at: Position,
+    pub(super) state: ReaderState,
+    /// No open and no fetch before this: pacing or backoff.
+    not_before: Mono,
+    fetch_started: Mono,
+    failures: u32,
+    empty_pages: u32,
+    asked: usize,
+    /// Running average of a record's footprint, in bytes.
+    record_bytes: usize,
+    pub(super) millis_behind: Option<u64>,
+    pub(super) children: Vec<ChildShard>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ReaderState {
+    Closed,
+    Opening,
+    Open,
+    Fetching,
+    /// The end of the shard was read.
+    Ended,
+}
+
+/// What the reader wants to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Open(Position),
+    Fetch { limit: usize },
+}
+
+impl Reader {
+    pub(super) fn new(at: Position) -> Self {
+        let state = if at == Position::ShardEnd { ReaderState::Ended } else { ReaderState::Closed };
+        Self {
+            at,
+            state,
+            not_before: Mono::default(),
+            fetch_started: Mono::default(),
+            failures: 0,
+            empty_pages: 0,
+            asked: 0,
+            record_bytes: ASSUMED_RECORD_BYTES,
+            millis_behind: None,
+            children: Vec::new(),
+        }
+    }
+
+    /// What to do now, given the bytes that are buffered; marks it as under way.
+    pub(super) fn take_wish(&mut self, now: Mono, polling: &Polling, buffered: usize) -> Option<Wish> {
+        if !self.is_ready(polling, buffered) || now < self.not_before {
+            return None;
+        }
+        if self.state == ReaderState::Closed {
+            self.state = ReaderState::Opening;
+            return Some(Wish::Open(self.at.clone()));
+        }
+        self.state = ReaderState::Fetching;
+        self.fetch_started = now;
+        self.asked = self.limit(polling, buffered);
+        Some(Wish::Fetch { limit: self.asked })
+    }
+
+    /// When [`take_wish`](Self::take_wish) may say more than now.
+    pub(super) fn wakes_at(&self, polling: &Polling, buffered: usize) -> Option<Mono> {
+        self.is_ready(polling, buffered).then_some(self.not_before)
+    }
+
+    fn is_ready(&self, polling: &Polling, buffered: usize) -> bool {
+        match self.state {
+            ReaderState::Closed => true,
+            // With nothing buffered a page is read whatever the budget says: one record may be larger than it.
+            ReaderState::Open => buffered == 0 || buffered < polling.buffer_bytes,
+            ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended => false,
+        }
+    }
+
+    fn limit(&self, polling: &Polling, buffered: usize) -> usize {
+        let room = polling.buffer_bytes.saturating_sub(buffered) / self.record_bytes.max(1);
+        room.clamp(1, polling.maximum_records)
+    }
+
+    pub(super) fn opened(&mut self) {
+        if self.state == ReaderState::Opening {
+            self.state = ReaderState::Open;
+        }
+    }
+
+    pub(super) fn fetched(&mut self, intake: &Intake, polling: &Polling) {
+        self.failures = 0;
+        self.millis_behind = intake.millis_behind;
+        if let Some(scanned) = &intake.scanned {
+            self.at = Position::After(scanned.clone());
+        }
+        if !intake.records.is_empty() {
+            let average = intake.bytes / intake.records.len();
+            self.record_bytes = (self.record_bytes + average).div_ceil(2);
+        }
+        if intake.end_of_shard {
+            self.state = ReaderState::Ended;
+            self.children.clone_from(&intake.children);
+            return;
+        }
+        self.state = ReaderState::Open;
+        self.not_before = self.fetch_started + self.pause_after(intake, polling);
+    }
+
+    /// The time from the start of the last fetch to the start of the next.
+    fn pause_after(&mut self, intake: &Intake, polling: &Polling) -> Duration {
+        self.empty_pages = if intake.polled == 0 { self.empty_pages.saturating_add(1) } else { 0 };
+        let backlog = intake.millis_behind.is_some_and(|behind| behind > 0)
+            || intake.polled >= self.asked
+            || intake.bytes >= BACKLOG_BYTES;
+        if backlog {
+            // An empty page in the middle of a shard is normal: the shard is read on at full speed.
+            return polling.minimum_interval;
+        }
+        let slower = self.empty_pages.saturating_sub(EMPTY_PAGES_BEFORE_SLOWING).min(16);
+        polling
+            .idle_interval
+            .saturating_mul(1 << slower)
+            .min(polling.maximum_idle_interval.max(polling.idle_interval))
+    }
+
+    /// The reader stands where it stood and is asked again after a backoff.
+    pub(super) fn failed(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = now + retry.delay(self.failures, rng);
+        self.state = match self.state {
+            ReaderState::Opening => ReaderState::Closed,
+            ReaderState::Fetching => ReaderState::Open,
+            other => other,
+        };
+    }
+
+    /// The iterator is too old: opens again at the last position, at once the first time (I14).
+    pub(super) fn expired(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
+        self.state = ReaderState::Closed;
+        if self.failures > 0 {
+            self.not_before = now + retry.delay(self.failures, rng);
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    pub(super) const fn failures(&self) -> u32 {
+        self.failures
+    }
+}

@@ -1,0 +1,67 @@
+//! What a shard machine shows of itself: for status, metrics and tests.
+
+use std::time::Duration;
+
+use crate::position::Position;
+
+/// A shard at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSnapshot {
+    /// What the store holds.
+    pub checkpoint: Position,
+    /// How far the shard was read.
+    pub read: Position,
+    /// How far behind the newest record the last page was, in milliseconds, if the service said so.
+    pub millis_behind: Option<u64>,
+    /// Records that were read and are not resolved.
+    pub buffered_records: usize,
+    /// Bytes of the records that were read and are not resolved.
+    pub buffered_bytes: usize,
+    /// Batches that are given up and not yet delivered.
+    pub undelivered_discards: usize,
+    /// Failures in a row of reads, and of checkpoint writes.
+    pub read_failures: u32,
+    /// Failures in a row of checkpoint writes.
+    pub checkpoint_failures: u32,
+    /// The time between a record's arrival in the stream and its invocation, for the last record of the last batch, in
+    /// milliseconds.
+    pub iterator_age_millis: Option<u64>,
+    /// Whether the end of the shard was read.
+    pub ended: bool,
+    /// The lanes.
+    pub lanes: Vec<LaneSnapshot>,
+    /// What was counted since the run began.
+    pub counters: Counters,
+}
+
+/// A lane at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneSnapshot {
+    /// Records that wait to be put into a batch.
+    pub queued: usize,
+    /// Whether an invocation is under way.
+    pub invoking: bool,
+    /// Records of the current batch.
+    pub batch: usize,
+    /// Invocations of the current batch that counted.
+    pub attempts: u32,
+    /// Until the next retry, if one waits.
+    pub retry_in: Option<Duration>,
+}
+
+/// Records and batches, counted by Lambda's rules (lambda-esm.md, section 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Counters {
+    /// `PolledEventCount`: records read.
+    pub polled: u64,
+    /// `InvokedEventCount`: records handed to the function, again for every retry.
+    pub invoked: u64,
+    /// `FailedInvokeEventCount`: records of failed invocations.
+    pub failed: u64,
+    /// `DroppedEventCount`: records given up that no destination took.
+    pub dropped: u64,
+    /// `OnFailureDestinationDeliveredEventCount`: records whose message was delivered.
+    pub delivered: u64,
+    /// `DestinationDeliveryFailures`: messages that the destination did not take, once per try.
+    pub delivery_failures: u64,
+}
