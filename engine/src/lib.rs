@@ -18,7 +18,10 @@ mod time;
 
 pub use event::{EventContext, encode};
 pub use failure::{Condition, FailedBatch, FunctionResponse};
-pub use fleet::LeaseKey;
+pub use fleet::{
+    LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeasePhase, LeaseTimes, LeaseView, OwnerView,
+    PlannedLease, ShardNode, Start, may_start, plan_leases,
+};
 pub use intake::{ChildShard, Intake, Page, intake};
 pub use mapping::{EventSourceMapping, OnDestinationFailure, Polling, Retry};
 pub use outcome::{BatchResponse, InvalidResponse, Outcome};

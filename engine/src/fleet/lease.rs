@@ -1,0 +1,355 @@
+//! One lease's state machine: watch a counter, take over by one's own clock, renew, lose, give up.
+
+use std::time::Duration;
+
+use crate::time::Mono;
+
+/// The times of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseTimes {
+    /// A lease whose counter does not change for this long is free to take (I11).
+    pub lease: Duration,
+    /// How much earlier an owner stops than others may take over (I10).
+    pub margin: Duration,
+}
+
+impl LeaseTimes {
+    /// The times for a lease of this length: the owner stops a tenth of it early.
+    #[must_use]
+    pub fn new(lease: Duration) -> Self {
+        Self { lease, margin: lease / 10 }
+    }
+
+    /// How long an owner may go on after the last successful write was sent.
+    fn validity(&self) -> Duration {
+        self.lease.saturating_sub(self.margin)
+    }
+
+    fn renewal(&self) -> Duration {
+        self.lease / 3
+    }
+
+    /// The wait after a write whose result is unknown: several fit into what is left of the lease.
+    fn retry(&self) -> Duration {
+        self.lease / 20
+    }
+}
+
+/// A lease as a listing or a refused write shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseView {
+    /// The lease counter.
+    pub counter: u64,
+    /// Who owns the lease.
+    pub owner: OwnerView,
+}
+
+/// Who owns a lease, from this worker's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OwnerView {
+    /// Nobody.
+    Nobody,
+    /// This worker, by the acquisition that is under way or held.
+    Me,
+    /// An owner that is known to be dead, or an earlier run under this worker's own name: free to take at once.
+    Gone,
+    /// Another worker.
+    Other,
+}
+
+/// Where a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LeasePhase {
+    /// Somebody else has it, or nobody.
+    Watching,
+    /// A write that takes it is under way.
+    Acquiring,
+    /// This worker has it.
+    Held,
+    /// A write that gives it up is under way.
+    Releasing,
+}
+
+/// What happened to a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LeaseEvent {
+    /// A listing showed it.
+    Observed(LeaseView),
+    /// The write under way succeeded.
+    Written {
+        /// When it was sent.
+        sent: Mono,
+        /// The lease counter since.
+        counter: u64,
+    },
+    /// The write under way was refused; the lease is as shown, or gone.
+    Refused(Option<LeaseView>),
+    /// Whether the write under way happened is not known.
+    Unknown {
+        /// When it was sent.
+        sent: Mono,
+    },
+    /// This worker wants the lease, or no longer does.
+    Wanted(bool),
+    /// The holder gives the lease up.
+    Release,
+}
+
+/// What to do for a lease. Each but `Lost` is a write that is answered by one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LeaseAction {
+    /// Take the lease with a fresh token if its counter is still this.
+    Acquire {
+        /// The counter to expect.
+        seen: u64,
+    },
+    /// Renew the lease; any other write that counts as a renewal may take its place.
+    Renew {
+        /// The counter to expect.
+        counter: u64,
+    },
+    /// Give the lease up.
+    Release {
+        /// The counter to expect.
+        counter: u64,
+    },
+    /// The lease is no longer this worker's: whatever runs under it stops.
+    Lost,
+}
+
+/// One lease's state machine.
+///
+/// [`handle_event`](Self::handle_event) takes in what happened, [`poll_action`](Self::poll_action) gives out what to do
+/// until it returns `None`, [`poll_timeout`](Self::poll_timeout) tells when to ask again. One write at a time is under
+/// way: [`begin_write`](Self::begin_write) starts one on the holder's behalf (a checkpoint).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseMachine {
+    times: LeaseTimes,
+    wanted: bool,
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum State {
+    Watching(Watch),
+    Acquiring(Watch),
+    Held(Hold),
+    Releasing { counter: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Watch {
+    counter: Option<u64>,
+    /// When this worker may take the lease, if it stays as it is.
+    free_at: Mono,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Hold {
+    counter: u64,
+    /// When the last successful write was sent: validity counts from there.
+    proven: Mono,
+    renew_at: Mono,
+    writing: bool,
+    /// When a write was sent whose result is not known.
+    unknown: Option<Mono>,
+    releasing: bool,
+    lost: bool,
+}
+
+impl LeaseMachine {
+    /// A lease that nothing is known of yet.
+    #[must_use]
+    pub const fn new(times: LeaseTimes) -> Self {
+        Self {
+            times,
+            wanted: false,
+            state: State::Watching(Watch { counter: None, free_at: Mono::from_millis(0) }),
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle_event(&mut self, now: Mono, event: LeaseEvent) {
+        match event {
+            LeaseEvent::Observed(view) => self.observe(now, view),
+            LeaseEvent::Written { sent, counter } => self.written(now, sent, counter),
+            LeaseEvent::Refused(view) => self.refused(now, view),
+            LeaseEvent::Unknown { sent } => self.unknown(now, sent),
+            LeaseEvent::Wanted(wanted) => self.wanted = wanted,
+            LeaseEvent::Release => {
+                if let State::Held(hold) = &mut self.state {
+                    hold.releasing = true;
+                }
+            }
+        }
+    }
+
+    /// What to do next; marks it as under way.
+    pub fn poll_action(&mut self, now: Mono) -> Option<LeaseAction> {
+        match &mut self.state {
+            State::Watching(watch) => {
+                let seen = watch.counter.filter(|_| self.wanted && now >= watch.free_at)?;
+                self.state = State::Acquiring(*watch);
+                Some(LeaseAction::Acquire { seen })
+            }
+            State::Held(hold) => {
+                if hold.lost || now >= hold.proven + self.times.validity() {
+                    self.state = State::Watching(Watch { counter: None, free_at: now });
+                    return Some(LeaseAction::Lost);
+                }
+                if hold.writing {
+                    return None;
+                }
+                let counter = hold.counter;
+                if hold.releasing {
+                    self.state = State::Releasing { counter };
+                    return Some(LeaseAction::Release { counter });
+                }
+                if now < hold.renew_at {
+                    return None;
+                }
+                hold.writing = true;
+                Some(LeaseAction::Renew { counter })
+            }
+            State::Acquiring(_) | State::Releasing { .. } => None,
+        }
+    }
+
+    /// When [`poll_action`](Self::poll_action) may say more if nothing happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        match &self.state {
+            State::Watching(watch) => (self.wanted && watch.counter.is_some()).then_some(watch.free_at),
+            State::Held(hold) => {
+                let end = hold.proven + self.times.validity();
+                Some(if hold.writing { end } else { end.min(hold.renew_at) })
+            }
+            State::Acquiring(_) | State::Releasing { .. } => None,
+        }
+    }
+
+    /// Starts a write on the holder's behalf, which counts as a renewal: the counter to expect, or `None` if a write is
+    /// under way or the lease is not to be written any more (I10).
+    pub fn begin_write(&mut self, now: Mono) -> Option<u64> {
+        let validity = self.times.validity();
+        let State::Held(hold) = &mut self.state else { return None };
+        if hold.writing || hold.releasing || hold.lost || now >= hold.proven + validity {
+            return None;
+        }
+        hold.writing = true;
+        Some(hold.counter)
+    }
+
+    /// Until when the holder may start something new (I10).
+    #[must_use]
+    pub fn valid_until(&self) -> Option<Mono> {
+        match &self.state {
+            State::Held(hold) if !hold.lost => Some(hold.proven + self.times.validity()),
+            _ => None,
+        }
+    }
+
+    /// Where the lease stands.
+    #[must_use]
+    pub const fn phase(&self) -> LeasePhase {
+        match &self.state {
+            State::Watching(_) => LeasePhase::Watching,
+            State::Acquiring(_) => LeasePhase::Acquiring,
+            State::Held(_) => LeasePhase::Held,
+            State::Releasing { .. } => LeasePhase::Releasing,
+        }
+    }
+
+    fn observe(&mut self, now: Mono, view: LeaseView) {
+        // A listing may be older than the last write, so it says nothing about a lease that is held.
+        if let State::Watching(watch) = &mut self.state {
+            let changed = watch.counter != Some(view.counter);
+            watch.counter = Some(view.counter);
+            match view.owner {
+                OwnerView::Nobody | OwnerView::Gone | OwnerView::Me => watch.free_at = watch.free_at.min(now),
+                OwnerView::Other if changed => watch.free_at = now + self.times.lease,
+                OwnerView::Other => {}
+            }
+        }
+    }
+
+    fn written(&mut self, now: Mono, sent: Mono, counter: u64) {
+        match &mut self.state {
+            State::Acquiring(_) => {
+                self.state = State::Held(Hold {
+                    counter,
+                    proven: sent,
+                    renew_at: sent + self.times.renewal(),
+                    writing: false,
+                    unknown: None,
+                    releasing: false,
+                    lost: false,
+                });
+            }
+            State::Held(hold) => {
+                hold.counter = counter;
+                hold.prove(sent, &self.times);
+            }
+            State::Releasing { .. } => self.watch_again(now, Some(counter)),
+            State::Watching(_) => {}
+        }
+    }
+
+    fn refused(&mut self, now: Mono, view: Option<LeaseView>) {
+        match &mut self.state {
+            State::Held(hold) => {
+                hold.writing = false;
+                match (hold.unknown, view) {
+                    // The write of unknown result did happen, and nobody else wrote since (incident 13).
+                    (Some(sent), Some(LeaseView { counter, owner: OwnerView::Me }))
+                        if counter == hold.counter + 1 =>
+                    {
+                        hold.counter = counter;
+                        hold.prove(sent, &self.times);
+                        // It proves the lease from when it was sent only: a fresh write follows at once.
+                        hold.renew_at = now;
+                    }
+                    _ => hold.lost = true,
+                }
+            }
+            State::Acquiring(_) | State::Releasing { .. } => {
+                self.watch_again(now, None);
+                if let Some(view) = view {
+                    self.observe(now, view);
+                }
+            }
+            State::Watching(_) => {}
+        }
+    }
+
+    fn unknown(&mut self, now: Mono, sent: Mono) {
+        match &mut self.state {
+            State::Held(hold) => {
+                hold.writing = false;
+                // The first one counts: a later try may have been refused because of it.
+                hold.unknown.get_or_insert(sent);
+                hold.renew_at = now + self.times.retry();
+            }
+            // A listing will show whether it happened.
+            State::Acquiring(_) | State::Releasing { .. } => self.watch_again(now, None),
+            State::Watching(_) => {}
+        }
+    }
+
+    fn watch_again(&mut self, now: Mono, counter: Option<u64>) {
+        self.wanted = false;
+        self.state = State::Watching(Watch { counter, free_at: now + self.times.lease });
+    }
+}
+
+impl Hold {
+    fn prove(&mut self, sent: Mono, times: &LeaseTimes) {
+        self.writing = false;
+        self.unknown = None;
+        self.proven = sent;
+        self.renew_at = sent + times.renewal();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,9 @@
-//! Leases: which worker reads which shard.
+//! Leases and lineage: which worker reads which shard, and when.
 
 mod key;
+mod lease;
+mod lineage;
 
 pub use key::LeaseKey;
+pub use lease::{LeaseAction, LeaseEvent, LeaseMachine, LeasePhase, LeaseTimes, LeaseView, OwnerView};
+pub use lineage::{PlannedLease, ShardNode, Start, may_start, plan_leases};

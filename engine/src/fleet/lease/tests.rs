@@ -1,0 +1,299 @@
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(10);
+
+fn at(ms: u64) -> Mono {
+    Mono::from_millis(ms)
+}
+
+fn machine() -> LeaseMachine {
+    let mut machine = LeaseMachine::new(LeaseTimes::new(LEASE));
+    machine.handle_event(at(0), LeaseEvent::Wanted(true));
+    machine
+}
+
+fn seen(counter: u64, owner: OwnerView) -> LeaseEvent {
+    LeaseEvent::Observed(LeaseView { counter, owner })
+}
+
+fn held(sent: u64) -> LeaseMachine {
+    let mut machine = machine();
+    machine.handle_event(at(sent), seen(0, OwnerView::Nobody));
+    assert_eq!(machine.poll_action(at(sent)), Some(LeaseAction::Acquire { seen: 0 }));
+    machine.handle_event(at(sent + 5), LeaseEvent::Written { sent: at(sent), counter: 1 });
+    machine
+}
+
+#[test]
+fn i11_another_workers_lease_is_free_only_when_its_counter_stands_still_for_a_lease_time() {
+    let mut machine = machine();
+    machine.handle_event(at(1_000), seen(7, OwnerView::Other));
+    machine.handle_event(at(9_000), seen(8, OwnerView::Other));
+    assert_eq!(machine.poll_action(at(18_999)), None);
+    machine.handle_event(at(18_500), seen(8, OwnerView::Other));
+    assert_eq!(machine.poll_timeout(), Some(at(19_000)));
+    assert_eq!(machine.poll_action(at(19_000)), Some(LeaseAction::Acquire { seen: 8 }));
+}
+
+#[test]
+fn a_free_lease_and_a_dead_owners_are_taken_at_once_but_only_if_wanted() {
+    for owner in [OwnerView::Nobody, OwnerView::Gone] {
+        let mut machine = LeaseMachine::new(LeaseTimes::new(LEASE));
+        machine.handle_event(at(50), seen(3, owner));
+        assert_eq!((machine.poll_action(at(50)), machine.poll_timeout()), (None, None));
+        machine.handle_event(at(50), LeaseEvent::Wanted(true));
+        assert_eq!(machine.poll_action(at(50)), Some(LeaseAction::Acquire { seen: 3 }));
+    }
+}
+
+#[test]
+fn an_owner_that_turns_out_dead_is_succeeded_before_its_lease_time_is_over() {
+    let mut machine = machine();
+    machine.handle_event(at(0), seen(3, OwnerView::Other));
+    machine.handle_event(at(500), seen(3, OwnerView::Gone));
+    assert_eq!(machine.poll_action(at(500)), Some(LeaseAction::Acquire { seen: 3 }));
+}
+
+#[test]
+fn i10_validity_counts_from_when_the_write_was_sent_and_ends_before_others_may_take_over() {
+    let mut machine = held(100);
+    assert_eq!(machine.valid_until(), Some(at(100 + 9_000)));
+    assert_eq!(machine.poll_action(at(3_433)), Some(LeaseAction::Renew { counter: 1 }));
+    machine.handle_event(at(5_000), LeaseEvent::Written { sent: at(3_433), counter: 2 });
+    assert_eq!(machine.valid_until(), Some(at(3_433 + 9_000)));
+}
+
+#[test]
+fn i10_a_lease_that_could_not_be_renewed_is_lost_at_its_deadline_even_while_a_write_hangs() {
+    let mut machine = held(0);
+    assert_eq!(machine.poll_action(at(4_000)), Some(LeaseAction::Renew { counter: 1 }));
+    assert_eq!(machine.poll_timeout(), Some(at(9_000)));
+    assert_eq!(machine.poll_action(at(8_999)), None);
+    assert_eq!(machine.begin_write(at(9_000)), None);
+    assert_eq!(machine.poll_action(at(9_000)), Some(LeaseAction::Lost));
+    assert_eq!(machine.phase(), LeasePhase::Watching);
+}
+
+#[test]
+fn a_pause_of_three_lease_times_loses_the_lease_before_anything_is_started() {
+    let mut machine = held(0);
+    assert_eq!(machine.begin_write(at(30_000)), None, "incident 18");
+    assert_eq!(machine.poll_action(at(30_000)), Some(LeaseAction::Lost));
+}
+
+#[test]
+fn a_checkpoint_takes_the_place_of_a_renewal_and_writes_never_overlap() {
+    let mut machine = held(0);
+    assert_eq!(machine.begin_write(at(3_000)), Some(1));
+    assert_eq!(machine.begin_write(at(3_001)), None);
+    assert_eq!(machine.poll_action(at(3_400)), None, "the renewal waits for the checkpoint");
+    machine.handle_event(at(3_500), LeaseEvent::Written { sent: at(3_000), counter: 2 });
+    assert_eq!(machine.poll_action(at(3_500)), None, "the checkpoint renewed the lease");
+    assert_eq!(machine.poll_timeout(), Some(at(3_000 + 3_333)));
+}
+
+#[test]
+fn a_refused_write_loses_the_lease_at_once() {
+    let mut machine = held(0);
+    assert_eq!(machine.begin_write(at(100)), Some(1));
+    let taken = LeaseView { counter: 2, owner: OwnerView::Other };
+    machine.handle_event(at(120), LeaseEvent::Refused(Some(taken)));
+    assert_eq!(machine.valid_until(), None);
+    assert_eq!(machine.poll_action(at(120)), Some(LeaseAction::Lost));
+}
+
+#[test]
+fn incident_13_a_write_of_unknown_result_that_did_happen_does_not_lose_the_lease() {
+    let mut machine = held(0);
+    assert_eq!(machine.poll_action(at(3_400)), Some(LeaseAction::Renew { counter: 1 }));
+    machine.handle_event(at(6_000), LeaseEvent::Unknown { sent: at(3_400) });
+    assert_eq!(machine.poll_action(at(6_500)), Some(LeaseAction::Renew { counter: 1 }));
+    let mine = LeaseView { counter: 2, owner: OwnerView::Me };
+    machine.handle_event(at(6_510), LeaseEvent::Refused(Some(mine)));
+    assert_eq!(machine.valid_until(), Some(at(3_400 + 9_000)), "it proves the lease from when it was sent");
+    assert_eq!(machine.poll_action(at(6_510)), Some(LeaseAction::Renew { counter: 2 }));
+}
+
+#[test]
+fn incident_15_the_same_refusal_without_an_unknown_write_is_a_loss() {
+    let mut machine = held(0);
+    assert_eq!(machine.begin_write(at(3_400)), Some(1));
+    machine
+        .handle_event(at(3_410), LeaseEvent::Refused(Some(LeaseView { counter: 2, owner: OwnerView::Me })));
+    assert_eq!(machine.poll_action(at(3_410)), Some(LeaseAction::Lost));
+}
+
+#[test]
+fn releasing_waits_for_the_write_under_way_and_is_not_followed_by_taking_it_back() {
+    let mut machine = held(0);
+    assert_eq!(machine.begin_write(at(100)), Some(1));
+    machine.handle_event(at(110), LeaseEvent::Release);
+    assert_eq!(machine.poll_action(at(110)), None);
+    machine.handle_event(at(120), LeaseEvent::Written { sent: at(100), counter: 2 });
+    assert_eq!(machine.begin_write(at(120)), None);
+    assert_eq!(machine.poll_action(at(120)), Some(LeaseAction::Release { counter: 2 }));
+    machine.handle_event(at(130), LeaseEvent::Written { sent: at(120), counter: 3 });
+    machine.handle_event(at(500), seen(3, OwnerView::Nobody));
+    assert_eq!((machine.phase(), machine.poll_action(at(500))), (LeasePhase::Watching, None));
+}
+
+#[test]
+fn a_lost_race_for_a_lease_watches_the_winner() {
+    let mut machine = machine();
+    machine.handle_event(at(0), seen(0, OwnerView::Nobody));
+    assert_eq!(machine.poll_action(at(0)), Some(LeaseAction::Acquire { seen: 0 }));
+    machine
+        .handle_event(at(10), LeaseEvent::Refused(Some(LeaseView { counter: 1, owner: OwnerView::Other })));
+    machine.handle_event(at(10), LeaseEvent::Wanted(true));
+    assert_eq!(machine.poll_timeout(), Some(at(10_010)));
+}
+
+mod race {
+    use super::*;
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    /// Two workers on one lease. Each has a monotonic clock of its own origin; writes take time to arrive and to be
+    /// answered, answers get lost, and a worker may be paused at any moment.
+    struct World {
+        time: u64,
+        counter: u64,
+        owner: Option<usize>,
+        workers: [Worker; 2],
+    }
+
+    struct Worker {
+        machine: LeaseMachine,
+        origin: u64,
+        paused_until: u64,
+        /// A write under way: sent, arrives, answered, kind, expected counter, result once it arrived.
+        write: Option<(u64, u64, u64, LeaseAction, Option<Result<u64, LeaseView>>)>,
+    }
+
+    impl World {
+        fn mono(&self, who: usize) -> Mono {
+            Mono::from_millis(self.time + self.workers[who].origin)
+        }
+
+        fn view(&self, who: usize) -> LeaseView {
+            let owner = match self.owner {
+                None => OwnerView::Nobody,
+                Some(owner) if owner == who => OwnerView::Me,
+                Some(_) => OwnerView::Other,
+            };
+            LeaseView { counter: self.counter, owner }
+        }
+
+        fn arrive(&mut self, who: usize) {
+            let view = self.view(who);
+            let Some((_, arrives, _, action, result @ None)) = &mut self.workers[who].write else { return };
+            if *arrives > self.time {
+                return;
+            }
+            let (expected, owner) = match *action {
+                LeaseAction::Acquire { seen } => (seen, Some(who)),
+                LeaseAction::Renew { counter } => (counter, self.owner),
+                LeaseAction::Release { counter } => (counter, None),
+                LeaseAction::Lost => unreachable!(),
+            };
+            if expected == self.counter {
+                self.counter += 1;
+                self.owner = owner;
+                *result = Some(Ok(self.counter));
+            } else {
+                *result = Some(Err(view));
+            }
+        }
+
+        fn step(&mut self, who: usize, delay: u64, lose: bool) {
+            self.arrive(who);
+            if self.workers[who].paused_until > self.time {
+                return;
+            }
+            let (now, view) = (self.mono(who), self.view(who));
+            let origin = self.workers[who].origin;
+            let worker = &mut self.workers[who];
+            if let Some((sent, _, answered, _, result)) = worker.write.clone()
+                && answered <= self.time
+            {
+                worker.write = None;
+                let sent = Mono::from_millis(sent + origin);
+                worker.machine.handle_event(
+                    now,
+                    match result {
+                        Some(Ok(counter)) if !lose => LeaseEvent::Written { sent, counter },
+                        Some(Err(view)) if !lose => LeaseEvent::Refused(Some(view)),
+                        _ => LeaseEvent::Unknown { sent },
+                    },
+                );
+            }
+            worker.machine.handle_event(now, LeaseEvent::Wanted(true));
+            worker.machine.handle_event(now, LeaseEvent::Observed(view));
+            while let Some(action) = worker.machine.poll_action(now) {
+                if action != LeaseAction::Lost {
+                    // A write arrives before it is given up: the store's clients bound every call.
+                    worker.write = Some((self.time, self.time + delay, self.time + 2 * delay, action, None));
+                }
+            }
+        }
+    }
+
+    type Step = (usize, u64, u64, bool, Option<u64>);
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let pause = prop::option::weighted(0.03, 1_000u64..40_000);
+        prop::collection::vec((0usize..2, 1u64..700, 0u64..900, any::<bool>(), pause), 50..400)
+    }
+
+    /// Runs the steps and returns how often the worker that may start something changed.
+    fn run(origins: (u64, u64), steps: Vec<Step>) -> Result<usize, TestCaseError> {
+        let worker = |origin| Worker {
+            machine: LeaseMachine::new(LeaseTimes::new(Duration::from_secs(2))),
+            origin,
+            paused_until: 0,
+            write: None,
+        };
+        let workers = [worker(origins.0), worker(origins.1)];
+        let mut world = World { time: 0, counter: 0, owner: None, workers };
+        let (mut holder, mut changes) = (None, 0);
+        for (who, advance, delay, lose, pause) in steps {
+            world.time += advance;
+            world.arrive(0);
+            world.arrive(1);
+            if let Some(pause) = pause {
+                world.workers[who].paused_until = world.time + pause;
+            }
+            world.step(who, delay, lose);
+            let valid = [0, 1]
+                .map(|w| world.workers[w].machine.valid_until().is_some_and(|until| world.mono(w) < until));
+            prop_assert!(valid != [true, true], "both may start at {}", world.time);
+            if let Some(now) = valid.iter().position(|v| *v)
+                && holder != Some(now)
+            {
+                holder = Some(now);
+                changes += 1;
+            }
+        }
+        Ok(changes)
+    }
+
+    #[test]
+    fn i10_two_workers_never_both_may_start_something() {
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(400));
+        let changes = Cell::new(0);
+        let strategy = ((0u64..1_000_000, 0u64..1_000_000), steps());
+        runner
+            .run(&strategy, |(origins, steps)| {
+                changes.set(changes.get() + run(origins, steps)?);
+                Ok(())
+            })
+            .unwrap();
+        assert!(
+            changes.get() > 400,
+            "the lease changed hands often enough to prove something: {}",
+            changes.get()
+        );
+    }
+}
