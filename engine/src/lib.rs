@@ -12,7 +12,10 @@ mod time;
 
 pub use fleet::LeaseKey;
 pub use intake::{ChildShard, Intake, Page, intake};
-pub use mapping::{EventSourceMapping, OnDestinationFailure, Polling, Retry};
+pub use mapping::{
+    EventSource, EventSourceMapping, FailureDestination, MappingBuilder, MappingError, MappingErrorKind,
+    MappingErrors, OnDestinationFailure, Polling, Retry, limits,
+};
 pub use position::{Position, Seq, SequenceNumber};
 pub use record::{Batch, Data, InvalidBase64, Record, ShardId};
 pub use time::{Mono, Now, Wall};
