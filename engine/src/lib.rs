@@ -23,7 +23,10 @@ pub use fleet::{
     PlannedLease, ShardNode, Start, may_start, plan_leases,
 };
 pub use intake::{ChildShard, Intake, Page, intake};
-pub use mapping::{EventSourceMapping, OnDestinationFailure, Polling, Retry};
+pub use mapping::{
+    EventSource, EventSourceMapping, FailureDestination, MappingBuilder, MappingError, MappingErrorKind,
+    MappingErrors, OnDestinationFailure, Polling, Retry, limits,
+};
 pub use outcome::{BatchResponse, InvalidResponse, Outcome};
 pub use position::{Position, Seq, SequenceNumber};
 pub use record::{Batch, Data, InvalidBase64, Record, ShardId};

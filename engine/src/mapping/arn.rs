@@ -1,0 +1,308 @@
+//! Amazon Resource Names: the stream, the function, the destination, the role.
+
+use std::path::PathBuf;
+
+use super::error::{MappingError, MappingErrorKind};
+
+pub(super) const EVENT_SOURCE: &str = "EventSourceArn";
+pub(super) const FUNCTION: &str = "FunctionName";
+pub(super) const FUNCTION_ARN: &str = "FunctionArn";
+pub(super) const DESTINATION: &str = "DestinationConfig.OnFailure.Destination";
+pub(super) const ROLE: &str = "Function.RoleArn";
+
+const MAX_SOURCE: usize = 10_000;
+const MAX_FUNCTION: usize = 256;
+const MAX_DESTINATION: usize = 350;
+
+/// The stream that a mapping reads, from its ARN.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct EventSource {
+    /// The ARN as configured.
+    pub arn: String,
+    /// `aws`, `aws-cn`, `aws-us-gov` …
+    pub partition: String,
+    /// The stream's region.
+    pub region: String,
+    /// The account that owns the stream, 12 digits.
+    pub account: String,
+    /// The stream's name.
+    pub stream: String,
+}
+
+/// Where a batch goes that was given up on (P15).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailureDestination {
+    /// A standard queue.
+    Sqs {
+        /// The queue's ARN as configured.
+        arn: String,
+        /// `aws`, `aws-cn`, `aws-us-gov` …
+        partition: String,
+        /// The queue's region: the client's, too.
+        region: String,
+        /// The account that owns the queue, 12 digits.
+        account: String,
+        /// The queue's name.
+        queue: String,
+    },
+    /// A file of JSON Lines on this host.
+    File(PathBuf),
+}
+
+/// The function under its ARN.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Function {
+    pub(super) arn: String,
+    pub(super) name: String,
+    pub(super) qualifier: Option<String>,
+}
+
+impl Function {
+    /// `name` or `name:qualifier`.
+    pub(super) fn qualified_name(&self) -> String {
+        match &self.qualifier {
+            Some(qualifier) => format!("{}:{qualifier}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// The numeric qualifier, else `$LATEST`.
+    pub(super) fn executed_version(&self) -> &str {
+        match &self.qualifier {
+            Some(version) if version.bytes().all(|b| b.is_ascii_digit()) => version,
+            _ => "$LATEST",
+        }
+    }
+}
+
+/// The parts of `arn:partition:service:region:account:resource`.
+struct Arn<'a> {
+    partition: &'a str,
+    service: &'a str,
+    region: &'a str,
+    account: &'a str,
+    resource: &'a str,
+}
+
+impl<'a> Arn<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(6, ':');
+        let mut next = || parts.next();
+        if next()? != "arn" {
+            return None;
+        }
+        let (partition, service, region, account, resource) = (next()?, next()?, next()?, next()?, next()?);
+        let known = partition == "aws" || partition.starts_with("aws-");
+        (known && is_name(partition) && !resource.is_empty()).then_some(Self {
+            partition,
+            service,
+            region,
+            account,
+            resource,
+        })
+    }
+
+    /// Whether region and account are filled in and well formed.
+    fn is_located(&self) -> bool {
+        is_name(self.region) && is_account(self.account)
+    }
+}
+
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Letters, digits, hyphen and underscore, at least one.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+fn invalid(field: &'static str, value: &str, problem: &str) -> MappingError {
+    MappingError::new(field, MappingErrorKind::InvalidValue, value).problem(problem)
+}
+
+fn refused(field: &'static str, value: &str, problem: &str) -> MappingError {
+    MappingError::new(field, MappingErrorKind::Refused, value).problem(problem)
+}
+
+fn too_long(field: &'static str, value: &str, most: usize) -> Option<MappingError> {
+    let length = value.chars().count();
+    (length > most).then(|| {
+        MappingError::new(field, MappingErrorKind::OutOfRange, value)
+            .problem(format!("has {length} characters"))
+            .permitted(format!("at most {most}"))
+            .remedy("write the ARN as AWS shows it")
+    })
+}
+
+/// P1.
+pub(super) fn event_source(text: &str) -> Result<EventSource, MappingError> {
+    const FORM: &str = "arn:aws:kinesis:<region>:<account>:stream/<name>";
+    if text.is_empty() {
+        return Err(MappingError::new(EVENT_SOURCE, MappingErrorKind::Missing, "")
+            .problem("is not set")
+            .permitted(FORM)
+            .remedy("write the stream's ARN")
+            .aws("Unrecognized event source."));
+    }
+    if let Some(error) = too_long(EVENT_SOURCE, text, MAX_SOURCE) {
+        return Err(error);
+    }
+    let bad = |problem| invalid(EVENT_SOURCE, text, problem).permitted(FORM).remedy("write the stream's ARN");
+    let arn = Arn::parse(text).ok_or_else(|| bad("is not an ARN"))?;
+    match arn.service {
+        "kinesis" => {}
+        "dynamodb" if arn.resource.contains("/stream/") => {
+            let remedy = "this version reads Kinesis data streams only";
+            return Err(MappingError::not_supported(EVENT_SOURCE, text, remedy));
+        }
+        "dynamodb" => {
+            return Err(bad("is a table, not its stream (…:table/<name>/stream/<label>)"));
+        }
+        "sqs" | "kafka" | "mq" | "rds" => {
+            return Err(refused(EVENT_SOURCE, text, "is not a stream").permitted(FORM).remedy(
+                "event source mappings of queues, Kafka, MQ and DocumentDB are not what this program does",
+            ));
+        }
+        _ => return Err(bad("is not the ARN of a stream").aws("Unrecognized event source.")),
+    }
+    if !arn.is_located() {
+        return Err(bad("has no region or no account of 12 digits"));
+    }
+    let name = arn.resource.strip_prefix("stream/").ok_or_else(|| bad("does not name a stream"))?;
+    if let Some((stream, consumer)) = name.split_once('/')
+        && is_stream_name(stream)
+        && consumer.starts_with("consumer/")
+    {
+        let remedy = "enhanced fan-out is not there yet: write the stream's own ARN to poll it";
+        return Err(MappingError::not_supported(EVENT_SOURCE, text, remedy));
+    }
+    if !is_stream_name(name) {
+        return Err(bad("has a stream name that Kinesis does not permit"));
+    }
+    Ok(EventSource {
+        arn: text.to_owned(),
+        partition: arn.partition.to_owned(),
+        region: arn.region.to_owned(),
+        account: arn.account.to_owned(),
+        stream: name.to_owned(),
+    })
+}
+
+fn is_stream_name(name: &str) -> bool {
+    (1..=128).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// P2: a name, `name:qualifier`, `account:function:name`, or an ARN with or without a qualifier. What the text leaves
+/// out is taken from the stream.
+pub(super) fn function(
+    field: &'static str,
+    text: &str,
+    source: Option<&EventSource>,
+) -> Result<Function, MappingError> {
+    const FORM: &str = "a function's name, name:qualifier, or ARN";
+    if text.is_empty() {
+        return Err(MappingError::new(field, MappingErrorKind::Missing, "")
+            .problem("is not set")
+            .permitted(FORM)
+            .remedy("name the function: it identifies the application"));
+    }
+    if let Some(error) = too_long(field, text, MAX_FUNCTION) {
+        return Err(error);
+    }
+    let bad = || {
+        invalid(field, text, "is not a function")
+            .permitted(FORM)
+            .remedy("letters, digits, hyphens and underscores only")
+    };
+    let (partition, region, source_account) =
+        source.map_or(("aws", "us-east-1", "000000000000"), |s| (&*s.partition, &*s.region, &*s.account));
+    let (account, tail, is_arn) = if text.starts_with("arn:") {
+        let arn = Arn::parse(text).filter(|a| a.service == "lambda" && a.is_located()).ok_or_else(bad)?;
+        (arn.account, arn.resource.strip_prefix("function:").ok_or_else(bad)?, true)
+    } else if let Some((account, name)) = text.split_once(":function:") {
+        if !is_account(account) {
+            return Err(bad());
+        }
+        (account, name, false)
+    } else {
+        (source_account, text, false)
+    };
+    let (name, qualifier) = match tail.split_once(':') {
+        Some((name, qualifier)) => (name, Some(qualifier)),
+        None => (tail, None),
+    };
+    if !is_name(name) || qualifier.is_some_and(|q| q != "$LATEST" && !is_name(q)) {
+        return Err(bad());
+    }
+    let arn = match is_arn {
+        true => text.to_owned(),
+        false => format!("arn:{partition}:lambda:{region}:{account}:function:{tail}"),
+    };
+    Ok(Function { arn, name: name.to_owned(), qualifier: qualifier.map(str::to_owned) })
+}
+
+/// P15; an empty text means no destination.
+pub(super) fn destination(text: &str) -> Result<Option<FailureDestination>, MappingError> {
+    const FORM: &str = "the ARN of a standard SQS queue, or file:PATH";
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bad = |problem| invalid(DESTINATION, text, problem).permitted(FORM);
+    if let Some(path) = text.strip_prefix("file:") {
+        return match path.is_empty() {
+            true => Err(bad("names no file").remedy("write a path, for example file:./discarded.jsonl")),
+            false => Ok(Some(FailureDestination::File(PathBuf::from(path)))),
+        };
+    }
+    if text.starts_with("kafka://") {
+        return Err(refused(DESTINATION, text, "is a destination for Kafka event sources only")
+            .permitted(FORM)
+            .remedy("choose another destination"));
+    }
+    if let Some(error) = too_long(DESTINATION, text, MAX_DESTINATION) {
+        return Err(error);
+    }
+    let arn = Arn::parse(text).ok_or_else(|| bad("is not an ARN").remedy("write the queue's ARN"))?;
+    match arn.service {
+        "sqs" | "sns" if arn.resource.ends_with(".fifo") => {
+            Err(refused(DESTINATION, text, "is a FIFO queue or topic, which Lambda refuses as a destination")
+                .permitted(FORM)
+                .remedy("use a standard queue"))
+        }
+        "sns" | "s3" => {
+            Err(MappingError::not_supported(DESTINATION, text, "use a standard SQS queue or file:PATH"))
+        }
+        "sqs" if !arn.is_located() => {
+            Err(bad("has no region or no account of 12 digits").remedy("write the queue's ARN"))
+        }
+        "sqs" if !is_name(arn.resource) || arn.resource.len() > 80 => {
+            Err(bad("has a queue name that SQS does not permit").remedy("write the queue's ARN, not its URL"))
+        }
+        "sqs" => Ok(Some(FailureDestination::Sqs {
+            arn: text.to_owned(),
+            partition: arn.partition.to_owned(),
+            region: arn.region.to_owned(),
+            account: arn.account.to_owned(),
+            queue: arn.resource.to_owned(),
+        })),
+        _ => Err(bad("is not a destination for discarded batches").remedy("use a standard SQS queue")),
+    }
+}
+
+/// An IAM role's ARN.
+pub(super) fn role(text: &str) -> Result<String, MappingError> {
+    let ok = Arn::parse(text).is_some_and(|arn| {
+        let name = arn.resource.strip_prefix("role/").unwrap_or_default();
+        arn.service == "iam" && arn.region.is_empty() && is_account(arn.account) && !name.is_empty()
+    });
+    match ok {
+        true => Ok(text.to_owned()),
+        false => Err(invalid(ROLE, text, "is not a role's ARN")
+            .permitted("arn:aws:iam::<account>:role/<name>")
+            .remedy("leave it out to use the default")),
+    }
+}

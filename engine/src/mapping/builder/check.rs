@@ -1,0 +1,393 @@
+//! The checks behind [`MappingBuilder::build`].
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::super::error::{MappingError, MappingErrorKind};
+use super::super::limits::{self, Limit};
+use super::super::{EventSourceMapping, Polling, Retry, arn};
+use super::MappingBuilder;
+use crate::position::Position;
+
+const STARTING_POSITION: &str = "StartingPosition";
+const TIMESTAMP: &str = "StartingPositionTimestamp";
+const RESPONSE_TYPES: &str = "FunctionResponseTypes";
+const FILTERS: &str = "FilterCriteria.Filters";
+const POSITIONS: &str = "TRIM_HORIZON, LATEST, AT_TIMESTAMP";
+
+impl MappingBuilder {
+    pub(super) fn check(&self, found: &mut Found) -> Option<EventSourceMapping> {
+        let event_source = found.keep(arn::event_source(&self.event_source_arn));
+        let function = self.function(event_source.as_ref(), found);
+        let starting_position = self.position(found);
+        let batch_size = found.count(&limits::BATCH_SIZE, self.batch_size);
+        let batching_window = found.seconds(&limits::BATCHING_WINDOW, self.batching_window);
+        let maximum_retry_attempts = found.number(&limits::RETRY_ATTEMPTS, self.maximum_retry_attempts);
+        self.response_types(found);
+        self.not_there_yet(found);
+        let failure_destination = found.keep(arn::destination(&self.on_failure));
+        self.on_success(found);
+        let timeout = found.seconds(&limits::TIMEOUT, self.timeout);
+        let role = self.role_arn.as_deref().map(|text| found.keep(arn::role(text)));
+        let retry = self.retry(found);
+        let polling = self.polling(found);
+        let checkpoint_interval = found.milliseconds(&limits::CHECKPOINT_INTERVAL, self.checkpoint_interval);
+
+        // From here on everything is there unless a mistake was noted.
+        let (event_source, function) = (event_source?, function?);
+        let application_name = self.application_name(&event_source, &function, found)?;
+        let uuid = self.checked_uuid(&application_name, found)?;
+        let invoke_identity_arn = match role {
+            Some(role) => role?,
+            None => format!("arn:{}:iam::{}:role/shardmill", event_source.partition, event_source.account),
+        };
+        Some(EventSourceMapping {
+            batch_size: batch_size?,
+            batching_window: batching_window?,
+            bisect_batch_on_function_error: self.bisect_batch_on_function_error,
+            // -1 is no u32, so it becomes "no limit".
+            maximum_retry_attempts: u32::try_from(maximum_retry_attempts?).ok(),
+            report_batch_item_failures: !self.function_response_types.is_empty(),
+            starting_position: starting_position?,
+            timeout: timeout?,
+            retry: retry?,
+            polling: polling?,
+            checkpoint_interval: checkpoint_interval?,
+            on_destination_failure: self.on_destination_failure,
+            event_source,
+            function,
+            application_name,
+            uuid,
+            enabled: self.enabled,
+            failure_destination: failure_destination?,
+            invoke_identity_arn,
+        })
+    }
+
+    fn function(&self, source: Option<&arn::EventSource>, found: &mut Found) -> Option<arn::Function> {
+        let Some(text) = &self.function_arn else {
+            return found.keep(arn::function(arn::FUNCTION, &self.function_name, source));
+        };
+        let by_arn = found.keep(arn::function(arn::FUNCTION_ARN, text, source))?;
+        if self.function_name.is_empty() {
+            return Some(by_arn);
+        }
+        let by_name = found.keep(arn::function(arn::FUNCTION, &self.function_name, source))?;
+        // A bare name beside an ARN leaves account and qualifier to the ARN.
+        let qualifiers_differ = by_name.qualifier.is_some() && by_name.qualifier != by_arn.qualifier;
+        if by_name.name != by_arn.name || qualifiers_differ {
+            found.note(
+                MappingError::new(arn::FUNCTION, MappingErrorKind::Conflict, self.function_name.as_str())
+                    .problem(format!("is not the function of FunctionArn, {text}"))
+                    .remedy("write one of the two"),
+            );
+        }
+        Some(by_arn)
+    }
+
+    fn position(&self, found: &mut Found) -> Option<Position> {
+        let conflict = |text: &str, at: i64| {
+            MappingError::new(TIMESTAMP, MappingErrorKind::Conflict, at.to_string())
+                .problem(format!("goes with StartingPosition AT_TIMESTAMP only, not with {text}"))
+                .remedy("leave it out or write StartingPosition: AT_TIMESTAMP")
+                .aws("Timestamp only valid with StartingPosition AT_TIMESTAMP")
+        };
+        let position = match self.starting_position.as_deref() {
+            Some("TRIM_HORIZON") => Position::TrimHorizon,
+            Some("LATEST") => Position::Latest,
+            Some("AT_TIMESTAMP") => return self.timestamp(found),
+            Some(other) => {
+                found.note(
+                    MappingError::new(STARTING_POSITION, MappingErrorKind::InvalidValue, other)
+                        .problem("is not a starting position")
+                        .permitted(POSITIONS)
+                        .remedy("TRIM_HORIZON starts at the oldest record")
+                        .aws(enum_message(other)),
+                );
+                return None;
+            }
+            None => {
+                found.note(
+                    MappingError::new(STARTING_POSITION, MappingErrorKind::Missing, "")
+                        .problem("is not set")
+                        .permitted(POSITIONS)
+                        .remedy("TRIM_HORIZON starts at the oldest record, LATEST with those to come")
+                        .aws(
+                            "1 validation error detected: Value null at 'startingPosition' failed to satisfy \
+                             constraint: Member must not be null.",
+                        ),
+                );
+                return None;
+            }
+        };
+        if let (Some(at), Some(text)) = (self.starting_position_timestamp, &self.starting_position) {
+            found.note(conflict(text, at));
+        }
+        Some(position)
+    }
+
+    fn timestamp(&self, found: &mut Found) -> Option<Position> {
+        const PERMITTED: &str = "a time from 1970 on that is not in the future";
+        let mistake = |kind, value: String| MappingError::new(TIMESTAMP, kind, value).permitted(PERMITTED);
+        let Some(at) = self.starting_position_timestamp else {
+            found.note(
+                mistake(MappingErrorKind::Missing, String::new())
+                    .problem("is not set, but StartingPosition is AT_TIMESTAMP")
+                    .remedy("write it as ISO 8601 or as epoch seconds"),
+            );
+            return None;
+        };
+        let in_future = self.as_of.is_some_and(|now| at > now.as_millis());
+        if at < 0 || in_future {
+            let problem = if in_future { "is in the future" } else { "is before 1970" };
+            found.note(
+                mistake(MappingErrorKind::OutOfRange, at.to_string())
+                    .problem(format!("(milliseconds since the epoch) {problem}"))
+                    .remedy("write an earlier time, or StartingPosition: LATEST for the records to come"),
+            );
+            return None;
+        }
+        Some(Position::AtTimestamp(at))
+    }
+
+    fn response_types(&self, found: &mut Found) {
+        for text in &self.function_response_types {
+            if text != "ReportBatchItemFailures" {
+                found.note(
+                    MappingError::new(RESPONSE_TYPES, MappingErrorKind::InvalidValue, text.as_str())
+                        .problem("is not a response type")
+                        .permitted("ReportBatchItemFailures")
+                        .remedy("write [ReportBatchItemFailures] or leave it out"),
+                );
+            }
+        }
+        let count = self.function_response_types.len();
+        if count > 1 {
+            found.note(
+                MappingError::new(RESPONSE_TYPES, MappingErrorKind::OutOfRange, "")
+                    .problem(format!("has {count} items"))
+                    .permitted("at most 1")
+                    .remedy("write [ReportBatchItemFailures]"),
+            );
+        }
+    }
+
+    /// What Lambda has and this version has not: checked as Lambda checks it, then refused unless it is the default.
+    fn not_there_yet(&self, found: &mut Found) {
+        let refused = [
+            (&limits::PARALLELIZATION_FACTOR, self.parallelization_factor),
+            (&limits::RECORD_AGE, self.maximum_record_age),
+            (&limits::TUMBLING_WINDOW, self.tumbling_window),
+        ];
+        for (limit, value) in refused {
+            let checked = limit.check(value).and_then(|value| match value == limit.default {
+                true => Ok(()),
+                false => {
+                    let remedy = format!("leave it out or write {}", limit.default);
+                    Err(MappingError::not_supported(limit.field, value, &remedy))
+                }
+            });
+            found.keep(checked);
+        }
+        if self.parallelization_factor > 1 && self.tumbling_window > 0 {
+            found.note(
+                MappingError::new(
+                    limits::PARALLELIZATION_FACTOR.field,
+                    MappingErrorKind::Conflict,
+                    self.parallelization_factor.to_string(),
+                )
+                .problem("cannot go with TumblingWindowInSeconds")
+                .permitted("1 when a tumbling window is set")
+                .remedy("drop one of the two")
+                .aws("Parallelization factor must be equal to 1 when tumbling window period is configured"),
+            );
+        }
+        self.filters(found);
+    }
+
+    fn filters(&self, found: &mut Found) {
+        const MOST: usize = 10;
+        const LONGEST: usize = 4096;
+        let count = self.filters.len();
+        if count > MOST {
+            found.note(
+                MappingError::new(FILTERS, MappingErrorKind::OutOfRange, "")
+                    .problem(format!("has {count} filters"))
+                    .permitted("at most 10 (5 without a raised quota at AWS)")
+                    .remedy("combine patterns"),
+            );
+        }
+        for pattern in &self.filters {
+            let is_object = serde_json::from_str::<serde_json::Value>(pattern).is_ok_and(|p| p.is_object());
+            let length = pattern.chars().count();
+            if length > LONGEST {
+                found.note(
+                    MappingError::new(FILTERS, MappingErrorKind::OutOfRange, pattern.as_str())
+                        .problem(format!("has {length} characters"))
+                        .permitted("at most 4096")
+                        .remedy("split the pattern"),
+                );
+            } else if !is_object {
+                found.note(
+                    MappingError::new(FILTERS, MappingErrorKind::InvalidValue, pattern.as_str())
+                        .problem("is not a filter pattern")
+                        .permitted("a JSON object as text")
+                        .remedy("see the AWS page \"Lambda event filtering\"")
+                        .aws("Invalid filter pattern definition."),
+                );
+            }
+        }
+        if let Some(first) = self.filters.first() {
+            found.note(MappingError::not_supported(
+                FILTERS,
+                first,
+                "leave FilterCriteria out and filter in the function",
+            ));
+        }
+    }
+
+    fn on_success(&self, found: &mut Found) {
+        if !self.on_success.is_empty() {
+            found.note(
+                MappingError::new(
+                    "DestinationConfig.OnSuccess.Destination",
+                    MappingErrorKind::Refused,
+                    self.on_success.as_str(),
+                )
+                .problem("is refused: event source mappings have no OnSuccess")
+                .remedy("leave OnSuccess out")
+                .aws("OnSuccess configuration is not supported for event source mappings."),
+            );
+        }
+    }
+
+    fn retry(&self, found: &mut Found) -> Option<Retry> {
+        let initial = found.milliseconds(&limits::INITIAL_BACKOFF, self.initial_backoff);
+        let maximum = found.seconds(&limits::MAXIMUM_BACKOFF, self.maximum_backoff);
+        let retry = Retry { initial_backoff: initial?, maximum_backoff: maximum? };
+        if retry.initial_backoff > retry.maximum_backoff {
+            found.note(
+                MappingError::new(
+                    limits::INITIAL_BACKOFF.field,
+                    MappingErrorKind::Conflict,
+                    self.initial_backoff.to_string(),
+                )
+                .problem("is above Retry.MaximumBackoffSeconds")
+                .permitted(format!("up to {}", retry.maximum_backoff.as_millis()))
+                .remedy("raise the maximum or lower this"),
+            );
+        }
+        Some(retry)
+    }
+
+    fn polling(&self, found: &mut Found) -> Option<Polling> {
+        let idle = found.milliseconds(&limits::IDLE_INTERVAL, self.idle_interval);
+        let maximum_idle = match self.maximum_idle_interval {
+            Some(value) => found.milliseconds(&limits::MAXIMUM_IDLE_INTERVAL, value),
+            None => idle,
+        };
+        let maximum_records = found.count(&limits::MAXIMUM_RECORDS, self.maximum_records);
+        let buffer_bytes = found.count(&limits::BUFFER_BYTES, self.buffer_bytes);
+        let (idle, maximum_idle) = (idle?, maximum_idle?);
+        if maximum_idle < idle {
+            found.note(
+                MappingError::new(
+                    limits::MAXIMUM_IDLE_INTERVAL.field,
+                    MappingErrorKind::Conflict,
+                    maximum_idle.as_millis().to_string(),
+                )
+                .problem("is below Polling.IdleIntervalMilliseconds")
+                .permitted(format!("{} to {}", idle.as_millis(), limits::MAXIMUM_IDLE_INTERVAL.maximum))
+                .remedy("raise it or leave it out"),
+            );
+        }
+        Some(Polling {
+            idle_interval: idle,
+            maximum_idle_interval: maximum_idle,
+            minimum_interval: self.minimum_interval,
+            maximum_records: maximum_records?,
+            buffer_bytes: buffer_bytes?,
+        })
+    }
+
+    fn application_name(
+        &self,
+        source: &arn::EventSource,
+        function: &arn::Function,
+        found: &mut Found,
+    ) -> Option<String> {
+        let Some(name) = &self.name else {
+            return Some(default_application_name(source, &function.qualified_name()));
+        };
+        let length = name.chars().count();
+        if (1..=255).contains(&length) && !name.chars().any(char::is_control) {
+            return Some(name.clone());
+        }
+        found.note(
+            MappingError::new("Name", MappingErrorKind::InvalidValue, name.escape_debug().to_string())
+                .problem("cannot name an application")
+                .permitted("1 to 255 characters, none of them a control character")
+                .remedy("leave it out to use the default"),
+        );
+        None
+    }
+
+    fn checked_uuid(&self, application_name: &str, found: &mut Found) -> Option<String> {
+        let Some(text) = &self.uuid else {
+            return Some(Uuid::new_v5(&Uuid::NAMESPACE_URL, application_name.as_bytes()).to_string());
+        };
+        if Uuid::try_parse(text).is_ok() {
+            return Some(text.clone());
+        }
+        found.note(
+            MappingError::new("UUID", MappingErrorKind::InvalidValue, text.as_str())
+                .problem("is not a UUID")
+                .permitted("32 hexadecimal digits, as in 1b3f6a52-3c0e-4d5c-9e9e-2f4b6a1c7d80")
+                .remedy("leave it out to derive one from the application's name"),
+        );
+        None
+    }
+}
+
+/// `<function name and qualifier>@<account>.<region>.<stream>`.
+fn default_application_name(source: &arn::EventSource, function: &str) -> String {
+    format!("{function}@{}.{}.{}", source.account, source.region, source.stream)
+}
+
+fn enum_message(value: &str) -> String {
+    format!(
+        "1 validation error detected: Value '{value}' at 'startingPosition' failed to satisfy constraint: \
+         Member must satisfy enum value set: [LATEST, AT_TIMESTAMP, TRIM_HORIZON]"
+    )
+}
+
+/// The mistakes found so far.
+#[derive(Default)]
+pub(super) struct Found(pub(super) Vec<MappingError>);
+
+impl Found {
+    fn note(&mut self, error: MappingError) {
+        self.0.push(error);
+    }
+
+    fn keep<T>(&mut self, result: Result<T, MappingError>) -> Option<T> {
+        result.map_err(|error| self.note(error)).ok()
+    }
+
+    fn number(&mut self, limit: &Limit, value: i64) -> Option<i64> {
+        self.keep(limit.check(value))
+    }
+
+    fn count(&mut self, limit: &Limit, value: i64) -> Option<usize> {
+        self.number(limit, value).and_then(|n| usize::try_from(n).ok())
+    }
+
+    fn seconds(&mut self, limit: &Limit, value: i64) -> Option<Duration> {
+        self.number(limit, value).and_then(|n| u64::try_from(n).ok()).map(Duration::from_secs)
+    }
+
+    fn milliseconds(&mut self, limit: &Limit, value: i64) -> Option<Duration> {
+        self.number(limit, value).and_then(|n| u64::try_from(n).ok()).map(Duration::from_millis)
+    }
+}

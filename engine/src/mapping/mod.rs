@@ -1,0 +1,205 @@
+//! The validated configuration of an event source mapping, under AWS's names.
+//!
+//! [`EventSourceMapping::builder`] takes values as wide as a user can write them; what comes out of
+//! [`MappingBuilder::build`] is within Lambda's ranges (lambda-esm.md, P1 to P19) and never changes again.
+
+mod arn;
+mod builder;
+mod error;
+pub mod limits;
+
+use std::time::Duration;
+
+pub use arn::{EventSource, FailureDestination};
+pub use builder::MappingBuilder;
+pub use error::{MappingError, MappingErrorKind, MappingErrors};
+
+use crate::position::Position;
+
+/// A validated event source mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EventSourceMapping {
+    pub(crate) batch_size: usize,
+    pub(crate) batching_window: Duration,
+    pub(crate) bisect_batch_on_function_error: bool,
+    pub(crate) maximum_retry_attempts: Option<u32>,
+    pub(crate) report_batch_item_failures: bool,
+    pub(crate) starting_position: Position,
+    pub(crate) timeout: Duration,
+    pub(crate) retry: Retry,
+    pub(crate) polling: Polling,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) on_destination_failure: OnDestinationFailure,
+    event_source: EventSource,
+    function: arn::Function,
+    application_name: String,
+    uuid: String,
+    enabled: bool,
+    failure_destination: Option<FailureDestination>,
+    invoke_identity_arn: String,
+}
+
+/// How long to wait before a retry: doubling from `initial` to `maximum`, with jitter (R22).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Retry {
+    /// The wait before the first retry.
+    pub initial_backoff: Duration,
+    /// The longest wait.
+    pub maximum_backoff: Duration,
+}
+
+/// How a shard is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Polling {
+    /// The wait after an empty page at the tip of the shard.
+    pub idle_interval: Duration,
+    /// What the wait grows to on an open shard that stays empty.
+    pub maximum_idle_interval: Duration,
+    /// The least time between two reads of one shard, from start to start; zero turns pacing off.
+    pub minimum_interval: Duration,
+    /// Most records per read.
+    pub maximum_records: usize,
+    /// Bytes that one shard may buffer.
+    pub buffer_bytes: usize,
+}
+
+/// What happens to a discarded batch that its destination does not accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnDestinationFailure {
+    /// Keep trying; the checkpoint waits (the deviation from R74).
+    Block,
+    /// Log and count the batch as dropped, as Lambda does (R74).
+    Drop,
+}
+
+impl EventSourceMapping {
+    /// A mapping of the stream `event_source_arn` to the function `function_name`: a name, `name:qualifier`, or an ARN
+    /// (P1, P2). Everything else starts at its default.
+    pub fn builder(event_source_arn: &str, function_name: &str) -> MappingBuilder {
+        MappingBuilder::new(event_source_arn, function_name)
+    }
+
+    /// The stream (P1).
+    #[must_use]
+    pub const fn event_source(&self) -> &EventSource {
+        &self.event_source
+    }
+
+    /// The function's ARN as configured; from a bare name, with the stream's partition, region and account.
+    #[must_use]
+    pub fn function_arn(&self) -> &str {
+        &self.function.arn
+    }
+
+    /// The function's name, without account and qualifier.
+    #[must_use]
+    pub fn function_name(&self) -> &str {
+        &self.function.name
+    }
+
+    /// The function's numeric qualifier, else `$LATEST`: `executedVersion` of failure messages.
+    #[must_use]
+    pub fn executed_version(&self) -> &str {
+        self.function.executed_version()
+    }
+
+    /// The namespace of this mapping's checkpoints; by default
+    /// `<function name and qualifier>@<account>.<region>.<stream>`.
+    #[must_use]
+    pub fn application_name(&self) -> &str {
+        &self.application_name
+    }
+
+    /// The mapping's UUID as configured, else version 5 (namespace URL) of the application's name.
+    #[must_use]
+    pub fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    /// Whether the mapping runs (P3).
+    #[must_use]
+    pub const fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Most records of an invocation, 1 to 10,000 (P4).
+    #[must_use]
+    pub const fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// How long to gather records for a batch, up to 300 s (P5).
+    #[must_use]
+    pub const fn batching_window(&self) -> Duration {
+        self.batching_window
+    }
+
+    /// Where a shard without a checkpoint starts: the trim horizon, the newest record, or a time (P7, P8).
+    #[must_use]
+    pub const fn starting_position(&self) -> &Position {
+        &self.starting_position
+    }
+
+    /// How often a failing batch is tried again, up to 10,000 times; `None` until it succeeds or expires (P10).
+    #[must_use]
+    pub const fn maximum_retry_attempts(&self) -> Option<u32> {
+        self.maximum_retry_attempts
+    }
+
+    /// Whether a failing batch is cut in two (P11).
+    #[must_use]
+    pub const fn bisect_batch_on_function_error(&self) -> bool {
+        self.bisect_batch_on_function_error
+    }
+
+    /// Whether the function's response names the records that failed (P12).
+    #[must_use]
+    pub const fn report_batch_item_failures(&self) -> bool {
+        self.report_batch_item_failures
+    }
+
+    /// Where discarded batches go (P15); `None`: they are logged and counted as dropped.
+    #[must_use]
+    pub const fn failure_destination(&self) -> Option<&FailureDestination> {
+        self.failure_destination.as_ref()
+    }
+
+    /// What happens to a discarded batch that the destination does not accept.
+    #[must_use]
+    pub const fn on_destination_failure(&self) -> OnDestinationFailure {
+        self.on_destination_failure
+    }
+
+    /// How long one invocation may take, 1 to 900 s.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The waits between retries.
+    #[must_use]
+    pub const fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// How shards are read.
+    #[must_use]
+    pub const fn polling(&self) -> &Polling {
+        &self.polling
+    }
+
+    /// The least time between two checkpoints of one shard; zero: as fast as the store commits.
+    #[must_use]
+    pub const fn checkpoint_interval(&self) -> Duration {
+        self.checkpoint_interval
+    }
+
+    /// `invokeIdentityArn` of the events: the role as configured, else `arn:aws:iam::<account>:role/shardmill`.
+    #[must_use]
+    pub fn invoke_identity_arn(&self) -> &str {
+        &self.invoke_identity_arn
+    }
+}
+
+#[cfg(test)]
+mod tests;
