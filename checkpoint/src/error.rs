@@ -25,6 +25,15 @@ pub enum StoreError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// The call itself asks for what no store holds, so nothing was written: a checkpoint at `LATEST`, a sequence
+    /// number with other characters than digits, an empty worker name.
+    #[error("the checkpoint store {store} refuses the call: {reason}")]
+    Invalid {
+        /// The store, as [`LeaseStore::describe`](crate::LeaseStore::describe) names it.
+        store: String,
+        /// What is wrong with the call.
+        reason: String,
+    },
 }
 
 impl StoreError {

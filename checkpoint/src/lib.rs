@@ -3,11 +3,30 @@
 //! [`LeaseStore`] is the seam; a store is opened per application, so two functions on one stream never share a
 //! checkpoint. Every write is a compare-and-set on a lease's counter, which is both the fence and the heartbeat, in the
 //! way of Amazon's KCL.
+//!
+//! * [`MemoryStore`] forgets everything with the process: for tests and trials.
+//! * `SqliteStore` (feature `sqlite`, on by default) keeps one file that several processes of a host share.
+//! * `conformance` (feature `conformance`) is the suite that every store passes; `FaultyStore` makes a store fail on
+//!   demand.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
+#[cfg(feature = "conformance")]
+mod faulty;
 mod lease;
+mod memory;
+mod process;
+mod rules;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod store;
 
 pub use error::StoreError;
+#[cfg(feature = "conformance")]
+pub use faulty::{Fault, FaultyStore, Operation};
 pub use lease::{AppState, Claim, HashRange, Lease, NewLease, ProcessIdentity, WorkerId};
+pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{Checkpoint, LeaseStore, Ownership, Renewal, Write};

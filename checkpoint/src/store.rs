@@ -55,7 +55,10 @@ pub struct Ownership {
 ///
 /// Every write is a compare-and-set and durable when it returns, as far as the store promises durability at all. A
 /// write whose result is unknown (a timeout, a lost connection) is an error, never a refusal; the caller finds out by
-/// trying again. Implementations are cancel-safe: a dropped call has happened or has not, never half.
+/// trying again. Implementations are cancel-safe: a dropped call has happened or has not, never half. (In a batch, each
+/// element counts as a write of its own.)
+///
+/// A third-party store runs the `conformance` module's suite, which covers every sentence here.
 #[async_trait]
 pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// Every lease of the application.
@@ -66,7 +69,7 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError>;
 
     /// Makes `claim` the owner if the counter is still `seen`: counter + 1, owner, token and process from the claim, no
-    /// checkpoint owner, and one more owner switch if the owner changed.
+    /// checkpoint owner, and one more owner switch if another worker had it.
     async fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, StoreError>;
 
     /// Adds 1 to each counter that is as expected. The answers are in the order of `renewals`; one refusal does not
@@ -77,14 +80,16 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// before the stored one is refused (I2). The answers are in the order of `checkpoints`.
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Write>, StoreError>;
 
-    /// Gives the lease to `to` if its ownership is as `seen`, ending a handoff: counter + 1, no checkpoint owner, no token.
+    /// Gives the lease to `to` if its ownership is as `seen`, ending a handoff: counter + 1, no checkpoint owner, no
+    /// token or process until `to` acquires it, and one more owner switch if another worker had it.
     async fn assign(&self, key: &LeaseKey, seen: &Ownership, to: &WorkerId) -> Result<Write, StoreError>;
 
     /// Starts a handoff if `from` owns the lease and none is under way: owner `to`, checkpoint owner `from`, the counter
-    /// unchanged so that the old owner can go on until it is done.
+    /// unchanged so that the old owner can go on until it is done. Token and process stay the old owner's.
     async fn hand_off(&self, key: &LeaseKey, from: &WorkerId, to: &WorkerId) -> Result<Write, StoreError>;
 
-    /// Records the shards that follow this one, if the lease exists. The counter is unchanged.
+    /// Records the shards that follow this one, if the lease exists. The counter is unchanged. Parents and children
+    /// are sets: a store may return them in another order.
     async fn set_children(&self, key: &LeaseKey, children: &[ShardId]) -> Result<Write, StoreError>;
 
     /// Gives the lease up if the counter is as expected: counter + 1, no owner, token, process or checkpoint owner.

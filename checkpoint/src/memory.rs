@@ -1,0 +1,118 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use shardmill_engine::{LeaseKey, ShardId};
+
+use crate::rules;
+use crate::{
+    Checkpoint, Claim, Lease, LeaseStore, NewLease, Ownership, Renewal, StoreError, WorkerId, Write,
+};
+
+/// Leases and checkpoints in memory: for tests, and for trials that may start over.
+///
+/// A clone is another handle on the same leases, so several workers of one process share them. Everything is gone when
+/// the last handle is.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    leases: Arc<Mutex<BTreeMap<LeaseKey, Lease>>>,
+}
+
+impl MemoryStore {
+    /// A store with no leases.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn leases(&self) -> MutexGuard<'_, BTreeMap<LeaseKey, Lease>> {
+        // No write can leave a lease half changed, so a panic elsewhere does no harm.
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, key: &LeaseKey, change: impl FnOnce(&mut Lease) -> bool) -> Write {
+        write(&mut self.leases(), key, change)
+    }
+
+    fn valid(&self, check: Result<(), String>) -> Result<(), StoreError> {
+        check.map_err(|reason| StoreError::Invalid { store: self.describe(), reason })
+    }
+}
+
+fn write(
+    leases: &mut BTreeMap<LeaseKey, Lease>,
+    key: &LeaseKey,
+    change: impl FnOnce(&mut Lease) -> bool,
+) -> Write {
+    let Some(lease) = leases.get_mut(key) else { return Write::Refused { current: None } };
+    if change(lease) {
+        Write::Done { counter: lease.counter }
+    } else {
+        Write::Refused { current: Some(Box::new(lease.clone())) }
+    }
+}
+
+#[async_trait]
+impl LeaseStore for MemoryStore {
+    async fn list(&self) -> Result<Vec<Lease>, StoreError> {
+        Ok(self.leases().values().cloned().collect())
+    }
+
+    async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError> {
+        self.valid(rules::check_positions(leases.iter().map(|lease| &lease.checkpoint)))?;
+        let mut held = self.leases();
+        let before = held.len();
+        for new in leases {
+            held.entry(new.key.clone()).or_insert_with(|| rules::fresh(new));
+        }
+        Ok(held.len() - before)
+    }
+
+    async fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, StoreError> {
+        self.valid(rules::check_claim(claim))?;
+        Ok(self.write(key, |lease| rules::acquire(lease, seen, claim)))
+    }
+
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Write>, StoreError> {
+        let mut leases = self.leases();
+        let renew = |r: &Renewal| write(&mut leases, &r.key, |lease| rules::renew(lease, r.counter));
+        Ok(renewals.iter().map(renew).collect())
+    }
+
+    async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Write>, StoreError> {
+        self.valid(rules::check_positions(checkpoints.iter().map(|c| &c.position)))?;
+        let mut leases = self.leases();
+        let checkpoint = |c: &Checkpoint| write(&mut leases, &c.key, |lease| rules::checkpoint(lease, c));
+        Ok(checkpoints.iter().map(checkpoint).collect())
+    }
+
+    async fn assign(&self, key: &LeaseKey, seen: &Ownership, to: &WorkerId) -> Result<Write, StoreError> {
+        self.valid(rules::check_worker(to))?;
+        Ok(self.write(key, |lease| rules::assign(lease, seen, to)))
+    }
+
+    async fn hand_off(&self, key: &LeaseKey, from: &WorkerId, to: &WorkerId) -> Result<Write, StoreError> {
+        self.valid(rules::check_hand_off(from, to))?;
+        Ok(self.write(key, |lease| rules::hand_off(lease, from, to)))
+    }
+
+    async fn set_children(&self, key: &LeaseKey, children: &[ShardId]) -> Result<Write, StoreError> {
+        Ok(self.write(key, |lease| {
+            lease.children = children.to_vec();
+            true
+        }))
+    }
+
+    async fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError> {
+        Ok(self.write(key, |lease| rules::release(lease, counter)))
+    }
+
+    async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {
+        self.leases().remove(key);
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "memory:".into()
+    }
+}

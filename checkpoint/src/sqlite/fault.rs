@@ -1,0 +1,117 @@
+//! What SQLite says, in words that help whoever runs the worker.
+
+use std::sync::Arc;
+
+use rusqlite::ErrorCode;
+use shardmill_engine::LeaseKey;
+
+use crate::StoreError;
+
+/// What stopped a call, before it is told to the caller. Cloned to every call of a group that fails as a whole.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    Sqlite(Arc<rusqlite::Error>),
+    /// A lease's row holds what this version cannot read.
+    Row {
+        key: LeaseKey,
+        column: &'static str,
+        problem: String,
+    },
+    /// A number beyond what an INTEGER column holds.
+    TooLarge(&'static str),
+    /// The file at the path is no longer the one that is open.
+    Replaced,
+    /// The thread that owns the connection is gone.
+    Stopped,
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(error))
+    }
+}
+
+impl Fault {
+    /// The caller's error, about the store that `describe()` names `store`.
+    pub(super) fn into_error(self, store: &str) -> StoreError {
+        let store = store.to_owned();
+        match self {
+            Self::Sqlite(error) => from_sqlite(store, error),
+            Self::Row { key, column, problem } => StoreError::Unusable {
+                store,
+                reason: format!(
+                    "the lease {key} has {problem} in column {column}; correct or delete that row of table leases (a \
+                     deleted shard starts again from StartingPosition)"
+                ),
+                source: None,
+            },
+            Self::TooLarge(what) => {
+                StoreError::Invalid { store, reason: format!("the {what} is above {}", i64::MAX) }
+            }
+            Self::Replaced => StoreError::Unusable {
+                store,
+                reason: "the file was removed or replaced while in use, so its leases keep no other worker away any \
+                         more; put it back if it was moved, and restart every worker that uses it"
+                    .into(),
+                source: None,
+            },
+            Self::Stopped => StoreError::Unusable {
+                store,
+                reason: "its thread has ended; restart the worker".into(),
+                source: None,
+            },
+        }
+    }
+}
+
+fn from_sqlite(store: String, error: Arc<rusqlite::Error>) -> StoreError {
+    let (retryable, remedy) = classify(&error);
+    let reason = format!("{remedy} ({error})");
+    let source: Option<Box<dyn std::error::Error + Send + Sync>> = Some(Box::new(error));
+    if retryable {
+        StoreError::Unavailable { store, reason, source }
+    } else {
+        StoreError::Unusable { store, reason, source }
+    }
+}
+
+/// Whether the same call may succeed later, and what to do.
+fn classify(error: &rusqlite::Error) -> (bool, &'static str) {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+            true,
+            "another process has held the file's lock for too long; end the open transaction of a sqlite3 shell, a \
+             backup or another program that uses the file",
+        ),
+        Some(ErrorCode::DiskFull) => (
+            true,
+            "the disk is full; free some space: until then checkpoints stay where they are and nothing is lost",
+        ),
+        Some(ErrorCode::SystemIoFailure) => {
+            (true, "the file could not be read or written; check the disk and its quota")
+        }
+        Some(
+            ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted | ErrorCode::FileLockingProtocolFailed,
+        ) => (true, "SQLite could not finish the call"),
+        Some(ErrorCode::DatabaseCorrupt) => (
+            false,
+            "the file is damaged; put a backup in its place, try `sqlite3 FILE .recover`, or move it away, so that every \
+             shard starts again from StartingPosition",
+        ),
+        Some(ErrorCode::NotADatabase) => {
+            (false, "the file is no SQLite database; choose another path, or move the file away")
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            (false, "the file cannot be written; let the worker's user write both the file and its directory")
+        }
+        Some(ErrorCode::CannotOpen) => (
+            false,
+            "the file cannot be opened or created; check that its directory exists and that the worker's user may write \
+             there",
+        ),
+        _ => (
+            false,
+            "the tables are not as this version of Shardmill made them; was the file changed by hand?",
+        ),
+    }
+}

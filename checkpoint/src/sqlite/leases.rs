@@ -1,0 +1,214 @@
+//! The operations, each inside a transaction that someone else began.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use shardmill_engine::{LeaseKey, ShardId};
+
+use super::fault::Fault;
+use super::row::{COLUMNS, PositionColumns, Stored, integer, shards_text};
+use crate::{Checkpoint, Claim, Lease, NewLease, Ownership, Renewal, WorkerId, Write, rules};
+
+macro_rules! this_lease {
+    () => {
+        " WHERE application = ?1 AND account = ?2 AND region = ?3 AND stream = ?4 AND epoch = ?5 AND shard = ?6"
+    };
+}
+
+const RENEW: &str =
+    concat!("UPDATE leases SET lease_counter = lease_counter + 1", this_lease!(), " AND lease_counter = ?7");
+
+const SET_OWNERSHIP: &str = concat!(
+    "UPDATE leases SET lease_counter = ?7, lease_owner = ?8, checkpoint_owner = ?9, concurrency_token = ?10, \
+     owner_host = ?11, owner_pid = ?12, owner_started = ?13, owner_switches_since_checkpoint = ?14",
+    this_lease!()
+);
+
+const SET_CHECKPOINT: &str = concat!(
+    "UPDATE leases SET lease_counter = ?7, owner_switches_since_checkpoint = ?8, checkpoint = ?9, \
+     sub_sequence_number = ?10, at_timestamp_ms = ?11, inclusive = ?12, app = ?13",
+    this_lease!()
+);
+
+const SET_CHILDREN: &str = concat!("UPDATE leases SET child_shards = ?7", this_lease!());
+
+const DELETE: &str = concat!("DELETE FROM leases", this_lease!());
+
+const CREATE: &str = "INSERT INTO leases (application, account, region, stream, epoch, shard, checkpoint, \
+     sub_sequence_number, at_timestamp_ms, inclusive, parent_shards, starting_hash_key, ending_hash_key, app) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING";
+
+/// The leases of one application in one file.
+pub(super) struct Leases<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) application: &'a str,
+}
+
+impl Leases<'_> {
+    pub(super) fn list(&self) -> Result<Vec<Lease>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM leases WHERE application = ?1");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([self.application])?;
+        let mut leases = Vec::new();
+        while let Some(row) = rows.next()? {
+            leases.push(Stored::read(row)?.lease);
+        }
+        Ok(leases)
+    }
+
+    pub(super) fn create(&self, leases: &[NewLease]) -> Result<usize, Fault> {
+        let mut statement = self.connection.prepare_cached(CREATE)?;
+        let mut created = 0;
+        for new in leases {
+            let at = PositionColumns::of(&new.checkpoint)?;
+            let app = serde_json::Value::from_iter(new.app.clone()).to_string();
+            let range = new.hash_range.as_ref();
+            created += statement.execute(params![
+                self.application,
+                new.key.account,
+                new.key.region,
+                new.key.stream,
+                new.key.epoch,
+                new.key.shard.as_str(),
+                at.checkpoint,
+                at.sub,
+                at.at_timestamp_ms,
+                at.inclusive,
+                shards_text(&new.parents),
+                range.map(|range| &range.start),
+                range.map(|range| &range.end),
+                app,
+            ])?;
+        }
+        Ok(created)
+    }
+
+    pub(super) fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, Fault> {
+        self.change_ownership(key, |lease| rules::acquire(lease, seen, claim))
+    }
+
+    pub(super) fn assign(&self, key: &LeaseKey, seen: &Ownership, to: &WorkerId) -> Result<Write, Fault> {
+        self.change_ownership(key, |lease| rules::assign(lease, seen, to))
+    }
+
+    pub(super) fn hand_off(&self, key: &LeaseKey, from: &WorkerId, to: &WorkerId) -> Result<Write, Fault> {
+        self.change_ownership(key, |lease| rules::hand_off(lease, from, to))
+    }
+
+    pub(super) fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, Fault> {
+        self.change_ownership(key, |lease| rules::release(lease, counter))
+    }
+
+    pub(super) fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Write>, Fault> {
+        renewals.iter().map(|renewal| self.renew_one(renewal)).collect()
+    }
+
+    pub(super) fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Write>, Fault> {
+        checkpoints.iter().map(|checkpoint| self.checkpoint_one(checkpoint)).collect()
+    }
+
+    pub(super) fn set_children(&self, key: &LeaseKey, children: &[ShardId]) -> Result<Write, Fault> {
+        let Some(stored) = self.find(key)? else { return Ok(Write::Refused { current: None }) };
+        let key = &stored.lease.key;
+        self.connection.prepare_cached(SET_CHILDREN)?.execute(params![
+            self.application,
+            key.account,
+            key.region,
+            key.stream,
+            key.epoch,
+            key.shard.as_str(),
+            shards_text(children),
+        ])?;
+        Ok(Write::Done { counter: stored.lease.counter })
+    }
+
+    pub(super) fn delete(&self, key: &LeaseKey) -> Result<(), Fault> {
+        self.connection.prepare_cached(DELETE)?.execute(self.key_params(key))?;
+        Ok(())
+    }
+
+    /// One statement, as this is what a worker does most.
+    fn renew_one(&self, renewal: &Renewal) -> Result<Write, Fault> {
+        let Renewal { key, counter } = renewal;
+        let changed = self.connection.prepare_cached(RENEW)?.execute(params![
+            self.application,
+            key.account,
+            key.region,
+            key.stream,
+            key.epoch,
+            key.shard.as_str(),
+            integer(*counter, "lease counter")?,
+        ])?;
+        if changed == 1 {
+            return Ok(Write::Done { counter: counter.saturating_add(1) });
+        }
+        Ok(Write::Refused { current: self.find(key)?.map(|stored| Box::new(stored.lease)) })
+    }
+
+    fn checkpoint_one(&self, write: &Checkpoint) -> Result<Write, Fault> {
+        let Some(mut stored) = self.find(&write.key)? else { return Ok(Write::Refused { current: None }) };
+        if !rules::checkpoint(&mut stored.lease, write) {
+            return Ok(Write::Refused { current: Some(Box::new(stored.lease)) });
+        }
+        let at = PositionColumns::of(&stored.lease.checkpoint)?;
+        let key = &write.key;
+        self.connection.prepare_cached(SET_CHECKPOINT)?.execute(params![
+            self.application,
+            key.account,
+            key.region,
+            key.stream,
+            key.epoch,
+            key.shard.as_str(),
+            integer(stored.lease.counter, "lease counter")?,
+            integer(stored.lease.owner_switches, "number of owner switches")?,
+            at.checkpoint,
+            at.sub,
+            at.at_timestamp_ms,
+            at.inclusive,
+            stored.app_with(&write.app),
+        ])?;
+        Ok(Write::Done { counter: stored.lease.counter })
+    }
+
+    /// The write lock is held, so nothing comes between reading and writing.
+    fn change_ownership(
+        &self,
+        key: &LeaseKey,
+        change: impl FnOnce(&mut Lease) -> bool,
+    ) -> Result<Write, Fault> {
+        let Some(Stored { mut lease, .. }) = self.find(key)? else {
+            return Ok(Write::Refused { current: None });
+        };
+        if !change(&mut lease) {
+            return Ok(Write::Refused { current: Some(Box::new(lease)) });
+        }
+        let process = lease.process.as_ref();
+        let started = process.map(|process| integer(process.started, "start time")).transpose()?;
+        self.connection.prepare_cached(SET_OWNERSHIP)?.execute(params![
+            self.application,
+            key.account,
+            key.region,
+            key.stream,
+            key.epoch,
+            key.shard.as_str(),
+            integer(lease.counter, "lease counter")?,
+            lease.owner.as_ref().map(WorkerId::as_str),
+            lease.checkpoint_owner.as_ref().map(WorkerId::as_str),
+            lease.token,
+            process.map(|process| &process.host),
+            process.map(|process| process.pid),
+            started,
+            integer(lease.owner_switches, "number of owner switches")?,
+        ])?;
+        Ok(Write::Done { counter: lease.counter })
+    }
+
+    fn find(&self, key: &LeaseKey) -> Result<Option<Stored>, Fault> {
+        let sql = format!(concat!("SELECT {} FROM leases", this_lease!()), COLUMNS);
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let found = statement.query_row(self.key_params(key), |row| Ok(Stored::read(row))).optional()?;
+        found.transpose()
+    }
+
+    fn key_params<'k>(&'k self, key: &'k LeaseKey) -> [&'k str; 6] {
+        [self.application, &key.account, &key.region, &key.stream, &key.epoch, key.shard.as_str()]
+    }
+}
