@@ -1,5 +1,15 @@
 //! The seam to a stream.
 
+#[cfg(feature = "kinesis")]
+mod kinesis;
+#[cfg(feature = "kinesis")]
+mod limiter;
+
+#[cfg(feature = "kinesis")]
+pub use kinesis::{KinesisSource, KinesisStream};
+#[cfg(feature = "kinesis")]
+pub use limiter::ReadLimiter;
+
 use async_trait::async_trait;
 use shardmill_engine::{Page, Position, ShardId, Wall};
 

@@ -1,0 +1,84 @@
+//! Listing a stream's shards, completely or not at all.
+
+use aws_sdk_kinesis::types::Shard;
+use shardmill_engine::{ShardId, Wall};
+
+use super::Inner;
+use super::client::KeepDate;
+use super::error::Call;
+use crate::source::{ListedShard, ShardListing, SourceError};
+
+/// A token lives 5 minutes (ListShards). A listing that outlives it again and again is given up.
+const ATTEMPTS: usize = 3;
+
+/// Every shard of the stream. A part of a listing is never returned: a missing parent would count as ended (I9).
+pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
+    let epoch = epoch(source).await?;
+    let call = Call { api: "ListShards", stream: &source.stream, shard: None };
+    for _ in 0..ATTEMPTS {
+        if let Some((shards, date)) = pages(source, call).await? {
+            if shards.is_empty() {
+                return Err(call.unusable("a stream without any shard"));
+            }
+            return Ok(ShardListing { epoch, shards, service_time: date.map(Wall::from_millis) });
+        }
+    }
+    Err(call.unusable("its token expired while the next page was asked for, several times"))
+}
+
+/// When the stream was created, in epoch seconds.
+async fn epoch(source: &Inner) -> Result<String, SourceError> {
+    let call = Call { api: "DescribeStreamSummary", stream: &source.stream, shard: None };
+    let request = source.client.describe_stream_summary();
+    let answer = request.stream_name(source.stream.name()).stream_arn(source.stream.arn()).send().await;
+    let answer = answer.map_err(|error| call.failed(error))?;
+    let summary =
+        answer.stream_description_summary().ok_or_else(|| call.unusable("it describes no stream"))?;
+    Ok(summary.stream_creation_timestamp().secs().to_string())
+}
+
+type Pages = (Vec<ListedShard>, Option<i64>);
+
+/// All pages, and the time of the first one: what is put after it counts as new. `None` if a token expired on the way.
+async fn pages(source: &Inner, call: Call<'_>) -> Result<Option<Pages>, SourceError> {
+    let date = KeepDate::default();
+    let mut shards = Vec::new();
+    let mut token: Option<String> = None;
+    loop {
+        let request = source.client.list_shards();
+        let answer = match &token {
+            // A token stands for the stream; naming both is refused.
+            Some(token) => request.next_token(token).send().await,
+            None => {
+                let request = request.stream_name(source.stream.name()).stream_arn(source.stream.arn());
+                request.customize().interceptor(date.clone()).send().await
+            }
+        };
+        let page = match answer {
+            Ok(page) => page,
+            Err(error) => match error.as_service_error() {
+                Some(service) if service.is_expired_next_token_exception() => return Ok(None),
+                _ => return Err(call.failed(error)),
+            },
+        };
+        for shard in page.shards.unwrap_or_default() {
+            shards.push(listed(shard).ok_or_else(|| call.unusable("a shard without a name"))?);
+        }
+        match page.next_token.filter(|next| !next.is_empty()) {
+            None => return Ok(Some((shards, date.get()))),
+            next if next == token => return Err(call.unusable("the next page's token is this page's")),
+            next => token = next,
+        }
+    }
+}
+
+fn listed(shard: Shard) -> Option<ListedShard> {
+    let parents = [shard.parent_shard_id, shard.adjacent_parent_shard_id];
+    let named = |id: String| (!id.is_empty()).then(|| ShardId::new(id));
+    Some(ListedShard {
+        shard: named(shard.shard_id)?,
+        parents: parents.into_iter().flatten().filter_map(named).collect(),
+        hash_range: shard.hash_key_range.map(|range| (range.starting_hash_key, range.ending_hash_key)),
+        open: shard.sequence_number_range.is_none_or(|range| range.ending_sequence_number.is_none()),
+    })
+}

@@ -1,0 +1,168 @@
+//! Reading one shard.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use aws_sdk_kinesis::primitives::DateTime;
+use aws_sdk_kinesis::types::{ChildShard as SdkChild, Record as SdkRecord, ShardIteratorType};
+use bytes::Bytes;
+
+use shardmill_engine::{ChildShard, Data, Page, Position, Record, Seq, ShardId, Wall};
+
+use super::Inner;
+use super::error::Call;
+use crate::source::limiter::ShardPace;
+use crate::source::{ShardReader, SourceError};
+
+/// The most that GetRecords takes for `Limit`.
+const MAX_LIMIT: i32 = 10_000;
+
+pub(super) struct KinesisReader {
+    source: Arc<Inner>,
+    shard: ShardId,
+    pace: ShardPace,
+    next: Next,
+}
+
+/// What the next page needs.
+enum Next {
+    /// An iterator for this position first.
+    Place(Position),
+    Iterator(String),
+    Nothing,
+}
+
+impl KinesisReader {
+    pub(super) fn new(source: &Arc<Inner>, shard: &ShardId, at: &Position) -> Self {
+        Self {
+            source: Arc::clone(source),
+            shard: shard.clone(),
+            pace: source.limiter.shard(&source.stream.arn, shard),
+            next: match at {
+                Position::ShardEnd => Next::Nothing,
+                place => Next::Place(place.clone()),
+            },
+        }
+    }
+
+    fn call(&self, api: &'static str) -> Call<'_> {
+        Call { api, stream: &self.source.stream, shard: Some(&self.shard) }
+    }
+
+    async fn iterator(&self, at: &Position) -> Result<String, SourceError> {
+        let call = self.call("GetShardIterator");
+        let stream = &self.source.stream;
+        let request =
+            self.source.client.get_shard_iterator().stream_name(stream.name()).stream_arn(stream.arn());
+        let request = request.shard_id(self.shard.as_str());
+        let request = match at {
+            Position::TrimHorizon => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
+            // A closed shard has no records after its newest one, and its end is found that way too.
+            Position::Latest | Position::ShardEnd => request.shard_iterator_type(ShardIteratorType::Latest),
+            Position::AtTimestamp(ms) => request
+                .shard_iterator_type(ShardIteratorType::AtTimestamp)
+                .timestamp(DateTime::from_millis(*ms)),
+            Position::After(Seq { number, sub: 0 }) => request
+                .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
+                .starting_sequence_number(number.as_str()),
+            // Inside a KPL aggregate the rest of the aggregate is still to come: `intake` skips what was read of it.
+            Position::At(Seq { number, .. }) | Position::After(Seq { number, .. }) => request
+                .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
+                .starting_sequence_number(number.as_str()),
+        };
+        let answer = request.send().await.map_err(|error| call.failed(error))?;
+        answer
+            .shard_iterator
+            .filter(|iterator| !iterator.is_empty())
+            .ok_or_else(|| call.unusable("it brought no iterator"))
+    }
+
+    /// One read; the reader's place moves only once the page is complete.
+    async fn read(&self, iterator: &str, limit: i32) -> Result<(Page, Next), SourceError> {
+        let call = self.call("GetRecords");
+        let reading = self.pace.start().await;
+        let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
+        let answer = request.stream_arn(self.source.stream.arn()).send().await;
+        let answer = answer.map_err(|error| call.failed(error))?;
+        let converted = convert(answer, call)?;
+        reading.finish(converted.bytes);
+        Ok((converted.page, converted.next))
+    }
+}
+
+#[async_trait]
+impl ShardReader for KinesisReader {
+    async fn next_page(&mut self, limit: usize) -> Result<Page, SourceError> {
+        if let Next::Place(at) = &self.next {
+            self.next = Next::Iterator(self.iterator(at).await?);
+        }
+        let Next::Iterator(iterator) = &self.next else {
+            return Ok(Page { end_of_shard: true, ..Page::default() });
+        };
+        let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
+        let (page, next) = self.read(iterator, limit).await?;
+        self.next = next;
+        Ok(page)
+    }
+}
+
+struct Converted {
+    page: Page,
+    next: Next,
+    /// Bytes that count against the shard's limit of 2 MiB a second.
+    bytes: usize,
+}
+
+fn convert(answer: GetRecordsOutput, call: Call<'_>) -> Result<Converted, SourceError> {
+    let children = answer.child_shards.unwrap_or_default();
+    let next = answer.next_shard_iterator.filter(|iterator| !iterator.is_empty());
+    // A service that ends a shard says how far behind the answer is. An empty object, as a proxy might answer, does
+    // not, and must not end the shard: everything still in it would be skipped (I3).
+    if next.is_none() && children.is_empty() && answer.millis_behind_latest.is_none() {
+        return Err(call.unusable("neither a next iterator nor the end of the shard"));
+    }
+    let mut bytes = 0;
+    let mut records = Vec::with_capacity(answer.records.len());
+    for record in answer.records {
+        let record =
+            convert_record(record).ok_or_else(|| call.unusable("a record without a sequence number"))?;
+        bytes += record.data.len();
+        records.push(record);
+    }
+    Ok(Converted {
+        bytes,
+        page: Page {
+            records,
+            continuation: None,
+            end_of_shard: next.is_none(),
+            children: children.into_iter().map(convert_child).collect(),
+            millis_behind: answer.millis_behind_latest.and_then(|ms| u64::try_from(ms).ok()),
+        },
+        next: next.map_or(Next::Nothing, Next::Iterator),
+    })
+}
+
+/// Moves everything that the SDK allocated; allocates nothing.
+fn convert_record(record: SdkRecord) -> Option<Record> {
+    if record.sequence_number.is_empty() {
+        return None;
+    }
+    let arrival = record.approximate_arrival_timestamp.as_ref().map(millis);
+    let data = Data::Raw(Bytes::from(record.data.into_inner()));
+    Some(Record::new(Seq::plain(record.sequence_number), record.partition_key, arrival, data))
+}
+
+/// The wire has decimal seconds, which the SDK reads as binary ones: `.123` becomes 122,999,907 ns. Rounding gives it back.
+fn millis(at: &DateTime) -> Wall {
+    let fraction = i64::from((at.subsec_nanos() + 500_000) / 1_000_000);
+    Wall::from_millis(at.secs().saturating_mul(1000).saturating_add(fraction))
+}
+
+fn convert_child(child: SdkChild) -> ChildShard {
+    ChildShard {
+        shard: ShardId::new(child.shard_id),
+        parents: child.parent_shards.into_iter().map(ShardId::new).collect(),
+        hash_range: child.hash_key_range.map(|range| (range.starting_hash_key, range.ending_hash_key)),
+    }
+}

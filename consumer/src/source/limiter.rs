@@ -1,0 +1,267 @@
+//! How often one process reads one shard, over all of its mappings (I12).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shardmill_engine::ShardId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
+
+/// 5 GetRecords a second and shard (Kinesis, "Quotas and limits").
+const SPACING: Duration = Duration::from_millis(200);
+
+/// 2 MiB a second and shard: after a page of 10 MiB the next calls are refused for 5 seconds (GetRecords).
+const BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
+
+/// Below this many shards, idle ones are not looked for.
+const SMALL_REGISTRY: usize = 64;
+
+/// Paces the reads of a process: at most 5 GetRecords a second and 2 MiB a second per shard, counted over all sources
+/// that share this limiter (I12), and optionally a bound on the reads in flight.
+///
+/// Waiting readers of one shard take turns in the order in which they came. Clones share their state.
+#[derive(Clone, Debug, Default)]
+pub struct ReadLimiter {
+    /// `None` switches pacing off.
+    pacing: Option<Arc<Mutex<Registry>>>,
+    /// `None` leaves the number of reads in flight unbounded.
+    reads: Option<Arc<Semaphore>>,
+}
+
+type ShardKey = (Arc<str>, ShardId);
+
+#[derive(Debug, Default)]
+struct Registry {
+    shards: HashMap<ShardKey, Arc<Slot>>,
+    /// The size at which idle shards are forgotten, so that each registration costs little on average.
+    sweep_at: usize,
+}
+
+/// The pace of one shard.
+#[derive(Debug, Default)]
+struct Slot {
+    /// When the last read started. The lock is the queue: tokio's mutex is fair.
+    last_start: tokio::sync::Mutex<Option<Instant>>,
+    /// When the bytes read so far are worked off.
+    drained: Mutex<Option<Instant>>,
+}
+
+impl ReadLimiter {
+    /// A limiter with the service's limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { pacing: Some(Arc::default()), reads: None }
+    }
+
+    /// A limiter that never waits, for benchmarks against a fake: a real service would throttle.
+    #[must_use]
+    pub fn without_pacing() -> Self {
+        Self { pacing: None, reads: None }
+    }
+
+    /// Bounds the reads in flight over all shards; 0 counts as 1. A read that waits for its shard's turn is not in flight.
+    #[must_use]
+    pub fn with_concurrent_reads(mut self, maximum: usize) -> Self {
+        self.reads = Some(Arc::new(Semaphore::new(maximum.clamp(1, Semaphore::MAX_PERMITS))));
+        self
+    }
+
+    /// The pace of one shard of the stream `arn`.
+    pub(crate) fn shard(&self, arn: &Arc<str>, shard: &ShardId) -> ShardPace {
+        let slot = self.pacing.as_ref().map(|registry| {
+            let mut registry = locked(registry);
+            if registry.shards.len() >= registry.sweep_at.max(SMALL_REGISTRY) {
+                let now = Instant::now();
+                registry.shards.retain(|_, slot| !slot.is_idle(now));
+                registry.sweep_at = registry.shards.len() * 2;
+            }
+            Arc::clone(registry.shards.entry((Arc::clone(arn), shard.clone())).or_default())
+        });
+        ShardPace { slot, reads: self.reads.clone() }
+    }
+}
+
+impl Slot {
+    /// When the next read may start, given when the last one did.
+    fn ready_at(&self, last_start: Option<Instant>) -> Option<Instant> {
+        last_start.map(|at| at + SPACING).max(*locked(&self.drained))
+    }
+
+    /// Whether nobody reads the shard any more and its pace holds nobody up.
+    fn is_idle(self: &Arc<Self>, now: Instant) -> bool {
+        Arc::strong_count(self) == 1
+            && self
+                .last_start
+                .try_lock()
+                .is_ok_and(|last| self.ready_at(*last).is_none_or(|ready| ready <= now))
+    }
+}
+
+/// One reader's view of its shard's pace.
+#[derive(Debug)]
+pub(crate) struct ShardPace {
+    slot: Option<Arc<Slot>>,
+    reads: Option<Arc<Semaphore>>,
+}
+
+impl ShardPace {
+    /// Waits until a read may start. Dropping the future gives the turn to the next reader.
+    pub(crate) async fn start(&self) -> Reading<'_> {
+        let Some(slot) = &self.slot else {
+            return Reading { of: None, _permit: self.permit().await };
+        };
+        let mut last_start = slot.last_start.lock().await;
+        // A page that another reader just finished may move the time on.
+        while let Some(ready) = slot.ready_at(*last_start).filter(|ready| *ready > Instant::now()) {
+            sleep_until(ready).await;
+        }
+        let permit = self.permit().await;
+        let started = Instant::now();
+        *last_start = Some(started);
+        Reading { of: Some((slot, started)), _permit: permit }
+    }
+
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let reads = Arc::clone(self.reads.as_ref()?);
+        // Fails only if the semaphore is closed, which nobody does.
+        reads.acquire_owned().await.ok()
+    }
+}
+
+/// A read in flight.
+#[derive(Debug)]
+#[must_use = "the bytes that were read slow down the next read"]
+pub(crate) struct Reading<'a> {
+    of: Option<(&'a Slot, Instant)>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Reading<'_> {
+    /// Ends the read, which brought so many bytes. A read that failed is just dropped.
+    pub(crate) fn finish(self, bytes: usize) {
+        if let Some((slot, started)) = self.of {
+            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+            let mut drained = locked(&slot.drained);
+            let from = drained.map_or(started, |at| at.max(started));
+            *drained = Some(from + Duration::from_micros(bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND));
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves nothing half-written here.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::join_all;
+    use tokio::time::{advance, timeout};
+
+    fn pace(limiter: &ReadLimiter, shard: &str) -> ShardPace {
+        limiter.shard(&Arc::from("arn"), &ShardId::from(shard))
+    }
+
+    /// Reads until `end` and returns when each read started.
+    async fn read_until(pace: ShardPace, end: Instant, bytes: usize, takes: Duration) -> Vec<Instant> {
+        let mut starts = Vec::new();
+        while let Ok(reading) = tokio::time::timeout_at(end, pace.start()).await {
+            starts.push(Instant::now());
+            tokio::time::sleep(takes).await;
+            reading.finish(bytes);
+        }
+        starts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i12_three_readers_never_start_more_than_five_reads_in_any_second_and_all_progress() {
+        let limiter = ReadLimiter::new();
+        let end = Instant::now() + Duration::from_secs(10);
+        let readers =
+            [3, 70, 190].map(|ms| read_until(pace(&limiter, "s"), end, 100, Duration::from_millis(ms)));
+        let starts = join_all(readers).await;
+        let mut all: Vec<Instant> = starts.iter().flatten().copied().collect();
+        all.sort();
+        for (i, start) in all.iter().enumerate() {
+            let within = all[i..].iter().take_while(|at| **at - *start < Duration::from_secs(1)).count();
+            assert!(within <= 5, "{within} reads within a second");
+        }
+        assert!(all.len() >= 50, "the limit is used up: {} reads", all.len());
+        assert!(starts.iter().all(|reader| reader.len() >= 16), "the readers take turns");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i12_a_page_of_ten_mebibytes_keeps_every_reader_of_the_shard_waiting_for_five_seconds() {
+        let limiter = ReadLimiter::new();
+        let (a, b, other) = (pace(&limiter, "s"), pace(&limiter, "s"), pace(&limiter, "t"));
+        let begin = Instant::now();
+        a.start().await.finish(10 * 1024 * 1024);
+        other.start().await.finish(1);
+        assert_eq!(begin.elapsed(), Duration::ZERO, "another shard is not held up");
+        b.start().await.finish(10 * 1024 * 1024);
+        assert_eq!(begin.elapsed(), Duration::from_secs(5));
+        a.start().await.finish(0);
+        assert_eq!(begin.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i12_a_shard_that_is_closed_and_opened_again_keeps_its_pace() {
+        let limiter = ReadLimiter::new();
+        let begin = Instant::now();
+        pace(&limiter, "s").start().await.finish(2 * 1024 * 1024);
+        pace(&limiter, "s").start().await.finish(0);
+        assert_eq!(begin.elapsed(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_gives_up_waiting_does_not_hold_up_the_others() {
+        let limiter = ReadLimiter::new();
+        let (a, b) = (pace(&limiter, "s"), pace(&limiter, "s"));
+        let begin = Instant::now();
+        a.start().await.finish(0);
+        assert!(timeout(Duration::from_millis(50), a.start()).await.is_err());
+        b.start().await.finish(0);
+        assert_eq!(begin.elapsed(), SPACING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_shards_are_forgotten_but_those_in_use_or_still_waiting_are_not() {
+        let limiter = ReadLimiter::new();
+        let kept = pace(&limiter, "kept");
+        for i in 0..1000 {
+            pace(&limiter, &format!("idle-{i}")).start().await.finish(0);
+            advance(SPACING).await;
+        }
+        let registry = limiter.pacing.as_ref().unwrap();
+        let known = locked(registry).shards.len();
+        assert!(known <= SMALL_REGISTRY, "{known} shards are remembered");
+        assert!(locked(registry).shards.values().any(|slot| Arc::ptr_eq(slot, kept.slot.as_ref().unwrap())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_pacing_nobody_waits() {
+        let limiter = ReadLimiter::without_pacing();
+        let begin = Instant::now();
+        for _ in 0..1000 {
+            pace(&limiter, "s").start().await.finish(10 * 1024 * 1024);
+        }
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_in_flight_are_bounded_over_all_shards_but_waiting_for_a_turn_is_not_in_flight() {
+        let limiter = ReadLimiter::new().with_concurrent_reads(1);
+        let (a, b) = (pace(&limiter, "a"), pace(&limiter, "b"));
+        a.start().await.finish(10 * 1024 * 1024);
+        let waits = a.start();
+        tokio::pin!(waits);
+        assert!(futures::poll!(&mut waits).is_pending());
+        let reading =
+            timeout(Duration::from_millis(1), b.start()).await.expect("the waiting reader holds no permit");
+        assert!(timeout(Duration::from_secs(60), &mut waits).await.is_err(), "one read is in flight");
+        drop(reading);
+        assert!(timeout(Duration::from_millis(1), waits).await.is_ok());
+    }
+}
