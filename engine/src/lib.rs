@@ -7,6 +7,7 @@ mod event;
 mod failure;
 mod fleet;
 mod intake;
+mod json;
 mod mapping;
 mod outcome;
 mod position;
@@ -16,8 +17,11 @@ mod retry;
 mod shard;
 mod time;
 
-pub use event::{EventContext, encode};
-pub use failure::{Condition, FailedBatch, FunctionResponse};
+pub use event::{EventContext, encode, encoded_len};
+pub use failure::{
+    Condition, FailedBatch, FailureNames, FunctionResponse, message as failure_message,
+    object as failure_object,
+};
 pub use fleet::{
     LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeasePhase, LeaseTimes, LeaseView, OwnerView,
     PlannedLease, ShardNode, Start, may_start, plan_leases,

@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use shardmill_engine::{EventContext, FailedBatch};
 
+pub use shardmill_engine::FailureNames;
+
 /// Takes batches that are given up.
 #[async_trait]
 pub trait Destination: Send + Sync + 'static {
@@ -24,19 +26,6 @@ pub struct Failure {
     /// Names that the messages carry.
     pub names: Arc<FailureNames>,
     pub(crate) event: Arc<EventContext>,
-}
-
-/// The names in a failure message; the same for all of a mapping's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailureNames {
-    /// The function's ARN as configured.
-    pub function_arn: String,
-    /// The numeric qualifier, else `$LATEST`.
-    pub executed_version: String,
-    /// The stream's ARN.
-    pub stream_arn: String,
-    /// The mapping's UUID, part of an S3 key.
-    pub mapping_uuid: String,
 }
 
 impl Failure {
