@@ -7,6 +7,8 @@ mod event;
 mod failure;
 mod fleet;
 mod intake;
+#[doc(hidden)]
+pub mod invariant;
 mod mapping;
 mod outcome;
 mod position;

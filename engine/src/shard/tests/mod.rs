@@ -1,0 +1,3 @@
+mod batching;
+mod retries;
+mod rig;
