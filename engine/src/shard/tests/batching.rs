@@ -134,6 +134,21 @@ fn i13_a_record_larger_than_the_budget_is_read_when_the_buffer_is_empty() {
 }
 
 #[test]
+fn i13_a_full_buffer_closes_the_window_because_nothing_more_can_join_the_batch() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.batch_size = 10_000;
+        m.batching_window = ms(300_000);
+        m.polling.buffer_bytes = 10_000;
+    }));
+    for n in 1..=40 {
+        rig.put_sized(n, 1000);
+    }
+    rig.run(20_000);
+    let delivered: usize = rig.batches().iter().map(Vec::len).sum();
+    assert!(delivered >= 30, "a full buffer must not wait five minutes: {delivered}");
+}
+
+#[test]
 fn a_page_is_limited_by_the_average_record_so_that_it_fits_the_budget() {
     let mut rig = Rig::new(mapping(|m| m.polling.buffer_bytes = 100 << 10));
     rig.run(10);
