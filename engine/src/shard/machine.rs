@@ -238,13 +238,14 @@ impl ShardMachine {
                 }
             }
             ShardEvent::Dropped(id) => self.dropped(id),
-            ShardEvent::DeliverFailed(id) => {
+            ShardEvent::DeliverFailed(id) if self.discards.awaits(id) => {
                 self.counters.delivery_failures += 1;
                 match self.mapping.on_destination_failure {
-                    OnDestinationFailure::Block => self.discards.failed(id, now.mono, &retry, rng),
+                    OnDestinationFailure::Block => self.discards.failed(now.mono, &retry, rng),
                     OnDestinationFailure::Drop => self.dropped(id),
                 }
             }
+            ShardEvent::DeliverFailed(_) => {}
             ShardEvent::Checkpointed => self.progress.written(now.mono, self.mapping.checkpoint_interval),
             ShardEvent::CheckpointFailed => self.progress.failed(now.mono, &retry, rng),
             ShardEvent::LeaseLost => self.phase = Phase::LeaseLost,

@@ -130,3 +130,24 @@ fn i9_the_shards_end_waits_for_the_last_delivery() {
     assert_eq!(rig.checkpoints().len(), 1);
     assert_eq!((rig.stored.clone(), rig.exit()), (Position::ShardEnd, Some(Exit::ShardEnd)));
 }
+
+#[test]
+fn answers_about_another_delivery_change_nothing_and_count_nothing() {
+    let mut rig = failing_below(2, |_| {});
+    rig.destination = Some(Box::new(|_| Reply::After(100, false)));
+    rig.put([1]);
+    rig.run(50);
+    let settled = rig.discard_ids[0];
+    rig.run(100);
+    let before = (rig.machine.clone(), *rig.machine.counters());
+    for event in
+        [ShardEvent::Delivered(settled), ShardEvent::Dropped(settled), ShardEvent::DeliverFailed(settled)]
+    {
+        rig.inject(event.clone());
+        assert_eq!(
+            (rig.machine.clone(), *rig.machine.counters()),
+            before,
+            "{event:?} while nothing is under way"
+        );
+    }
+}
