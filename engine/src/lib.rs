@@ -8,6 +8,8 @@ mod failure;
 mod fleet;
 mod intake;
 mod json;
+#[doc(hidden)]
+pub mod invariant;
 mod mapping;
 mod outcome;
 mod position;

@@ -50,7 +50,7 @@ impl Discards {
 
     /// Removes the discard that was under way.
     pub(super) fn settle(&mut self, id: DiscardId) -> Option<FailedBatch> {
-        if !self.in_flight || id.0 != self.front {
+        if !self.awaits(id) {
             return None;
         }
         self.in_flight = false;
@@ -61,12 +61,15 @@ impl Discards {
     }
 
     /// The discard that was under way is tried again after a backoff.
-    pub(super) fn failed(&mut self, id: DiscardId, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
-        if self.in_flight && id.0 == self.front {
-            self.in_flight = false;
-            self.failures = self.failures.saturating_add(1);
-            self.not_before = now + retry.delay(self.failures, rng);
-        }
+    pub(super) fn failed(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
+        self.in_flight = false;
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = now + retry.delay(self.failures, rng);
+    }
+
+    /// Whether the delivery of this discard is under way.
+    pub(super) fn awaits(&self, id: DiscardId) -> bool {
+        self.in_flight && id.0 == self.front
     }
 
     pub(super) fn abandon(&mut self) {

@@ -238,13 +238,14 @@ impl ShardMachine {
                 }
             }
             ShardEvent::Dropped(id) => self.dropped(id),
-            ShardEvent::DeliverFailed(id) => {
+            ShardEvent::DeliverFailed(id) if self.discards.awaits(id) => {
                 self.counters.delivery_failures += 1;
                 match self.mapping.on_destination_failure {
-                    OnDestinationFailure::Block => self.discards.failed(id, now.mono, &retry, rng),
+                    OnDestinationFailure::Block => self.discards.failed(now.mono, &retry, rng),
                     OnDestinationFailure::Drop => self.dropped(id),
                 }
             }
+            ShardEvent::DeliverFailed(_) => {}
             ShardEvent::Checkpointed => self.progress.written(now.mono, self.mapping.checkpoint_interval),
             ShardEvent::CheckpointFailed => self.progress.failed(now.mono, &retry, rng),
             ShardEvent::LeaseLost => self.phase = Phase::LeaseLost,
@@ -284,7 +285,7 @@ impl ShardMachine {
         let discard = self.may_deliver().then(|| self.discards.wakes_at(self.is_stopping())).flatten();
         let lanes = self.may_invoke().then(|| self.lanes.iter()).into_iter().flatten();
         let invoke =
-            lanes.filter_map(|lane| lane.wakes_at(now.mono, &self.mapping, self.reader_ended())).min();
+            lanes.filter_map(|lane| lane.wakes_at(now.mono, &self.mapping, self.closes_windows())).min();
         let read = self
             .may_read()
             .then(|| self.reader.wakes_at(&self.mapping.polling, self.buffered_bytes))
@@ -314,7 +315,7 @@ impl ShardMachine {
         if !self.may_invoke() {
             return None;
         }
-        let flush = self.reader_ended();
+        let flush = self.closes_windows();
         for (lane, index) in self.lanes.iter_mut().zip(0..) {
             let Some(attempt) = lane.take_invocation(now.mono, &self.mapping, flush, &mut self.rng.0) else {
                 continue;
@@ -486,6 +487,11 @@ impl ShardMachine {
 
     fn reader_ended(&self) -> bool {
         self.reader.state == ReaderState::Ended
+    }
+
+    /// Whether nothing more can join a batch that waits for its window: all is read, or the buffer has no room (R3).
+    fn closes_windows(&self) -> bool {
+        self.reader_ended() || self.buffered_bytes >= self.mapping.polling.buffer_bytes
     }
 
     fn may_invoke(&self) -> bool {

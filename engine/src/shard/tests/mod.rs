@@ -1,0 +1,6 @@
+mod batching;
+mod bisect;
+mod discards;
+mod partial;
+mod retries;
+mod rig;

@@ -1,0 +1,515 @@
+//! A shard machine in virtual time, with a stream, a function, a destination and a store that do as a test says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::failure::{Condition, FailedBatch, FunctionResponse};
+use crate::intake::{ChildShard, Page, intake};
+use crate::invariant::{self, Fact, Seen, Setting};
+use crate::mapping::{EventSourceMapping, OnDestinationFailure, Polling, Retry};
+use crate::outcome::{BatchResponse, Outcome};
+use crate::position::{Position, Seq};
+use crate::record::{Batch, Data, Record};
+use crate::request::RequestId;
+use crate::shard::{DiscardId, Exit, FetchFault, LaneId, ShardAction, ShardEvent, ShardMachine};
+use crate::time::{Mono, Now, Wall};
+
+/// Virtual time begins away from both clocks' origins.
+pub(super) const START: u64 = 10_000_000;
+const WALL_START: i64 = 1_700_000_000_000;
+
+/// Lambda's defaults, but a reader that never waits and no checkpoint interval: the one place where tests make mappings.
+pub(super) fn mapping(change: impl FnOnce(&mut EventSourceMapping)) -> Arc<EventSourceMapping> {
+    let mut mapping = EventSourceMapping {
+        batch_size: 100,
+        batching_window: Duration::ZERO,
+        bisect_batch_on_function_error: false,
+        maximum_retry_attempts: None,
+        report_batch_item_failures: false,
+        starting_position: Position::TrimHorizon,
+        timeout: ms(60_000),
+        retry: Retry { initial_backoff: ms(200), maximum_backoff: ms(60_000) },
+        polling: Polling {
+            idle_interval: ms(1000),
+            maximum_idle_interval: ms(1000),
+            minimum_interval: ms(200),
+            maximum_records: 10_000,
+            buffer_bytes: 16 << 20,
+        },
+        checkpoint_interval: Duration::ZERO,
+        on_destination_failure: OnDestinationFailure::Block,
+    };
+    change(&mut mapping);
+    Arc::new(mapping)
+}
+
+pub(super) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(super) fn seq(n: u64) -> Seq {
+    Seq::plain(n.to_string())
+}
+
+pub(super) fn after(n: u64) -> Position {
+    Position::After(seq(n))
+}
+
+pub(super) fn record(n: u64, bytes: usize) -> Record {
+    let arrival = Wall::from_millis(WALL_START - 5000);
+    Record::new(seq(n), Some("key".into()), Some(arrival), Data::Raw(Bytes::from(vec![b'x'; bytes])))
+}
+
+/// A batch's sequence numbers.
+pub(super) fn numbers(batch: &Batch) -> Vec<u64> {
+    batch.records().iter().map(|record| record.seq.number.as_str().parse().unwrap()).collect()
+}
+
+fn seqs(batch: &Batch) -> Vec<Seq> {
+    batch.records().iter().map(|record| record.seq.clone()).collect()
+}
+
+/// An answer that names these records as failed.
+pub(super) fn failed_at(numbers: impl IntoIterator<Item = u64>) -> Outcome {
+    Outcome::Answered(BatchResponse::failed(numbers.into_iter().map(|n| n.to_string())))
+}
+
+pub(super) const fn success() -> Outcome {
+    Outcome::Answered(BatchResponse::success())
+}
+
+/// What the machine did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Did {
+    Open(Position),
+    Fetch(usize),
+    Invoke { records: Vec<u64>, attempt: u32, id: RequestId },
+    Discard { records: Vec<u64>, count: u32, condition: Condition, response: Option<FunctionResponse> },
+    Checkpoint(Position, Vec<ChildShard>),
+    Exit(Exit),
+}
+
+/// One invocation, as the function sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) records: Vec<u64>,
+    /// The same records were invoked as often, this time included.
+    pub(super) nth: u32,
+}
+
+/// How a peer answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reply<T> {
+    Now(T),
+    After(u64, T),
+    Never,
+}
+
+type Function = Box<dyn FnMut(&Call) -> Reply<Outcome>>;
+/// Told the number of the call, from 1; answers whether it succeeds.
+type Peer = Box<dyn FnMut(usize) -> Reply<bool>>;
+type Reads = Box<dyn FnMut(usize) -> Reply<Result<(), FetchFault>>>;
+
+pub(super) struct Rig {
+    pub(super) machine: ShardMachine,
+    pub(super) mapping: Arc<EventSourceMapping>,
+    /// What the store holds.
+    pub(super) stored: Position,
+    pub(super) trace: Vec<(u64, Did)>,
+    pub(super) history: Vec<Seen>,
+    pub(super) function: Function,
+    /// None: no destination is configured.
+    pub(super) destination: Option<Peer>,
+    pub(super) store: Peer,
+    pub(super) opens: Peer,
+    pub(super) reads: Reads,
+    pub(super) children: Vec<ChildShard>,
+    /// The deliveries that were started.
+    pub(super) discard_ids: Vec<DiscardId>,
+    /// Most records of a page, whatever the limit.
+    pub(super) page: usize,
+    /// Whether the service tells how far behind a page is.
+    pub(super) tells_behind: bool,
+    /// Check the invariants at every step, not only at the end.
+    pub(super) checks_each_step: bool,
+    now: u64,
+    stream: Vec<(u64, Record)>,
+    closes_at: Option<u64>,
+    cursor: usize,
+    due: Vec<(u64, Due)>,
+    calls: BTreeMap<Vec<u64>, u32>,
+    counts: [usize; 4],
+    seed: u64,
+}
+
+/// Something that is under way and will be answered.
+#[derive(Clone, Debug)]
+enum Due {
+    Open(bool),
+    Read(usize, Result<(), FetchFault>),
+    Invoke(LaneId, Outcome),
+    Discard(DiscardId, Vec<Seq>, bool),
+    Store(Position, bool),
+}
+
+impl Rig {
+    pub(super) fn new(mapping: Arc<EventSourceMapping>) -> Self {
+        Self::resuming(mapping, Position::TrimHorizon)
+    }
+
+    pub(super) fn resuming(mapping: Arc<EventSourceMapping>, stored: Position) -> Self {
+        let now = now_at(0);
+        let machine = ShardMachine::new(Arc::clone(&mapping), "shard".into(), stored.clone(), 42, now);
+        Self {
+            machine,
+            mapping,
+            history: vec![Seen { at: now.mono, fact: Fact::Begun(stored.clone()) }],
+            stored,
+            trace: Vec::new(),
+            function: Box::new(|_| Reply::Now(success())),
+            destination: Some(Box::new(|_| Reply::Now(true))),
+            store: Box::new(|_| Reply::Now(true)),
+            opens: Box::new(|_| Reply::Now(true)),
+            reads: Box::new(|_| Reply::Now(Ok(()))),
+            children: Vec::new(),
+            discard_ids: Vec::new(),
+            page: 10_000,
+            tells_behind: true,
+            checks_each_step: true,
+            now: 0,
+            stream: Vec::new(),
+            closes_at: None,
+            cursor: 0,
+            due: Vec::new(),
+            calls: BTreeMap::new(),
+            counts: [0; 4],
+            seed: 42,
+        }
+    }
+
+    /// Puts records into the stream, to be seen from `at` on.
+    pub(super) fn put_at(&mut self, at: u64, numbers: impl IntoIterator<Item = u64>) {
+        self.stream.extend(numbers.into_iter().map(|n| (at, record(n, 10))));
+    }
+
+    pub(super) fn put(&mut self, numbers: impl IntoIterator<Item = u64>) {
+        self.put_at(0, numbers);
+    }
+
+    pub(super) fn put_sized(&mut self, n: u64, bytes: usize) {
+        self.stream.push((0, record(n, bytes)));
+    }
+
+    pub(super) const fn close_at(&mut self, at: u64) {
+        self.closes_at = Some(at);
+    }
+
+    pub(super) fn now(&self) -> Now {
+        now_at(self.now)
+    }
+
+    fn see(&mut self, fact: Fact) {
+        self.history.push(Seen { at: self.now().mono, fact });
+    }
+
+    /// Hands an event to the machine that answers nothing.
+    pub(super) fn inject(&mut self, event: ShardEvent) {
+        match &event {
+            ShardEvent::Stop { deadline } => self.see(Fact::Stopping(*deadline)),
+            ShardEvent::LeaseLost => self.see(Fact::LeaseLost),
+            _ => {}
+        }
+        self.machine.handle_event(self.now(), event);
+    }
+
+    pub(super) fn stop(&mut self, within: u64) {
+        let deadline = self.now().mono + ms(within);
+        self.inject(ShardEvent::Stop { deadline });
+    }
+
+    /// Ends the process and starts another; a checkpoint or delivery under way has happened or not.
+    pub(super) fn crash(&mut self, under_way_happened: bool) {
+        for (_, due) in std::mem::take(&mut self.due) {
+            match due {
+                Due::Store(upto, _) if under_way_happened => {
+                    self.see(Fact::Stored(upto.clone()));
+                    self.stored = upto;
+                }
+                Due::Discard(_, records, _) if under_way_happened => self.see(Fact::Discarded(records)),
+                _ => {}
+            }
+        }
+        self.see(Fact::Begun(self.stored.clone()));
+        self.seed += 1;
+        let (mapping, now) = (Arc::clone(&self.mapping), self.now());
+        self.machine = ShardMachine::new(mapping, "shard".into(), self.stored.clone(), self.seed, now);
+    }
+
+    /// Runs for `millis` of virtual time, or until the machine exits.
+    pub(super) fn run(&mut self, millis: u64) {
+        let until = self.now + millis;
+        self.run_while(until, |_| true);
+    }
+
+    /// Runs until the condition fails, the machine exits, or virtual time is over.
+    pub(super) fn run_while(&mut self, until: u64, goes_on: impl Fn(&Self) -> bool) {
+        while self.exit().is_none() && goes_on(self) {
+            self.settle();
+            if self.exit().is_some() {
+                break;
+            }
+            let answer = self.due.iter().map(|(at, _)| *at).min();
+            let timeout =
+                self.machine.poll_timeout(self.now()).map(|at| at.as_millis().saturating_sub(START));
+            let Some(next) = [answer, timeout].into_iter().flatten().min().filter(|next| *next <= until)
+            else {
+                self.now = self.now.max(until);
+                break;
+            };
+            self.now = self.now.max(next);
+            if let Some(at) = self.due.iter().position(|(at, _)| *at <= self.now) {
+                let (_, due) = self.due.remove(at);
+                self.answer(due);
+            }
+        }
+        self.settle();
+        self.check();
+    }
+
+    /// Carries out all actions of this moment.
+    pub(super) fn settle(&mut self) {
+        for step in 0.. {
+            assert!(step < 1000, "actions without end at {}: {:?}", self.now, self.trace.last());
+            let Some(action) = self.machine.poll_action(self.now()) else { break };
+            self.carry_out(action);
+        }
+        if let Some(wake) = self.machine.poll_timeout(self.now()) {
+            assert!(wake > self.now().mono, "busy loop at {}", self.now);
+        }
+        // A check costs the history's length: long ones are checked at their end.
+        if self.checks_each_step && self.history.len() < 200 {
+            self.check();
+        }
+    }
+
+    pub(super) fn check(&self) {
+        let stream: Vec<_> = self.stream.iter().map(|(_, record)| record.seq.clone()).collect();
+        let setting = Setting { mapping: &self.mapping, stream: &stream };
+        if let Err(violation) = invariant::check(setting, &self.history) {
+            panic!("{violation}\n{:#?}", &self.history[..=violation.index]);
+        }
+    }
+
+    fn count(&mut self, which: usize) -> usize {
+        self.counts[which] += 1;
+        self.counts[which]
+    }
+
+    fn later<T>(&mut self, reply: Reply<T>, due: impl FnOnce(T) -> Due) {
+        let (wait, answer) = match reply {
+            Reply::Now(answer) => (0, answer),
+            Reply::After(wait, answer) => (wait, answer),
+            Reply::Never => return,
+        };
+        self.due.push((self.now + wait, due(answer)));
+    }
+
+    fn carry_out(&mut self, action: ShardAction) {
+        match action {
+            ShardAction::Open { at } => {
+                self.cursor = self.find(&at);
+                self.see(Fact::Opened(at.clone()));
+                self.trace.push((self.now, Did::Open(at)));
+                let n = self.count(0);
+                let reply = (self.opens)(n);
+                self.later(reply, Due::Open);
+            }
+            ShardAction::Fetch { limit } => {
+                self.see(Fact::Fetching);
+                self.trace.push((self.now, Did::Fetch(limit)));
+                let n = self.count(1);
+                let reply = (self.reads)(n);
+                self.later(reply, |result| Due::Read(limit, result));
+            }
+            ShardAction::Invoke(invocation) => {
+                let (lane, request_id) = (invocation.lane, invocation.request_id);
+                let records = numbers(&invocation.batch);
+                self.see(Fact::Invoked { lane, request_id, records: seqs(&invocation.batch) });
+                let nth = self.calls.entry(records.clone()).or_default();
+                *nth += 1;
+                let call = Call { records: records.clone(), nth: *nth };
+                let did = Did::Invoke { records, attempt: invocation.attempt, id: request_id };
+                self.trace.push((self.now, did));
+                let reply = (self.function)(&call);
+                self.later(reply, |outcome| Due::Invoke(lane, outcome));
+            }
+            ShardAction::Discard { id, failed } => self.discard(id, failed),
+            ShardAction::Checkpoint { upto, children } => {
+                self.see(Fact::Storing(upto.clone()));
+                self.trace.push((self.now, Did::Checkpoint(upto.clone(), children)));
+                let n = self.count(3);
+                let reply = (self.store)(n);
+                self.later(reply, |stored| Due::Store(upto, stored));
+            }
+            ShardAction::Exit(exit) => {
+                self.see(Fact::Exited(exit));
+                self.trace.push((self.now, Did::Exit(exit)));
+            }
+        }
+    }
+
+    fn discard(&mut self, id: DiscardId, failed: FailedBatch) {
+        let records = seqs(&failed.batch);
+        self.see(Fact::Discarding(records.clone()));
+        self.trace.push((
+            self.now,
+            Did::Discard {
+                records: numbers(&failed.batch),
+                count: failed.approximate_invoke_count,
+                condition: failed.condition,
+                response: failed.response,
+            },
+        ));
+        self.discard_ids.push(id);
+        let n = self.count(2);
+        match &mut self.destination {
+            Some(destination) => {
+                let reply = destination(n);
+                self.later(reply, |taken| Due::Discard(id, records, taken));
+            }
+            None => self.due.push((self.now, Due::Discard(id, records, true))),
+        }
+    }
+
+    fn answer(&mut self, due: Due) {
+        let event = match due {
+            Due::Open(true) => ShardEvent::Opened,
+            Due::Open(false) => ShardEvent::OpenFailed,
+            Due::Read(limit, Ok(())) => self.read(limit),
+            Due::Read(_, Err(fault)) => ShardEvent::FetchFailed(fault),
+            Due::Invoke(lane, outcome) => {
+                self.see(Fact::Ended { lane, outcome: outcome.clone() });
+                ShardEvent::Invoked { lane, outcome }
+            }
+            Due::Discard(id, records, taken) => {
+                let drops = self.mapping.on_destination_failure == OnDestinationFailure::Drop;
+                if taken || drops {
+                    self.see(Fact::Discarded(records));
+                }
+                match (taken, &self.destination) {
+                    (true, Some(_)) => ShardEvent::Delivered(id),
+                    (true, None) => ShardEvent::Dropped(id),
+                    (false, _) => ShardEvent::DeliverFailed(id),
+                }
+            }
+            Due::Store(upto, true) => {
+                self.see(Fact::Stored(upto.clone()));
+                self.stored = upto;
+                ShardEvent::Checkpointed
+            }
+            Due::Store(_, false) => {
+                self.see(Fact::StoreFailed);
+                ShardEvent::CheckpointFailed
+            }
+        };
+        self.machine.handle_event(self.now(), event);
+    }
+
+    fn read(&mut self, limit: usize) -> ShardEvent {
+        let visible = self.stream.iter().take_while(|(at, _)| *at <= self.now).count();
+        let end = (self.cursor + limit.min(self.page)).min(visible).max(self.cursor);
+        let records: Vec<_> =
+            self.stream[self.cursor..end].iter().map(|(_, record)| record.clone()).collect();
+        self.cursor = end;
+        let ends = self.closes_at.is_some_and(|at| at <= self.now) && end == self.stream.len();
+        let page = Page {
+            records,
+            continuation: None,
+            children: if ends { self.children.clone() } else { Vec::new() },
+            end_of_shard: ends,
+            millis_behind: self.tells_behind.then_some((visible - end) as u64 * 1000),
+        };
+        let taken = intake(page, self.machine.position());
+        let kept: Vec<_> = taken.records().iter().map(|record| record.seq.clone()).collect();
+        self.see(Fact::Read { kept, filtered: Vec::new() });
+        ShardEvent::Fetched(taken)
+    }
+
+    fn find(&self, at: &Position) -> usize {
+        let before = |record: &Record| match at {
+            Position::After(seq) => record.seq <= *seq,
+            Position::At(seq) => record.seq < *seq,
+            _ => false,
+        };
+        self.stream.iter().take_while(|(_, record)| before(record)).count()
+    }
+
+    pub(super) fn exit(&self) -> Option<Exit> {
+        match self.trace.last() {
+            Some((_, Did::Exit(exit))) => Some(*exit),
+            _ => None,
+        }
+    }
+
+    /// When which records were invoked, in order.
+    pub(super) fn invocations(&self) -> Vec<(u64, Vec<u64>)> {
+        let invoked = |(at, did): &(u64, Did)| match did {
+            Did::Invoke { records, .. } => Some((*at, records.clone())),
+            _ => None,
+        };
+        self.trace.iter().filter_map(invoked).collect()
+    }
+
+    /// Which records were invoked, in order.
+    pub(super) fn batches(&self) -> Vec<Vec<u64>> {
+        self.invocations().into_iter().map(|(_, records)| records).collect()
+    }
+
+    pub(super) fn ids(&self) -> Vec<RequestId> {
+        let id = |(_, did): &(u64, Did)| match did {
+            Did::Invoke { id, .. } => Some(*id),
+            _ => None,
+        };
+        self.trace.iter().filter_map(id).collect()
+    }
+
+    /// The records and the invoke count of each message, in order.
+    pub(super) fn messages(&self) -> Vec<(Vec<u64>, u32)> {
+        let message = |(_, did): &(u64, Did)| match did {
+            Did::Discard { records, count, .. } => Some((records.clone(), *count)),
+            _ => None,
+        };
+        self.trace.iter().filter_map(message).collect()
+    }
+
+    pub(super) fn checkpoints(&self) -> Vec<(u64, Position)> {
+        let checkpoint = |(at, did): &(u64, Did)| match did {
+            Did::Checkpoint(upto, _) => Some((*at, upto.clone())),
+            _ => None,
+        };
+        self.trace.iter().filter_map(checkpoint).collect()
+    }
+
+    /// When pages were asked for.
+    pub(super) fn fetches(&self) -> Vec<u64> {
+        self.trace.iter().filter(|(_, did)| matches!(did, Did::Fetch(_))).map(|(at, _)| *at).collect()
+    }
+
+    pub(super) fn opened(&self) -> Vec<(u64, Position)> {
+        let opened = |(at, did): &(u64, Did)| match did {
+            Did::Open(position) => Some((*at, position.clone())),
+            _ => None,
+        };
+        self.trace.iter().filter_map(opened).collect()
+    }
+}
+
+fn now_at(millis: u64) -> Now {
+    Now {
+        mono: Mono::from_millis(START + millis),
+        wall: Wall::from_millis(WALL_START + i64::try_from(millis).unwrap()),
+    }
+}
