@@ -180,13 +180,14 @@ async fn respond(fake: &FakeKinesis, request: Request<Incoming>) -> io::Result<h
 struct ReplyBody {
     data: Option<Bytes>,
     cut: bool,
+    flushed: bool,
 }
 
 impl ReplyBody {
     fn new(reply: &Reply) -> Self {
         let body = &reply.response.body;
         let data = body.slice(..reply.cut.unwrap_or(body.len()));
-        Self { data: Some(data).filter(|d| !d.is_empty()), cut: reply.cut.is_some() }
+        Self { data: Some(data).filter(|d| !d.is_empty()), cut: reply.cut.is_some(), flushed: false }
     }
 }
 
@@ -194,9 +195,14 @@ impl Body for ReplyBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Some(data) = self.data.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if self.cut && !std::mem::replace(&mut self.flushed, true) {
+            // The server sends what it has while it waits; an error at once would take the headers along.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         if std::mem::take(&mut self.cut) {
             let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the fake cut its answer");
