@@ -1,5 +1,7 @@
 //! Fakes of the services and a fault proxy, for tests.
 
 pub mod kinesis;
+mod proxy;
 
 pub use kinesis::FakeKinesis;
+pub use proxy::{FaultProxy, ProxyMode};

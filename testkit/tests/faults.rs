@@ -99,7 +99,10 @@ async fn a_rule_strikes_its_operation_its_shard_its_calls_and_no_others() {
     let rule = fake.faults().on(Operation::GetRecords).shard(SHARD).skip(1).times(2).inject(Fault::Throttle);
     read(&client, &second).await.unwrap();
     let outcomes = async || read(&client, &first).await.is_ok();
-    assert_eq!([outcomes().await, outcomes().await, outcomes().await, outcomes().await], [true, false, false, true]);
+    assert_eq!(
+        [outcomes().await, outcomes().await, outcomes().await, outcomes().await],
+        [true, false, false, true]
+    );
     read(&client, &second).await.unwrap();
     assert_eq!(rule.hits(), 2);
     let calls = fake.calls().of(Operation::GetRecords).shard(SHARD);
