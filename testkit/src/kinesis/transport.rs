@@ -1,0 +1,224 @@
+//! The two ways to reach the fake: inside the SDK's client, and over HTTP/1.1 on loopback.
+
+use super::{FakeKinesis, Reply};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+impl FakeKinesis {
+    /// An HTTP client for the SDK that answers from this fake: no sockets, works under paused tokio time, keeps the
+    /// SDK's read timeout.
+    #[must_use]
+    pub fn http_client(&self) -> SharedHttpClient {
+        SharedHttpClient::new(InProcess { fake: self.clone(), read_timeout: None })
+    }
+
+    /// An SDK configuration with [`http_client`](Self::http_client), invented credentials and region `us-east-1`:
+    /// `aws_sdk_kinesis::Client::new(&fake.sdk_config())` reaches this fake. Retries and timeouts are the SDK's own.
+    #[must_use]
+    pub fn sdk_config(&self) -> SdkConfig {
+        config(Some(self.http_client()), None)
+    }
+
+    /// Serves the fake on a free port of 127.0.0.1 until the returned server is dropped.
+    ///
+    /// # Errors
+    /// The port cannot be opened.
+    pub async fn serve(&self) -> io::Result<Server> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(accept(self.clone(), listener));
+        Ok(Server { address, task })
+    }
+}
+
+fn config(http_client: Option<SharedHttpClient>, endpoint_url: Option<String>) -> SdkConfig {
+    let credentials = Credentials::new("test", "test", None, None, "shardmill-testkit");
+    let mut builder = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials));
+    builder.set_http_client(http_client).set_endpoint_url(endpoint_url);
+    builder.build()
+}
+
+#[derive(Debug, Clone)]
+struct InProcess {
+    fake: FakeKinesis,
+    read_timeout: Option<Duration>,
+}
+
+impl HttpClient for InProcess {
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(Self { fake: self.fake.clone(), read_timeout: settings.read_timeout() })
+    }
+}
+
+impl HttpConnector for InProcess {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let Self { fake, read_timeout } = self.clone();
+        HttpConnectorFuture::new(async move {
+            let call = in_process(&fake, request);
+            match read_timeout {
+                None => call.await,
+                Some(limit) => tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+                    Err(ConnectorError::timeout(format!("no answer within {limit:?}").into()))
+                }),
+            }
+        })
+    }
+}
+
+async fn in_process(fake: &FakeKinesis, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+    let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
+    let collected = request.into_body().collect().await.map_err(ConnectorError::io)?;
+    let Some(reply) = fake.answer(&target, &collected.to_bytes()).await else {
+        let reset = io::Error::new(io::ErrorKind::ConnectionReset, "the fake closed the connection");
+        return Err(ConnectorError::io(reset.into()));
+    };
+    let status = reply.response.status.try_into().map_err(|e| ConnectorError::other(Box::new(e), None))?;
+    let body = match reply.cut {
+        None => SdkBody::from(reply.response.body),
+        Some(_) => SdkBody::from_body_1_x(ReplyBody::new(&reply)),
+    };
+    let mut response = HttpResponse::new(status, body);
+    for (name, value) in reply.response.headers {
+        response.headers_mut().insert(name, value);
+    }
+    Ok(response)
+}
+
+/// A fake that is being served. Dropping it closes the port and all connections.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The endpoint URL, `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// An SDK configuration for this endpoint, with the SDK's own HTTP client and invented credentials.
+    #[must_use]
+    pub fn sdk_config(&self) -> SdkConfig {
+        config(None, Some(self.url()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Accepts until aborted; its connections end with it.
+async fn accept(fake: FakeKinesis, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                connections.spawn(serve_connection(fake.clone(), socket));
+            }
+            // Out of file descriptors, most likely: leave the others time to end.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve_connection(fake: FakeKinesis, socket: TcpStream) {
+    let _ = socket.set_nodelay(true);
+    let service = hyper::service::service_fn(|request| respond(&fake, request));
+    // A client that goes away in the middle is no concern of the fake's.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+}
+
+async fn respond(fake: &FakeKinesis, request: Request<Incoming>) -> io::Result<hyper::Response<ReplyBody>> {
+    let target =
+        request.headers().get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let collected = request.into_body().collect().await.map_err(io::Error::other)?;
+    let reply = fake.answer(&target, &collected.to_bytes()).await.ok_or(io::ErrorKind::ConnectionReset)?;
+    let mut response = hyper::Response::builder()
+        .status(StatusCode::from_u16(reply.response.status).map_err(io::Error::other)?)
+        .header("content-length", reply.response.body.len());
+    for (name, value) in &reply.response.headers {
+        response = response.header(*name, value);
+    }
+    response.body(ReplyBody::new(&reply)).map_err(io::Error::other)
+}
+
+/// A body in one piece, or a part of it and then an error.
+struct ReplyBody {
+    data: Option<Bytes>,
+    cut: bool,
+    flushed: bool,
+}
+
+impl ReplyBody {
+    fn new(reply: &Reply) -> Self {
+        let body = &reply.response.body;
+        let data = body.slice(..reply.cut.unwrap_or(body.len()));
+        Self { data: Some(data).filter(|d| !d.is_empty()), cut: reply.cut.is_some(), flushed: false }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(data) = self.data.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if self.cut && !std::mem::replace(&mut self.flushed, true) {
+            // The server sends what it has while it waits; an error at once would take the headers along.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if std::mem::take(&mut self.cut) {
+            let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the fake cut its answer");
+            return Poll::Ready(Some(Err(error)));
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none() && !self.cut
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.cut {
+            return SizeHint::default();
+        }
+        SizeHint::with_exact(self.data.as_ref().map_or(0, |d| d.len() as u64))
+    }
+}

@@ -1,0 +1,411 @@
+//! A server of prepared `GetRecords` pages, for benchmarks. It is meant to run in a process of its own (the binary
+//! `serve_pages`), so that the client's CPU time can be told from the server's.
+//!
+//! A page is rendered once per connection; for each call only its sequence numbers, its next iterator and its date are
+//! written over the old ones, and the whole answer leaves in one write. Every record has its own sequence number,
+//! strictly increasing in its shard; iterators that name no sequence number, `LATEST` included, start at the first
+//! record. All other operations are answered by a [`FakeKinesis`] underneath. One
+//! blocking thread serves each connection: tens of them, not thousands.
+
+use crate::FakeKinesis;
+use aws_smithy_types::date_time::Format;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the server serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Name of the stream that exists from the start; `CreateStream` makes others. All serve the same pages.
+    pub stream: String,
+    /// Shards of that stream, 1 to 10,000.
+    pub shards: u32,
+    /// Records of a full page, 1 to 10,000. A lower `Limit` in the call is respected.
+    pub records_per_page: usize,
+    /// Bytes of data of a record; a page may come to 10 MiB.
+    pub record_bytes: usize,
+    /// How many full pages' records each shard has; then empty pages come. `None`: it never ends.
+    pub pages: Option<u64>,
+    /// Port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let stream = "bench".to_owned();
+        Self { stream, shards: 1, records_per_page: 2_000, record_bytes: 1_024, pages: None, port: 0 }
+    }
+}
+
+/// The binary's options, for `--help`.
+pub const USAGE: &str = "serve_pages [--stream NAME] [--shards N] [--records-per-page N] [--record-bytes N] \
+                         [--pages N] [--port N]";
+
+impl Options {
+    /// Reads command-line arguments, without the program's name.
+    ///
+    /// # Errors
+    /// A sentence about the argument that is unknown, lacks its value or is out of range.
+    pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut args = args.into_iter();
+        while let Some(name) = args.next() {
+            let value = args.next().ok_or_else(|| format!("{name} lacks a value; usage: {USAGE}"))?;
+            let number = || value.parse::<u64>().map_err(|_| format!("{name} {value} is not a number"));
+            let small = |max| number().and_then(|n| in_range(&name, n, 1, max));
+            match name.as_str() {
+                "--stream" => options.stream.clone_from(&value),
+                "--shards" => options.shards = u32::try_from(small(10_000)?).unwrap_or(1),
+                "--records-per-page" => {
+                    options.records_per_page = usize::try_from(small(10_000)?).unwrap_or(1)
+                }
+                "--record-bytes" => options.record_bytes = usize::try_from(small(10 << 20)?).unwrap_or(1),
+                "--pages" => options.pages = Some(number()?),
+                "--port" => {
+                    let port = in_range(&name, number()?, 0, u16::MAX.into())?;
+                    options.port = u16::try_from(port).unwrap_or(0);
+                }
+                _ => return Err(format!("{name} is unknown; usage: {USAGE}")),
+            }
+        }
+        let bytes = options.records_per_page.saturating_mul(options.record_bytes + KEY_BYTES);
+        if bytes > 10 << 20 {
+            return Err(format!("a page of {bytes} bytes is above the 10 MiB that GetRecords gives"));
+        }
+        Ok(options)
+    }
+}
+
+fn in_range(name: &str, n: u64, low: u64, high: u64) -> Result<u64, String> {
+    if (low..=high).contains(&n) {
+        Ok(n)
+    } else {
+        Err(format!("{name} {n} must be between {low} and {high}"))
+    }
+}
+
+/// A server about to run.
+#[derive(Debug)]
+pub struct PageServer {
+    listener: TcpListener,
+    service: Arc<Service>,
+}
+
+#[derive(Debug)]
+struct Service {
+    options: Options,
+    fake: FakeKinesis,
+}
+
+impl PageServer {
+    /// Opens the port.
+    ///
+    /// # Errors
+    /// The port is taken, or the options' stream name or shard count is bad.
+    pub fn bind(options: Options) -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", options.port))?;
+        let fake = FakeKinesis::new();
+        fake.create_stream(&options.stream, options.shards).map_err(io::Error::other)?;
+        Ok(Self { listener, service: Arc::new(Service { options, fake }) })
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn url(&self) -> io::Result<String> {
+        Ok(format!("http://{}", self.listener.local_addr()?))
+    }
+
+    /// Serves until the process ends.
+    pub fn run(self) {
+        for socket in self.listener.incoming().flatten() {
+            let service = Arc::clone(&self.service);
+            // A client that goes away ends its thread; that is all there is to do about it.
+            std::thread::spawn(move || serve(&service, &socket));
+        }
+    }
+}
+
+fn serve(service: &Service, socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut reader = BufReader::new(socket);
+    let mut writer = socket;
+    let mut page: Option<Page> = None;
+    while let Some(request) = Request::read(&mut reader)? {
+        match request.operation() {
+            "GetRecords" => get_records(service, &request, &mut page, &mut writer)?,
+            "GetShardIterator" => match get_shard_iterator(&request.body) {
+                Ok(answer) => writer.write_all(&response(200, answer.to_string().as_bytes()))?,
+                Err(message) => writer.write_all(&invalid(message))?,
+            },
+            _ => {
+                let now_ms = service.fake.now_ms();
+                let answer = service.fake.handle(&request.target, &request.body, now_ms);
+                writer.write_all(&response(answer.status, &answer.body))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As much of a request as matters here.
+struct Request {
+    target: String,
+    body: Bytes,
+}
+
+impl Request {
+    /// `None`: the client has closed the connection.
+    fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
+        let (mut target, mut length) = (String::new(), 0);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(None);
+            }
+            if line == "\r\n" {
+                break;
+            }
+            let Some((name, value)) = line.trim_end().split_once(": ") else { continue };
+            if name.eq_ignore_ascii_case("x-amz-target") {
+                value.clone_into(&mut target);
+            } else if name.eq_ignore_ascii_case("content-length") {
+                length = value.parse().map_err(io::Error::other)?;
+            }
+        }
+        let mut body = Vec::new();
+        reader.take(length).read_to_end(&mut body)?;
+        Ok(Some(Self { target, body: body.into() }))
+    }
+
+    fn operation(&self) -> &str {
+        self.target.rsplit('.').next().unwrap_or_default()
+    }
+}
+
+fn response(status: u16, body: &[u8]) -> Vec<u8> {
+    let mut head = head(status, body.len());
+    head.extend_from_slice(body);
+    head
+}
+
+fn head(status: u16, length: usize) -> Vec<u8> {
+    let reason = if status == 200 { "OK" } else { "Bad Request" };
+    let head = format!(
+        "HTTP/1.1 {status} {reason}\r\ndate: {}\r\ncontent-type: application/x-amz-json-1.1\r\n\
+         x-amzn-requestid: 00000000-0000-4000-8000-000000000000\r\ncontent-length: {length}\r\n\r\n",
+        date()
+    );
+    head.into_bytes()
+}
+
+/// The `Date` header's value, always 29 characters.
+fn date() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = i64::try_from(seconds).unwrap_or(0);
+    aws_smithy_types::DateTime::from_secs(seconds).fmt(Format::HttpDate).unwrap_or_default()
+}
+
+fn invalid(message: &str) -> Vec<u8> {
+    let body = json!({ "__type": "InvalidArgumentException", "message": message }).to_string();
+    response(400, body.as_bytes())
+}
+
+/// A place in a shard: its number, and how many records come before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    shard: u64,
+    record: u64,
+}
+
+/// 30 digits that put these numbers above all those that the fake underneath gives out.
+const SEQUENCE_PREFIX: &str = "499000000000000000000000000000";
+const ITERATOR_PREFIX: &str = "AAAAAAAAAAEprepared";
+const KEY_BYTES: usize = "key-00000".len();
+
+impl Place {
+    /// 6 digits of shard and 20 of record: the end of sequence numbers and iterators.
+    fn digits(self) -> String {
+        format!("{:06}{:020}", self.shard, self.record)
+    }
+
+    fn read(text: &str, prefix: &str) -> Option<Self> {
+        let digits = text.strip_prefix(prefix).filter(|d| d.len() == 26)?;
+        Some(Self { shard: digits[..6].parse().ok()?, record: digits[6..].parse().ok()? })
+    }
+}
+
+fn get_shard_iterator(body: &[u8]) -> Result<Value, &'static str> {
+    let input: Value = serde_json::from_slice(body).map_err(|_| "The body is not JSON.")?;
+    let text = |name: &str| input[name].as_str().unwrap_or_default();
+    let shard =
+        text("ShardId").strip_prefix("shardId-").and_then(|n| n.parse().ok()).ok_or("Invalid ShardId.")?;
+    let numbered = || {
+        Place::read(text("StartingSequenceNumber"), SEQUENCE_PREFIX)
+            .filter(|place| place.shard == shard)
+            .ok_or("Invalid StartingSequenceNumber.")
+    };
+    let record = match text("ShardIteratorType") {
+        "TRIM_HORIZON" | "LATEST" | "AT_TIMESTAMP" => 0,
+        "AT_SEQUENCE_NUMBER" => numbered()?.record,
+        "AFTER_SEQUENCE_NUMBER" => numbered()?.record.saturating_add(1),
+        _ => return Err("Invalid ShardIteratorType."),
+    };
+    Ok(json!({ "ShardIterator": format!("{ITERATOR_PREFIX}{}", Place { shard, record }.digits()) }))
+}
+
+fn get_records(
+    service: &Service,
+    request: &Request,
+    page: &mut Option<Page>,
+    writer: &mut impl Write,
+) -> io::Result<()> {
+    let Ok(input) = serde_json::from_slice::<Value>(&request.body) else {
+        return writer.write_all(&invalid("The body is not JSON."));
+    };
+    let iterator = input["ShardIterator"].as_str().unwrap_or_default();
+    let Some(place) = Place::read(iterator, ITERATOR_PREFIX) else {
+        return writer.write_all(&invalid("Invalid ShardIterator."));
+    };
+    let options = &service.options;
+    let limit = input["Limit"].as_u64().and_then(|l| usize::try_from(l).ok()).unwrap_or(usize::MAX);
+    let full = options.records_per_page as u64;
+    let rest =
+        options.pages.map_or(u64::MAX, |pages| pages.saturating_mul(full).saturating_sub(place.record));
+    let count = usize::try_from(rest).unwrap_or(usize::MAX).min(limit).min(options.records_per_page);
+    let rendered = match page.take() {
+        Some(rendered) if rendered.numbers.len() == count => page.insert(rendered),
+        _ => page.insert(Page::render(count, options.record_bytes)),
+    };
+    writer.write_all(rendered.at(place))
+}
+
+/// A whole answer, head and body, and the places in it that change from call to call.
+#[derive(Debug)]
+struct Page {
+    answer: Vec<u8>,
+    date: Range<usize>,
+    /// Where each sequence number's changing digits begin.
+    numbers: Vec<usize>,
+    iterator: usize,
+}
+
+impl Page {
+    fn render(count: usize, record_bytes: usize) -> Self {
+        let nowhere = Place { shard: 0, record: 0 }.digits();
+        let arrival = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut data = vec![0; record_bytes];
+        let mut numbers = Vec::with_capacity(count);
+        let mut body = String::from("{\"Records\":[");
+        for i in 0..count {
+            body.push_str(if i == 0 { "{\"SequenceNumber\":\"" } else { ",{\"SequenceNumber\":\"" });
+            body.push_str(SEQUENCE_PREFIX);
+            numbers.push(body.len());
+            body.push_str(&nowhere);
+            body.push_str(&format!("\",\"ApproximateArrivalTimestamp\":{arrival}.123,\"Data\":\""));
+            for byte in &mut data {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                *byte = random.to_le_bytes()[5];
+            }
+            base64_simd::STANDARD.encode_append(&data, &mut body);
+            body.push_str(&format!("\",\"PartitionKey\":\"key-{i:05}\"}}"));
+        }
+        // Whoever paces itself by how far it is behind shall go on at once until the first empty page.
+        let behind = if count == 0 { 0 } else { 60_000 };
+        body.push_str(&format!(
+            "],\"MillisBehindLatest\":{behind},\"NextShardIterator\":\"{ITERATOR_PREFIX}"
+        ));
+        let iterator = body.len();
+        body.push_str(&nowhere);
+        body.push_str("\"}");
+
+        let mut answer = head(200, body.len());
+        let date_at = "HTTP/1.1 200 OK\r\ndate: ".len();
+        let start = answer.len();
+        answer.extend_from_slice(body.as_bytes());
+        for number in &mut numbers {
+            *number += start;
+        }
+        Self { answer, date: date_at..date_at + 29, numbers, iterator: start + iterator }
+    }
+
+    /// The page at a place.
+    fn at(&mut self, mut place: Place) -> &[u8] {
+        let mut digits = place.digits().into_bytes();
+        for at in &self.numbers {
+            self.answer[*at..*at + digits.len()].copy_from_slice(&digits);
+            increment(&mut digits);
+        }
+        place.record = place.record.saturating_add(self.numbers.len() as u64);
+        self.answer[self.iterator..self.iterator + digits.len()].copy_from_slice(place.digits().as_bytes());
+        let date = date();
+        if date.len() == self.date.len() {
+            self.answer[self.date.clone()].copy_from_slice(date.as_bytes());
+        }
+        &self.answer
+    }
+}
+
+/// Adds one to a decimal number in ASCII.
+fn increment(digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        if *digit < b'9' {
+            *digit += 1;
+            return;
+        }
+        *digit = b'0';
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, String> {
+        Options::parse(line.split_whitespace().map(ToOwned::to_owned))
+    }
+
+    #[test]
+    fn options_are_read_and_bad_ones_named() {
+        let options =
+            parse("--shards 4 --records-per-page 10 --record-bytes 5 --pages 3 --stream s --port 1").unwrap();
+        let expected = Options {
+            stream: "s".into(),
+            shards: 4,
+            records_per_page: 10,
+            record_bytes: 5,
+            pages: Some(3),
+            port: 1,
+        };
+        assert_eq!(options, expected);
+        assert_eq!(parse("").unwrap(), Options::default());
+        for (line, word) in [
+            ("--shards", "lacks a value"),
+            ("--shards x", "not a number"),
+            ("--shards 0", "between 1 and 10000"),
+            ("--port 65536", "between 0 and 65535"),
+            ("--size 1", "unknown"),
+            ("--records-per-page 10000 --record-bytes 2000", "10 MiB"),
+        ] {
+            assert!(parse(line).unwrap_err().contains(word), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_digits_count_up_over_carries() {
+        let mut digits = Place { shard: 3, record: 999 }.digits().into_bytes();
+        increment(&mut digits);
+        assert_eq!(digits, Place { shard: 3, record: 1_000 }.digits().into_bytes());
+        assert_eq!(SEQUENCE_PREFIX.len() + digits.len(), 56);
+    }
+}
