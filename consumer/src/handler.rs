@@ -1,6 +1,5 @@
 //! The seam to user code: what is called with a batch.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,11 +123,5 @@ pub(crate) trait DynHandler: Send + Sync {
 impl<H: Handler> DynHandler for H {
     fn call(&self, batch: Batch, cx: InvokeContext) -> BoxFuture<'_, Result<BatchResponse, HandlerError>> {
         Box::pin(self.handle(batch, cx))
-    }
-}
-
-impl fmt::Debug for dyn DynHandler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Handler")
     }
 }

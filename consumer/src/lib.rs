@@ -1,18 +1,34 @@
 //! Shardmill: AWS Lambda's stream event source mapping for workers that you run yourself.
 
+mod budget;
 mod clock;
+mod consumer;
 mod destination;
+mod discovery;
+mod driver;
 mod handler;
+mod keeper;
+mod metrics;
+mod run;
 mod source;
+mod status;
+mod worker;
 
 pub use clock::ServiceClock;
+pub use consumer::{BuildError, Consumer, ConsumerBuilder, RunError, RunReport};
 pub use destination::{Destination, DestinationError, Failure, FailureNames};
 pub use handler::{Handler, HandlerError, InvokeContext};
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{
-    Batch, BatchResponse, Data, Page, Position, Record, RequestId, Seq, SequenceNumber, ShardId,
+    Batch, BatchResponse, Data, EventSourceMapping, Page, Position, Record, RequestId, Seq, SequenceNumber,
+    ShardId,
 };
 #[cfg(feature = "kinesis")]
-pub use source::{KinesisSource, KinesisStream, ReadLimiter};
-pub use source::{ListedShard, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
+pub use source::{KinesisSource, KinesisStream};
+pub use source::{
+    ListedShard, ReadLimiter, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource,
+};
+pub use status::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport};
+pub use tokio_util::sync::CancellationToken;
+pub use worker::{Worker, WorkerOptions};

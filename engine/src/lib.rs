@@ -7,9 +7,9 @@ mod event;
 mod failure;
 mod fleet;
 mod intake;
-mod json;
 #[doc(hidden)]
 pub mod invariant;
+mod json;
 mod mapping;
 mod outcome;
 mod position;

@@ -2,12 +2,10 @@
 
 #[cfg(feature = "kinesis")]
 mod kinesis;
-#[cfg(feature = "kinesis")]
 mod limiter;
 
 #[cfg(feature = "kinesis")]
 pub use kinesis::{KinesisSource, KinesisStream};
-#[cfg(feature = "kinesis")]
 pub use limiter::ReadLimiter;
 
 use async_trait::async_trait;
@@ -89,4 +87,19 @@ pub enum SourceErrorKind {
     AccessDenied,
     /// The service does not accept the request: a position that it does not know, a wrong name.
     Rejected,
+}
+
+impl SourceErrorKind {
+    /// The kind as a metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::Unavailable => "unavailable",
+            Self::IteratorExpired => "iterator_expired",
+            Self::NotFound => "not_found",
+            Self::AccessDenied => "access_denied",
+            Self::Rejected => "rejected",
+        }
+    }
 }

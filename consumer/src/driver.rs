@@ -1,0 +1,328 @@
+//! Where logic meets IO: carries out a shard machine's actions and hands it what became of them. An `if` about
+//! semantics belongs in the engine.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use shardmill_checkpoint::{AppState, HashRange, NewLease};
+use shardmill_engine::{
+    BatchResponse, ChildShard, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch, FetchFault,
+    Invocation, LaneId, Mono, Now, Outcome, Page, Position, ShardAction, ShardEvent, ShardMachine, intake,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::budget::Share;
+use crate::clock::ServiceClock;
+use crate::destination::{Destination, DestinationError, Failure, FailureNames};
+use crate::handler::{DynHandler, HandlerError, InvokeContext};
+use crate::keeper::{Held, KeeperError, Leases};
+use crate::metrics::{self, InvocationOutcome, ShardMetrics};
+use crate::source::{ShardReader, SourceError, SourceErrorKind, StreamSource};
+use crate::status::ShardCell;
+
+/// The longest sleep, so that a shard that hangs can be told from one with nothing to do.
+const TICK: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What the shards of one mapping share.
+pub(crate) struct MappingContext {
+    pub(crate) mapping: Arc<EventSourceMapping>,
+    /// The `mapping` label of metrics.
+    pub(crate) name: Arc<str>,
+    pub(crate) source: Arc<dyn StreamSource>,
+    pub(crate) handler: Arc<dyn DynHandler>,
+    pub(crate) destination: Option<Arc<dyn Destination>>,
+    pub(crate) names: Arc<FailureNames>,
+    pub(crate) function_arn: Arc<str>,
+    pub(crate) clock: ServiceClock,
+    pub(crate) leases: Leases,
+}
+
+/// Runs one shard.
+pub(crate) struct Driver {
+    machine: ShardMachine,
+    cx: Arc<MappingContext>,
+    event: Arc<EventContext>,
+    held: Held,
+    reader: Option<Box<dyn ShardReader>>,
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    share: Share,
+    cancelled: CancellationToken,
+    metrics: ShardMetrics,
+    status: Arc<ShardCell>,
+}
+
+/// An action that ended.
+enum Done {
+    Opened(Result<Box<dyn ShardReader>, SourceError>),
+    Fetched(Box<dyn ShardReader>, Result<Page, SourceError>),
+    Invoked { lane: LaneId, result: Result<BatchResponse, HandlerError>, took: std::time::Duration },
+    Delivered { id: DiscardId, result: Result<(), DestinationError> },
+    Dropped(DiscardId),
+    Checkpointed(Result<(), KeeperError>),
+}
+
+impl Driver {
+    pub(crate) fn new(
+        machine: ShardMachine,
+        cx: Arc<MappingContext>,
+        event: EventContext,
+        held: Held,
+        share: Share,
+        status: Arc<ShardCell>,
+    ) -> Self {
+        let metrics = ShardMetrics::new(&cx.name, &event.shard);
+        Self {
+            machine,
+            cx,
+            event: Arc::new(event),
+            held,
+            reader: None,
+            running: FuturesUnordered::new(),
+            share,
+            cancelled: CancellationToken::new(),
+            metrics,
+            status,
+        }
+    }
+
+    /// Runs until the machine exits; `stop` carries the deadline once the mapping is to stop.
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<Option<Mono>>) -> Exit {
+        let lost = self.held.lost();
+        let exit = loop {
+            let now = self.cx.clock.now();
+            if let Some(exit) = self.act(now) {
+                break exit;
+            }
+            self.publish(now);
+            let wake = self.machine.poll_timeout(now).map_or(TICK, |at| at.since(now.mono).min(TICK));
+            let deadline = *stop.borrow_and_update();
+            let event = tokio::select! {
+                biased;
+                () = lost.cancelled() => Some(ShardEvent::LeaseLost),
+                Some(done) = self.running.next() => self.done(done),
+                Ok(()) = stop.changed(), if deadline.is_none() => None,
+                () = tokio::time::sleep(wake) => None,
+            };
+            let now = self.cx.clock.now();
+            if let Some(event) = event {
+                self.machine.handle_event(now, event);
+            }
+            if let Some(deadline) = *stop.borrow() {
+                self.machine.handle_event(now, ShardEvent::Stop { deadline });
+            }
+            tokio::task::consume_budget().await;
+        };
+        self.publish(self.cx.clock.now());
+        self.cancelled.cancel();
+        // What is in flight is dropped before the lease is given up.
+        self.running.clear();
+        if exit != Exit::LeaseLost {
+            self.held.release().await;
+        }
+        exit
+    }
+
+    /// Starts whatever the machine wants now.
+    fn act(&mut self, now: Now) -> Option<Exit> {
+        while let Some(action) = self.machine.poll_action(now) {
+            // Read again for each start: whoever was stopped for a while must not go on (I10).
+            if !self.held.is_valid(self.cx.clock.now().mono) && !matches!(action, ShardAction::Exit(_)) {
+                self.machine.handle_event(now, ShardEvent::LeaseLost);
+                continue;
+            }
+            let work = match action {
+                ShardAction::Open { at } => self.open(at),
+                ShardAction::Fetch { limit } => self.fetch(limit),
+                ShardAction::Invoke(invocation) => self.invoke(invocation, now),
+                ShardAction::Discard { id, failed } => self.discard(id, failed),
+                ShardAction::Checkpoint { upto, children } => self.checkpoint(upto, children),
+                ShardAction::Exit(exit) => return Some(exit),
+            };
+            self.running.push(work);
+        }
+        None
+    }
+
+    fn open(&self, at: Position) -> BoxFuture<'static, Done> {
+        let (cx, shard) = (Arc::clone(&self.cx), self.event.shard.clone());
+        async move { Done::Opened(cx.source.open(&shard, &at).await) }.boxed()
+    }
+
+    fn fetch(&mut self, limit: usize) -> BoxFuture<'static, Done> {
+        let room = self.share.room();
+        let reader = self.reader.take();
+        async move {
+            let Some(mut reader) = reader else { unreachable!("the machine fetches from an open shard") };
+            room.await;
+            let result = reader.next_page(limit).await;
+            Done::Fetched(reader, result)
+        }
+        .boxed()
+    }
+
+    fn invoke(&self, invocation: Invocation, now: Now) -> BoxFuture<'static, Done> {
+        let Invocation { lane, batch, request_id, attempt, deadline } = invocation;
+        let started = Instant::now();
+        let deadline = started + deadline.since(now.mono);
+        let cx = InvokeContext {
+            request_id,
+            attempt,
+            deadline,
+            shard: self.event.shard.clone(),
+            fencing_token: self.held.fencing_token(),
+            cancelled: self.cancelled.child_token(),
+            function_arn: Arc::clone(&self.cx.function_arn),
+            event: Arc::clone(&self.event),
+        };
+        let span = tracing::debug_span!("invocation", %request_id, attempt, records = batch.len());
+        let handler = Arc::clone(&self.cx.handler);
+        async move {
+            let call = AssertUnwindSafe(async { handler.call(batch, cx).await }).catch_unwind();
+            let result = match tokio::time::timeout_at(deadline, call).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(panic)) => Err(HandlerError::function(panic_text(&*panic))),
+                Err(_) => Err(HandlerError::function("no answer within the function's timeout")),
+            };
+            Done::Invoked { lane, result, took: started.elapsed() }
+        }
+        .instrument(span)
+        .boxed()
+    }
+
+    fn discard(&self, id: DiscardId, failed: FailedBatch) -> BoxFuture<'static, Done> {
+        let Some(destination) = self.cx.destination.clone() else {
+            tracing::warn!(
+                shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
+                from = %failed.batch.first().seq, to = %failed.batch.last().seq, condition = failed.condition.as_str(),
+                "dropped records: they are given up and no on-failure destination is configured"
+            );
+            return async move { Done::Dropped(id) }.boxed();
+        };
+        let failure = Failure { failed, names: Arc::clone(&self.cx.names), event: Arc::clone(&self.event) };
+        async move { Done::Delivered { id, result: destination.deliver(&failure).await } }.boxed()
+    }
+
+    fn checkpoint(&self, upto: Position, children: Vec<ChildShard>) -> BoxFuture<'static, Done> {
+        let permit = self.held.permit();
+        let (leases, key) = (self.cx.leases.clone(), self.held.key().clone());
+        let position = child_start(self.cx.mapping.starting_position());
+        async move {
+            if !children.is_empty() {
+                // The children's leases exist before the end is stored, so a crash in between forgets none (I9).
+                let names = children.iter().map(|child| child.shard.clone()).collect();
+                let new = children.into_iter().map(|child| NewLease {
+                    key: key.sibling(child.shard),
+                    checkpoint: position.clone(),
+                    parents: child.parents,
+                    hash_range: child.hash_range.map(|(start, end)| HashRange { start, end }),
+                    app: AppState::new(),
+                });
+                let created = leases.create(new.collect()).await;
+                let noted = match created {
+                    Ok(_) => leases.set_children(key, names).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = noted {
+                    return Done::Checkpointed(Err(error));
+                }
+            }
+            Done::Checkpointed(permit.write(upto, AppState::new()).await)
+        }
+        .boxed()
+    }
+
+    /// What to tell the machine about an action that ended.
+    fn done(&mut self, done: Done) -> Option<ShardEvent> {
+        Some(match done {
+            Done::Opened(Ok(reader)) => {
+                self.reader = Some(reader);
+                ShardEvent::Opened
+            }
+            Done::Opened(Err(error)) => {
+                self.source_failed(&error);
+                ShardEvent::OpenFailed
+            }
+            Done::Fetched(reader, Ok(page)) => {
+                self.reader = Some(reader);
+                self.status.source_answered();
+                ShardEvent::Fetched(intake(page, self.machine.position()))
+            }
+            Done::Fetched(reader, Err(error)) => {
+                self.reader = Some(reader);
+                self.source_failed(&error);
+                ShardEvent::FetchFailed(match error.kind {
+                    SourceErrorKind::IteratorExpired => FetchFault::IteratorExpired,
+                    _ => FetchFault::Other,
+                })
+            }
+            Done::Invoked { lane, result, took } => {
+                let (outcome, label) = self.outcome(result);
+                self.metrics.invoked(label, took);
+                ShardEvent::Invoked { lane, outcome }
+            }
+            Done::Delivered { id, result: Ok(()) } => ShardEvent::Delivered(id),
+            Done::Delivered { id, result: Err(error) } => {
+                self.status.failed("destination", &error);
+                tracing::warn!(shard = %self.event.shard, %error, "the on-failure destination did not take a batch");
+                ShardEvent::DeliverFailed(id)
+            }
+            Done::Dropped(id) => ShardEvent::Dropped(id),
+            Done::Checkpointed(Ok(())) => ShardEvent::Checkpointed,
+            Done::Checkpointed(Err(KeeperError::Lost | KeeperError::Stopped)) => ShardEvent::LeaseLost,
+            Done::Checkpointed(Err(KeeperError::Store(error))) => {
+                self.status.failed("checkpoint", &error);
+                ShardEvent::CheckpointFailed
+            }
+        })
+    }
+
+    fn outcome(&self, result: Result<BatchResponse, HandlerError>) -> (Outcome, InvocationOutcome) {
+        let error = match result {
+            Ok(response) => return (Outcome::Answered(response), InvocationOutcome::Success),
+            Err(error) => error,
+        };
+        self.status.failed("function", &error);
+        tracing::debug!(shard = %self.event.shard, %error, "an invocation failed");
+        match error {
+            HandlerError::Function(_) => (Outcome::FunctionError, InvocationOutcome::FunctionError),
+            HandlerError::TooLarge(_) => (Outcome::TooLarge, InvocationOutcome::TooLarge),
+            HandlerError::NotReached { retry_after, .. } => {
+                (Outcome::NotReached { retry_after }, InvocationOutcome::NotReached)
+            }
+        }
+    }
+
+    fn source_failed(&self, error: &SourceError) {
+        metrics::source_failed(&self.cx.name, error);
+        if self.status.source_failed(error) {
+            tracing::warn!(shard = %self.event.shard, %error, "reading the shard fails; trying again until it succeeds");
+        }
+    }
+
+    fn publish(&mut self, now: Now) {
+        let snapshot = self.machine.snapshot(now);
+        self.share.set(snapshot.buffered_bytes);
+        self.metrics.publish(&snapshot);
+        self.status.publish(now, snapshot);
+    }
+}
+
+/// Where a shard starts whose parent was read to its end: its beginning, but never before a configured time.
+pub(crate) fn child_start(starting_position: &Position) -> Position {
+    match starting_position {
+        Position::AtTimestamp(time) => Position::AtTimestamp(*time),
+        _ => Position::TrimHorizon,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the handler panicked: {}", text.unwrap_or("no message"))
+}

@@ -1,0 +1,449 @@
+//! The keeper's work for one application.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use shardmill_checkpoint::{Checkpoint, Claim, Lease, ProcessIdentity, Renewal, StoreError, Write};
+use shardmill_engine::{LeaseAction, LeaseEvent, LeaseKey, LeasePhase, Mono, Position, ShardId, may_start};
+use tokio::sync::mpsc;
+
+use super::KeeperOptions;
+use super::calls::{Call, Calls, Done, Pending, Ticket};
+use super::entry::Entry;
+use super::held::{CheckpointOrder, Command, Grant, Held, KeeperError, Leases, Validity};
+use crate::metrics;
+
+/// The longest sleep, so that a keeper that hangs can be told from one with nothing to do.
+const TICK: Duration = Duration::from_millis(500);
+
+pub(super) struct Actor {
+    options: KeeperOptions,
+    calls: Calls,
+    leases: Leases,
+    commands: mpsc::UnboundedReceiver<Command>,
+    grants: mpsc::UnboundedSender<Grant>,
+    entries: Vec<Entry>,
+    by_key: HashMap<LeaseKey, usize>,
+    /// When which entry wants to be asked again.
+    timers: BTreeSet<(Mono, usize)>,
+    running: FuturesUnordered<Call>,
+    listing: bool,
+    list_at: Mono,
+    renewals: Vec<(Ticket, Renewal)>,
+    renewing: bool,
+    checkpoints: Vec<Pending>,
+    /// Checkpoints of leases whose counter another write is using.
+    waiting: Vec<CheckpointOrder>,
+    checkpointing: bool,
+    retired: bool,
+    store_failing: bool,
+}
+
+impl Actor {
+    pub(super) fn new(
+        options: KeeperOptions,
+        leases: Leases,
+        commands: mpsc::UnboundedReceiver<Command>,
+        grants: mpsc::UnboundedSender<Grant>,
+    ) -> Self {
+        let calls = Calls { store: Arc::clone(&options.store), timeout: options.times.lease / 3 };
+        Self {
+            calls,
+            leases,
+            commands,
+            grants,
+            entries: Vec::new(),
+            by_key: HashMap::new(),
+            timers: BTreeSet::new(),
+            running: FuturesUnordered::new(),
+            listing: false,
+            list_at: Mono::default(),
+            renewals: Vec::new(),
+            renewing: false,
+            checkpoints: Vec::new(),
+            waiting: Vec::new(),
+            checkpointing: false,
+            retired: false,
+            store_failing: false,
+            options,
+        }
+    }
+
+    /// Works until nobody can send commands any more.
+    pub(super) async fn run(mut self) {
+        loop {
+            let now = self.now();
+            self.leases.tick(now);
+            self.start_due(now);
+            let wake = self
+                .timers
+                .first()
+                .map_or(now + TICK, |(at, _)| (*at).min(now + TICK))
+                .min(self.next_listing(now));
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                Some(done) = self.running.next() => self.done(done),
+                () = tokio::time::sleep(wake.since(now)) => {}
+            }
+            // Whatever else is ready joins the same round, so that writes share a call.
+            while let Ok(command) = self.commands.try_recv() {
+                self.command(command);
+            }
+        }
+    }
+
+    fn now(&self) -> Mono {
+        self.options.clock.now().mono
+    }
+
+    fn next_listing(&self, now: Mono) -> Mono {
+        if self.listing { now + TICK } else { self.list_at }
+    }
+
+    fn start_due(&mut self, now: Mono) {
+        while let Some((at, entry)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            self.entries[entry].wakes_at = None;
+            self.advance(entry, now);
+        }
+        if !self.listing && now >= self.list_at {
+            self.listing = true;
+            self.running.push(self.calls.list());
+        }
+        self.send_renewals(now);
+        self.send_checkpoints(now);
+    }
+
+    /// Carries out what an entry's machine wants now.
+    fn advance(&mut self, index: usize, now: Mono) {
+        if self.is_full() && self.entries[index].machine.phase() == LeasePhase::Watching {
+            self.entries[index].machine.handle_event(now, LeaseEvent::Wanted(false));
+        }
+        while let Some(action) = self.entries[index].machine.poll_action(now) {
+            let entry = &mut self.entries[index];
+            let key = entry.lease.key.clone();
+            match action {
+                LeaseAction::Acquire { seen } => {
+                    entry.generation += 1;
+                    let token: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+                    entry.token = Some(Arc::clone(&token));
+                    let claim = Claim {
+                        owner: self.options.worker.clone(),
+                        token: token.to_string(),
+                        process: self.options.process.clone(),
+                    };
+                    let ticket = Ticket { entry: index, generation: entry.generation };
+                    self.running.push(self.calls.acquire(ticket, key, seen, claim, now));
+                }
+                LeaseAction::Renew { counter } => {
+                    let ticket = Ticket { entry: index, generation: entry.generation };
+                    self.renewals.push((ticket, Renewal { key, counter }));
+                }
+                LeaseAction::Release { counter } => {
+                    let ticket = Ticket { entry: index, generation: entry.generation };
+                    self.running.push(self.calls.release(ticket, key, counter, now));
+                }
+                LeaseAction::Lost => {
+                    tracing::warn!(shard = %key.shard, "lost the lease: the shard's work stops here");
+                    metrics::lease_lost(&self.options.mapping);
+                    entry.lose();
+                }
+            }
+        }
+        self.reschedule(index);
+    }
+
+    fn reschedule(&mut self, index: usize) {
+        let entry = &mut self.entries[index];
+        let wakes_at = entry.machine.poll_timeout();
+        if entry.wakes_at != wakes_at {
+            if let Some(old) = entry.wakes_at {
+                self.timers.remove(&(old, index));
+            }
+            if let Some(new) = wakes_at {
+                self.timers.insert((new, index));
+            }
+            entry.wakes_at = wakes_at;
+        }
+        if let Some(validity) = &entry.validity {
+            validity.extend(entry.machine.valid_until());
+        }
+    }
+
+    fn send_renewals(&mut self, now: Mono) {
+        if self.renewing || self.renewals.is_empty() {
+            return;
+        }
+        let due: Vec<_> = std::mem::take(&mut self.renewals);
+        let (tickets, renewals): (Vec<_>, Vec<_>) =
+            due.into_iter().filter(|(ticket, _)| self.entry_is_valid(*ticket, now)).unzip();
+        if !tickets.is_empty() {
+            self.renewing = true;
+            self.running.push(self.calls.renew(tickets, renewals, now));
+        }
+    }
+
+    /// Sends all checkpoints that wait in one call, so that a store can commit them together.
+    fn send_checkpoints(&mut self, now: Mono) {
+        if self.checkpointing {
+            return;
+        }
+        for order in std::mem::take(&mut self.waiting) {
+            self.order_checkpoint(order, now);
+        }
+        let (orders, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.checkpoints)
+            .into_iter()
+            .partition(|pending| self.entry_is_valid(pending.ticket, now));
+        for pending in lost {
+            let _ = pending.reply.send(Err(KeeperError::Lost));
+        }
+        if !orders.is_empty() {
+            self.checkpointing = true;
+            self.running.push(self.calls.checkpoint(orders, now));
+        }
+    }
+
+    fn order_checkpoint(&mut self, order: CheckpointOrder, now: Mono) {
+        let Some(index) = self.held_index(&order.key, &order.token) else {
+            let _ = order.reply.send(Err(KeeperError::Lost));
+            return;
+        };
+        let entry = &mut self.entries[index];
+        if entry.machine.valid_until().is_none_or(|until| now >= until) {
+            let _ = order.reply.send(Err(KeeperError::Lost));
+        } else if let Some(counter) = entry.machine.begin_write(now) {
+            let ticket = Ticket { entry: index, generation: entry.generation };
+            let write = Checkpoint { key: order.key, counter, position: order.position, app: order.app };
+            self.checkpoints.push(Pending { ticket, write, reply: order.reply });
+            self.reschedule(index);
+        } else {
+            self.waiting.push(order);
+        }
+    }
+
+    fn held_index(&self, key: &LeaseKey, token: &Arc<str>) -> Option<usize> {
+        let index = *self.by_key.get(key)?;
+        let entry = &self.entries[index];
+        (entry.validity.is_some() && entry.token.as_ref() == Some(token)).then_some(index)
+    }
+
+    fn is_current(&self, ticket: Ticket) -> bool {
+        self.entries[ticket.entry].generation == ticket.generation
+    }
+
+    fn entry_is_valid(&self, ticket: Ticket, now: Mono) -> bool {
+        self.is_current(ticket)
+            && self.entries[ticket.entry].machine.valid_until().is_some_and(|until| now < until)
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = self.now();
+        match command {
+            Command::Create { leases, reply } => self.running.push(self.calls.create(leases, reply)),
+            Command::List { reply } => self.running.push(self.calls.list_for(reply)),
+            Command::SetChildren { key, children, reply } => {
+                self.running.push(self.calls.set_children(key, children, reply));
+            }
+            Command::Checkpoint(order) => self.order_checkpoint(order, now),
+            Command::Release { key, token, reply } => match self.held_index(&key, &token) {
+                Some(index) => {
+                    let entry = &mut self.entries[index];
+                    entry.on_release.extend(reply);
+                    entry.machine.handle_event(now, LeaseEvent::Release);
+                    self.advance(index, now);
+                }
+                // Lost before: there is nothing to give up. The reply is dropped, which wakes whoever waits.
+                None => drop(reply),
+            },
+            Command::Retire => {
+                self.retired = true;
+                for entry in &mut self.entries {
+                    entry.machine.handle_event(now, LeaseEvent::Wanted(false));
+                }
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        let now = self.now();
+        match done {
+            Done::Listed(result) => self.listed(now, result),
+            Done::Acquired { ticket, sent, result } => self.acquired(now, ticket, sent, result),
+            Done::Renewed { tickets, sent, result } => {
+                self.renewing = false;
+                let results = self.spread(result, tickets.len());
+                for (ticket, result) in tickets.into_iter().zip(results) {
+                    self.settle(now, ticket, sent, result);
+                }
+            }
+            Done::Checkpointed { orders, sent, result } => self.checkpointed(now, orders, sent, result),
+            Done::Released { ticket, sent, result } => {
+                self.note(result.as_ref().err());
+                self.settle(now, ticket, sent, result.ok());
+                if self.is_current(ticket) {
+                    self.entries[ticket.entry].lose();
+                }
+                self.reschedule(ticket.entry);
+                self.list_at = now;
+                self.count_held();
+            }
+            Done::Changed => self.list_at = now,
+            Done::Answered => {}
+        }
+    }
+
+    fn checkpointed(
+        &mut self,
+        now: Mono,
+        orders: Vec<Pending>,
+        sent: Mono,
+        result: Result<Vec<Write>, StoreError>,
+    ) {
+        self.checkpointing = false;
+        metrics::checkpoint_written(&self.options.mapping, now.since(sent));
+        let reason = result.as_ref().err().map(ToString::to_string);
+        let results = self.spread(result, orders.len());
+        for (pending, result) in orders.into_iter().zip(results) {
+            let answer = match &result {
+                Some(Write::Done { .. }) => Ok(()),
+                Some(Write::Refused { .. }) => Err(KeeperError::Lost),
+                None => Err(self.calls.unavailable(reason.as_deref().unwrap_or("no answer")).into()),
+            };
+            if answer.is_ok() && pending.write.position == Position::ShardEnd {
+                // Its children may start now.
+                self.list_at = now;
+            }
+            let _ = pending.reply.send(answer);
+            self.settle(now, pending.ticket, sent, result);
+        }
+    }
+
+    /// One result per item; none where it is not known what happened.
+    fn spread(&mut self, result: Result<Vec<Write>, StoreError>, items: usize) -> Vec<Option<Write>> {
+        self.note(result.as_ref().err());
+        let mut writes: Vec<Option<Write>> = result.unwrap_or_default().into_iter().map(Some).collect();
+        writes.resize_with(items, || None);
+        writes
+    }
+
+    /// Hands a write's result to the lease it was for.
+    fn settle(&mut self, now: Mono, ticket: Ticket, sent: Mono, result: Option<Write>) {
+        if !self.is_current(ticket) {
+            return;
+        }
+        let entry = &mut self.entries[ticket.entry];
+        let event = match result {
+            Some(Write::Done { counter }) => LeaseEvent::Written { sent, counter },
+            Some(Write::Refused { current }) => {
+                let view = current.as_deref().map(|lease| entry.view(lease, &self.options.worker, |_| false));
+                LeaseEvent::Refused(view)
+            }
+            None => LeaseEvent::Unknown { sent },
+        };
+        entry.machine.handle_event(now, event);
+        self.advance(ticket.entry, now);
+    }
+
+    fn acquired(&mut self, now: Mono, ticket: Ticket, sent: Mono, result: Result<Write, StoreError>) {
+        self.note(result.as_ref().err());
+        if !self.is_current(ticket) {
+            return;
+        }
+        let counter = match &result {
+            Ok(Write::Done { counter }) => Some(*counter),
+            _ => None,
+        };
+        self.settle(now, ticket, sent, result.ok());
+        let entry = &mut self.entries[ticket.entry];
+        if let (Some(counter), Some(until), Some(token)) =
+            (counter, entry.machine.valid_until(), &entry.token)
+        {
+            let validity = Arc::new(Validity::new(until));
+            entry.validity = Some(Arc::clone(&validity));
+            let held = Held::new(&entry.lease, Arc::clone(token), counter, validity, self.leases.clone());
+            // Nobody receives while the consumer stops: the grant is dropped and with it the lease.
+            let _ = self.grants.send(Grant { lease: entry.lease.clone(), held });
+        }
+        self.count_held();
+    }
+
+    fn listed(&mut self, now: Mono, result: Result<Vec<Lease>, StoreError>) {
+        self.listing = false;
+        self.list_at = now + self.options.listing_interval;
+        self.note(result.as_ref().err());
+        let Ok(leases) = result else { return };
+        let checkpoints: BTreeMap<ShardId, Position> =
+            leases.iter().map(|lease| (lease.key.shard.clone(), lease.checkpoint.clone())).collect();
+        let mut dead = HashMap::new();
+        for lease in leases {
+            let ended = lease.checkpoint == Position::ShardEnd;
+            let startable = !ended && !self.retired && may_start(&lease.parents, &checkpoints);
+            let index = self.index_of(&lease);
+            let entry = &mut self.entries[index];
+            if entry.machine.phase() != LeasePhase::Watching {
+                continue;
+            }
+            let own = self.options.process.as_ref();
+            let view = entry.view(&lease, &self.options.worker, |process| is_dead(process, own, &mut dead));
+            entry.lease = lease;
+            entry.machine.handle_event(now, LeaseEvent::Wanted(startable));
+            entry.machine.handle_event(now, LeaseEvent::Observed(view));
+            self.advance(index, now);
+        }
+    }
+
+    fn index_of(&mut self, lease: &Lease) -> usize {
+        if let Some(index) = self.by_key.get(&lease.key) {
+            return *index;
+        }
+        let index = self.entries.len();
+        self.entries.push(Entry::new(lease.clone(), self.options.times));
+        self.by_key.insert(lease.key.clone(), index);
+        index
+    }
+
+    fn held(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.machine.phase() != LeasePhase::Watching).count()
+    }
+
+    fn is_full(&self) -> bool {
+        self.options.maximum_leases < self.entries.len() && self.held() >= self.options.maximum_leases
+    }
+
+    fn count_held(&self) {
+        metrics::leases_held(&self.options.mapping, self.held());
+    }
+
+    /// Says once that the store fails, and once that it is back.
+    fn note(&mut self, error: Option<&StoreError>) {
+        match error {
+            Some(error) if !self.store_failing => {
+                self.store_failing = true;
+                tracing::warn!(%error, "the checkpoint store fails; trying again until it answers");
+            }
+            None if self.store_failing => {
+                self.store_failing = false;
+                tracing::info!(store = %self.options.store.describe(), "the checkpoint store answers again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Looks each process up at most once per listing.
+fn is_dead(
+    process: &ProcessIdentity,
+    own: Option<&ProcessIdentity>,
+    known: &mut HashMap<ProcessIdentity, bool>,
+) -> bool {
+    let Some(own) = own else { return false };
+    *known.entry(process.clone()).or_insert_with(|| process.is_dead_to(own))
+}

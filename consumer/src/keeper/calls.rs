@@ -1,0 +1,161 @@
+//! Calls to the store, each bounded in time, as futures that say what became of them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use shardmill_checkpoint::{Checkpoint, Claim, Lease, LeaseStore, NewLease, Renewal, StoreError, Write};
+use shardmill_engine::{LeaseKey, Mono, ShardId};
+use tokio::sync::oneshot;
+
+use super::held::KeeperError;
+
+/// Which acquisition of which lease a write was made for: an answer that comes after the lease was lost and perhaps
+/// acquired again says nothing about the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) entry: usize,
+    pub(super) generation: u64,
+}
+
+/// A call that ended.
+pub(super) enum Done {
+    Listed(Result<Vec<Lease>, StoreError>),
+    Acquired {
+        ticket: Ticket,
+        sent: Mono,
+        result: Result<Write, StoreError>,
+    },
+    Renewed {
+        tickets: Vec<Ticket>,
+        sent: Mono,
+        result: Result<Vec<Write>, StoreError>,
+    },
+    Checkpointed {
+        orders: Vec<Pending>,
+        sent: Mono,
+        result: Result<Vec<Write>, StoreError>,
+    },
+    Released {
+        ticket: Ticket,
+        sent: Mono,
+        result: Result<Write, StoreError>,
+    },
+    /// A call that changes no held lease; the leases should be listed again.
+    Changed,
+    /// A call whose answer went to whoever asked.
+    Answered,
+}
+
+/// A checkpoint that waits for its write, or for the write's answer.
+pub(super) struct Pending {
+    pub(super) ticket: Ticket,
+    pub(super) write: Checkpoint,
+    pub(super) reply: oneshot::Sender<Result<(), KeeperError>>,
+}
+
+/// Makes the calls.
+#[derive(Clone, Debug)]
+pub(super) struct Calls {
+    pub(super) store: Arc<dyn LeaseStore>,
+    pub(super) timeout: Duration,
+}
+
+pub(super) type Call = BoxFuture<'static, Done>;
+
+impl Calls {
+    pub(super) fn list(&self) -> Call {
+        let this = self.clone();
+        async move { Done::Listed(this.bounded(this.store.list()).await) }.boxed()
+    }
+
+    pub(super) fn list_for(&self, reply: oneshot::Sender<Result<Vec<Lease>, StoreError>>) -> Call {
+        let this = self.clone();
+        async move {
+            let _ = reply.send(this.bounded(this.store.list()).await);
+            Done::Answered
+        }
+        .boxed()
+    }
+
+    pub(super) fn create(
+        &self,
+        leases: Vec<NewLease>,
+        reply: oneshot::Sender<Result<usize, StoreError>>,
+    ) -> Call {
+        let this = self.clone();
+        async move {
+            let _ = reply.send(this.bounded(this.store.create(&leases)).await);
+            Done::Changed
+        }
+        .boxed()
+    }
+
+    pub(super) fn set_children(
+        &self,
+        key: LeaseKey,
+        children: Vec<ShardId>,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    ) -> Call {
+        let this = self.clone();
+        async move {
+            let result = this.bounded(this.store.set_children(&key, &children)).await;
+            let _ = reply.send(result.map(|_| ()));
+            Done::Answered
+        }
+        .boxed()
+    }
+
+    pub(super) fn acquire(&self, ticket: Ticket, key: LeaseKey, seen: u64, claim: Claim, sent: Mono) -> Call {
+        let this = self.clone();
+        async move {
+            let result = this.bounded(this.store.acquire(&key, seen, &claim)).await;
+            Done::Acquired { ticket, sent, result }
+        }
+        .boxed()
+    }
+
+    pub(super) fn renew(&self, tickets: Vec<Ticket>, renewals: Vec<Renewal>, sent: Mono) -> Call {
+        let this = self.clone();
+        async move {
+            let result = this.bounded(this.store.renew(&renewals)).await;
+            Done::Renewed { tickets, sent, result }
+        }
+        .boxed()
+    }
+
+    pub(super) fn checkpoint(&self, orders: Vec<Pending>, sent: Mono) -> Call {
+        let this = self.clone();
+        async move {
+            let writes: Vec<Checkpoint> = orders.iter().map(|order| order.write.clone()).collect();
+            let result = this.bounded(this.store.checkpoint(&writes)).await;
+            Done::Checkpointed { orders, sent, result }
+        }
+        .boxed()
+    }
+
+    pub(super) fn release(&self, ticket: Ticket, key: LeaseKey, counter: u64, sent: Mono) -> Call {
+        let this = self.clone();
+        async move {
+            let result = this.bounded(this.store.release(&key, counter)).await;
+            Done::Released { ticket, sent, result }
+        }
+        .boxed()
+    }
+
+    async fn bounded<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(result) => result,
+            Err(_) => Err(self.unavailable(&format!("no answer within {} ms", self.timeout.as_millis()))),
+        }
+    }
+
+    pub(super) fn unavailable(&self, reason: &str) -> StoreError {
+        StoreError::Unavailable { store: self.store.describe(), reason: reason.to_owned(), source: None }
+    }
+}

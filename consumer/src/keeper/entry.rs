@@ -1,0 +1,72 @@
+//! What the keeper knows of one lease.
+
+use std::sync::Arc;
+
+use shardmill_checkpoint::{Lease, ProcessIdentity, WorkerId};
+use shardmill_engine::{LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
+use tokio::sync::oneshot;
+
+use super::held::Validity;
+
+pub(super) struct Entry {
+    pub(super) machine: LeaseMachine,
+    /// The lease as it was last listed; while it is held, as it was when it was acquired.
+    pub(super) lease: Lease,
+    /// The token of the acquisition that is under way or held.
+    pub(super) token: Option<Arc<str>>,
+    pub(super) validity: Option<Arc<Validity>>,
+    /// Rises with every acquisition and loss.
+    pub(super) generation: u64,
+    /// When the machine wants to be asked again.
+    pub(super) wakes_at: Option<Mono>,
+    pub(super) on_release: Vec<oneshot::Sender<()>>,
+}
+
+impl Entry {
+    pub(super) fn new(lease: Lease, times: LeaseTimes) -> Self {
+        Self {
+            machine: LeaseMachine::new(times),
+            lease,
+            token: None,
+            validity: None,
+            generation: 0,
+            wakes_at: None,
+            on_release: Vec::new(),
+        }
+    }
+
+    /// How `lease` looks to this worker.
+    pub(super) fn view(
+        &self,
+        lease: &Lease,
+        me: &WorkerId,
+        is_dead: impl FnOnce(&ProcessIdentity) -> bool,
+    ) -> LeaseView {
+        let owner = match &lease.owner {
+            _ if lease.checkpoint_owner.is_some() => OwnerView::Other,
+            None => OwnerView::Nobody,
+            Some(owner)
+                if owner == me && self.token.is_some() && lease.token.as_deref() == self.token.as_deref() =>
+            {
+                OwnerView::Me
+            }
+            // A worker's name is unique among those alive, so whoever had it before is gone.
+            Some(owner) if owner == me => OwnerView::Gone,
+            Some(_) if lease.process.as_ref().is_some_and(is_dead) => OwnerView::Gone,
+            Some(_) => OwnerView::Other,
+        };
+        LeaseView { counter: lease.counter, owner }
+    }
+
+    /// The holder may start nothing more.
+    pub(super) fn lose(&mut self) {
+        self.generation += 1;
+        self.token = None;
+        if let Some(validity) = self.validity.take() {
+            validity.lose();
+        }
+        for reply in self.on_release.drain(..) {
+            let _ = reply.send(());
+        }
+    }
+}

@@ -1,0 +1,224 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use shardmill_checkpoint::{AppState, Lease, NewLease, StoreError};
+use shardmill_engine::{LeaseKey, Mono, Position, ShardId};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// A lease that this worker holds: the permission to read its shard.
+///
+/// Not `Clone`: a checkpoint needs it and [`release`](Self::release) consumes it, so a checkpoint without a lease does
+/// not compile. Dropping it gives the lease up too.
+#[derive(Debug)]
+pub(crate) struct Held {
+    key: LeaseKey,
+    token: Arc<str>,
+    fencing_token: u64,
+    shared: Arc<Validity>,
+    leases: Leases,
+    released: bool,
+}
+
+/// The permission to store one checkpoint. It is worth nothing once the lease is lost.
+#[derive(Debug)]
+pub(crate) struct CheckpointPermit {
+    key: LeaseKey,
+    token: Arc<str>,
+    leases: Leases,
+}
+
+/// What the keeper tells the holder without being asked.
+#[derive(Debug)]
+pub(super) struct Validity {
+    /// Nothing is started at or after this time; 0 once the lease is lost (I10).
+    until: AtomicU64,
+    lost: CancellationToken,
+}
+
+impl Validity {
+    pub(super) fn new(until: Mono) -> Self {
+        Self { until: AtomicU64::new(until.as_millis()), lost: CancellationToken::new() }
+    }
+
+    pub(super) fn extend(&self, until: Option<Mono>) {
+        self.until.store(until.map_or(0, Mono::as_millis), Ordering::Release);
+    }
+
+    pub(super) fn lose(&self) {
+        self.until.store(0, Ordering::Release);
+        self.lost.cancel();
+    }
+}
+
+/// A lease that was just acquired.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    /// The lease as it was when it was acquired.
+    pub(crate) lease: Lease,
+    pub(crate) held: Held,
+}
+
+/// Why the keeper did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeeperError {
+    /// The lease is not this holder's any more.
+    #[error("the lease is lost")]
+    Lost,
+    /// The store did not do it, or it is not known whether it did.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keeper has stopped.
+    #[error("the lease keeper has stopped")]
+    Stopped,
+}
+
+pub(super) enum Command {
+    Create {
+        leases: Vec<NewLease>,
+        reply: oneshot::Sender<Result<usize, StoreError>>,
+    },
+    List {
+        reply: oneshot::Sender<Result<Vec<Lease>, StoreError>>,
+    },
+    SetChildren {
+        key: LeaseKey,
+        children: Vec<ShardId>,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
+    Checkpoint(CheckpointOrder),
+    Release {
+        key: LeaseKey,
+        token: Arc<str>,
+        reply: Option<oneshot::Sender<()>>,
+    },
+    /// Take no more leases.
+    Retire,
+}
+
+pub(super) struct CheckpointOrder {
+    pub(super) key: LeaseKey,
+    pub(super) token: Arc<str>,
+    pub(super) position: Position,
+    pub(super) app: AppState,
+    pub(super) reply: oneshot::Sender<Result<(), KeeperError>>,
+}
+
+/// The keeper's door for one application.
+#[derive(Clone, Debug)]
+pub(crate) struct Leases {
+    commands: mpsc::UnboundedSender<Command>,
+    ticked: Arc<AtomicU64>,
+}
+
+pub(super) fn channel() -> (Leases, mpsc::UnboundedReceiver<Command>) {
+    let (commands, received) = mpsc::unbounded_channel();
+    (Leases { commands, ticked: Arc::default() }, received)
+}
+
+impl Leases {
+    /// Creates those leases that do not exist.
+    pub(crate) async fn create(&self, leases: Vec<NewLease>) -> Result<usize, KeeperError> {
+        Ok(self.ask(|reply| Command::Create { leases, reply }).await??)
+    }
+
+    /// Every lease of the application, as the store has it now.
+    pub(crate) async fn list(&self) -> Result<Vec<Lease>, KeeperError> {
+        Ok(self.ask(|reply| Command::List { reply }).await??)
+    }
+
+    /// Notes which shards follow a shard.
+    pub(crate) async fn set_children(
+        &self,
+        key: LeaseKey,
+        children: Vec<ShardId>,
+    ) -> Result<(), KeeperError> {
+        Ok(self.ask(|reply| Command::SetChildren { key, children, reply }).await??)
+    }
+
+    /// Takes no more leases from now on.
+    pub(crate) fn retire(&self) {
+        // A keeper that has stopped takes none anyway.
+        let _ = self.commands.send(Command::Retire);
+    }
+
+    /// When the keeper last went round, on the clock of [`Mono`].
+    pub(crate) fn ticked(&self) -> Mono {
+        Mono::from_millis(self.ticked.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn tick(&self, now: Mono) {
+        self.ticked.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, KeeperError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).map_err(|_| KeeperError::Stopped)?;
+        answer.await.map_err(|_| KeeperError::Stopped)
+    }
+}
+
+impl Held {
+    pub(super) fn new(
+        lease: &Lease,
+        token: Arc<str>,
+        counter: u64,
+        shared: Arc<Validity>,
+        leases: Leases,
+    ) -> Self {
+        Self { key: lease.key.clone(), token, fencing_token: counter, shared, leases, released: false }
+    }
+
+    pub(crate) const fn key(&self) -> &LeaseKey {
+        &self.key
+    }
+
+    /// The lease counter at the acquisition: higher for every later owner.
+    pub(crate) const fn fencing_token(&self) -> u64 {
+        self.fencing_token
+    }
+
+    /// Whether something may be started now (I10).
+    pub(crate) fn is_valid(&self, now: Mono) -> bool {
+        now.as_millis() < self.shared.until.load(Ordering::Acquire)
+    }
+
+    /// Cancelled when the lease is lost.
+    pub(crate) fn lost(&self) -> CancellationToken {
+        self.shared.lost.clone()
+    }
+
+    /// The permission to store one checkpoint, to be used by the task that writes it.
+    pub(crate) fn permit(&self) -> CheckpointPermit {
+        CheckpointPermit {
+            key: self.key.clone(),
+            token: Arc::clone(&self.token),
+            leases: self.leases.clone(),
+        }
+    }
+
+    /// Gives the lease up and waits until the store knows, or does not answer.
+    pub(crate) async fn release(mut self) {
+        self.released = true;
+        let (key, token) = (self.key.clone(), Arc::clone(&self.token));
+        // A keeper that has stopped gives nothing up; the lease then expires.
+        let _ = self.leases.ask(|reply| Command::Release { key, token, reply: Some(reply) }).await;
+    }
+}
+
+impl CheckpointPermit {
+    /// Stores how far the shard has come.
+    pub(crate) async fn write(self, position: Position, app: AppState) -> Result<(), KeeperError> {
+        let Self { key, token, leases } = self;
+        leases.ask(|reply| Command::Checkpoint(CheckpointOrder { key, token, position, app, reply })).await?
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.released {
+            let (key, token) = (self.key.clone(), Arc::clone(&self.token));
+            let _ = self.leases.commands.send(Command::Release { key, token, reply: None });
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The metrics that the library emits through the `metrics` facade; the embedder installs the recorder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use shardmill_engine::{Counters, ShardId, ShardSnapshot};
+
+use crate::source::{SourceError, SourceErrorKind};
+
+pub(crate) fn lease_lost(mapping: &Arc<str>) {
+    counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(1);
+}
+
+pub(crate) fn leases_held(mapping: &Arc<str>, held: usize) {
+    gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).set(held as f64);
+}
+
+pub(crate) fn checkpoint_written(mapping: &Arc<str>, took: Duration) {
+    histogram!("shardmill_checkpoint_duration_seconds", "mapping" => Arc::clone(mapping)).record(took);
+}
+
+pub(crate) fn source_failed(mapping: &Arc<str>, error: &SourceError) {
+    if error.kind == SourceErrorKind::Throttled {
+        counter!("shardmill_throttles_total", "mapping" => Arc::clone(mapping), "api" => error.api)
+            .increment(1);
+    }
+    counter!("shardmill_source_errors_total", "mapping" => Arc::clone(mapping), "kind" => error.kind.as_str()).increment(1);
+}
+
+pub(crate) fn clock_offset(millis: i64) {
+    gauge!("shardmill_clock_offset_milliseconds").set(millis as f64);
+}
+
+/// How an invocation ended, as a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InvocationOutcome {
+    Success,
+    FunctionError,
+    TooLarge,
+    NotReached,
+}
+
+/// One shard's metrics. Counters carry the mapping only, so that they stay cheap with ten thousand shards.
+pub(crate) struct ShardMetrics {
+    polled: Counter,
+    invoked: Counter,
+    failed: Counter,
+    dropped: Counter,
+    delivered: Counter,
+    delivery_failures: Counter,
+    outcomes: [Counter; 4],
+    duration: Histogram,
+    iterator_age: Gauge,
+    undelivered: Gauge,
+    buffered: Gauge,
+    seen: Counters,
+}
+
+impl ShardMetrics {
+    pub(crate) fn new(mapping: &Arc<str>, shard: &ShardId) -> Self {
+        let count = |name: &'static str| counter!(name, "mapping" => Arc::clone(mapping));
+        let gauge =
+            |name: &'static str| gauge!(name, "mapping" => Arc::clone(mapping), "shard" => shard.to_string());
+        let outcome = |outcome: &'static str| counter!("shardmill_invocations_total", "mapping" => Arc::clone(mapping), "outcome" => outcome);
+        // There is no filter yet; the metric is there so that dashboards need no second version.
+        count("shardmill_filtered_out_events_total").increment(0);
+        Self {
+            polled: count("shardmill_polled_events_total"),
+            invoked: count("shardmill_invoked_events_total"),
+            failed: count("shardmill_failed_invoke_events_total"),
+            dropped: count("shardmill_dropped_events_total"),
+            delivered: count("shardmill_on_failure_destination_delivered_events_total"),
+            delivery_failures: count("shardmill_destination_delivery_failures_total"),
+            outcomes: ["success", "function_error", "too_large", "not_reached"].map(outcome),
+            duration: histogram!("shardmill_invocation_duration_seconds", "mapping" => Arc::clone(mapping)),
+            iterator_age: gauge("shardmill_iterator_age_milliseconds"),
+            undelivered: gauge("shardmill_undelivered_discards"),
+            buffered: gauge("shardmill_buffered_bytes"),
+            seen: Counters::default(),
+        }
+    }
+
+    pub(crate) fn invoked(&self, outcome: InvocationOutcome, took: Duration) {
+        let index = match outcome {
+            InvocationOutcome::Success => 0,
+            InvocationOutcome::FunctionError => 1,
+            InvocationOutcome::TooLarge => 2,
+            InvocationOutcome::NotReached => 3,
+        };
+        self.outcomes[index].increment(1);
+        self.duration.record(took);
+    }
+
+    /// Adds what was counted since the last call.
+    pub(crate) fn publish(&mut self, snapshot: &ShardSnapshot) {
+        let (now, seen) = (&snapshot.counters, &self.seen);
+        if now != seen {
+            self.polled.increment(now.polled - seen.polled);
+            self.invoked.increment(now.invoked - seen.invoked);
+            self.failed.increment(now.failed - seen.failed);
+            self.dropped.increment(now.dropped - seen.dropped);
+            self.delivered.increment(now.delivered - seen.delivered);
+            self.delivery_failures.increment(now.delivery_failures - seen.delivery_failures);
+            self.seen = *now;
+        }
+        self.undelivered.set(snapshot.undelivered_discards as f64);
+        self.buffered.set(snapshot.buffered_bytes as f64);
+        if let Some(age) = snapshot.iterator_age_millis {
+            self.iterator_age.set(age as f64);
+        }
+    }
+}
+
+impl Drop for ShardMetrics {
+    /// A shard that another worker reads from now on must not leave its last values standing here.
+    fn drop(&mut self) {
+        self.iterator_age.set(0.0);
+        self.undelivered.set(0.0);
+        self.buffered.set(0.0);
+    }
+}

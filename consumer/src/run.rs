@@ -1,0 +1,278 @@
+//! The loop of a running consumer: discovers shards, starts a driver for each lease that is granted, stops them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardmill_engine::{Counters, EventContext, Exit, Mono, Retry, ShardMachine, Wall};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::consumer::{RunError, RunReport};
+use crate::discovery::{Discovered, DiscoveryError, discover};
+use crate::driver::{Driver, MappingContext};
+use crate::keeper::{Grant, KeeperError};
+use crate::metrics;
+use crate::status::{ConsumerStatus, RunState, ShardCell};
+use crate::worker::Worker;
+
+/// How often the run goes round even if nothing happens.
+const TICK: Duration = Duration::from_secs(1);
+/// A healthy run says this often what it did.
+const SUMMARY: Duration = Duration::from_secs(60);
+/// What the last checkpoints and releases may take beyond the stop timeout.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Run {
+    cx: Arc<MappingContext>,
+    grants: mpsc::UnboundedReceiver<Grant>,
+    worker: Arc<Worker>,
+    status: ConsumerStatus,
+    interval: Duration,
+    /// Carries the deadline once the run is to stop.
+    stop: watch::Sender<Option<Mono>>,
+    tasks: JoinSet<Exit>,
+    cells: HashMap<tokio::task::Id, Arc<ShardCell>>,
+    discovery_failures: u32,
+    discover_at: Instant,
+    report: RunReport,
+    /// What shards that have ended counted.
+    finished: Counters,
+    summarised: Counters,
+    summary_at: Instant,
+}
+
+type Discovery<'a> = futures::future::BoxFuture<'a, Result<Discovered, DiscoveryError>>;
+
+impl Run {
+    pub(crate) fn new(
+        cx: Arc<MappingContext>,
+        grants: mpsc::UnboundedReceiver<Grant>,
+        worker: Arc<Worker>,
+        status: ConsumerStatus,
+        interval: Duration,
+    ) -> Self {
+        Self {
+            cx,
+            grants,
+            worker,
+            status,
+            interval,
+            stop: watch::Sender::new(None),
+            tasks: JoinSet::new(),
+            cells: HashMap::new(),
+            discovery_failures: 0,
+            discover_at: Instant::now(),
+            report: RunReport::default(),
+            finished: Counters::default(),
+            summarised: Counters::default(),
+            summary_at: Instant::now() + SUMMARY,
+        }
+    }
+
+    pub(crate) async fn until(mut self, shutdown: CancellationToken) -> Result<RunReport, RunError> {
+        self.status.set_state(RunState::Enabled);
+        let result = self.work(&shutdown).await;
+        self.stop_all().await;
+        self.status.set_state(RunState::Disabled);
+        result.map(|()| self.report)
+    }
+
+    async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), RunError> {
+        let cx = Arc::clone(&self.cx);
+        let mut discovery: Option<Discovery<'_>> = None;
+        loop {
+            self.status.tick(self.now(), self.cx.leases.ticked());
+            self.summarise();
+            if discovery.is_none() && Instant::now() >= self.discover_at {
+                let now = || cx.clock.now().wall;
+                discovery = Some(Box::pin(discover(&*cx.source, &cx.leases, &cx.mapping, now)));
+            }
+            let wake =
+                self.discover_at.min(Instant::now() + TICK).max(Instant::now() + Duration::from_millis(1));
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                Some(grant) = self.grants.recv() => self.start(grant),
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                result = poll(&mut discovery), if discovery.is_some() => {
+                    discovery = None;
+                    self.discovered(result)?;
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn start(&mut self, grant: Grant) {
+        let Grant { lease, held } = grant;
+        let shard = lease.key.shard.clone();
+        let source = self.cx.mapping.event_source();
+        let event = EventContext {
+            event_source_arn: source.arn.as_str().into(),
+            region: source.region.as_str().into(),
+            invoke_identity_arn: self.cx.mapping.invoke_identity_arn().into(),
+            shard: shard.clone(),
+        };
+        tracing::debug!(%shard, checkpoint = %lease.checkpoint, "got the lease");
+        let seed = fastrand::u64(..);
+        let mapping = Arc::clone(&self.cx.mapping);
+        let machine = ShardMachine::new(mapping, shard.clone(), lease.checkpoint, seed, self.cx.clock.now());
+        let cell = ShardCell::new(shard.clone());
+        self.status.add(Arc::clone(&cell));
+        let share = self.worker.budget.share();
+        let driver = Driver::new(machine, Arc::clone(&self.cx), event, held, share, Arc::clone(&cell));
+        let span = tracing::info_span!("shard", %shard, mapping = %self.cx.name);
+        let task = self.tasks.spawn(driver.run(self.stop.subscribe()).instrument(span));
+        self.cells.insert(task.id(), cell);
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, Exit), tokio::task::JoinError>) {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        if let Some(cell) = self.cells.remove(&id) {
+            self.status.remove(&cell);
+            add(&mut self.finished, &cell.counters());
+        }
+        match ended {
+            Ok((_, Exit::ShardEnd)) => {
+                // Its children may be known to nobody yet.
+                self.discover_at = Instant::now();
+            }
+            Ok((_, Exit::Stopped { cut })) => self.report.cut_invocations += cut,
+            Ok((_, Exit::LeaseLost)) => {}
+            // The lease was given up with the task; whoever takes it goes on at the checkpoint.
+            Err(error) => {
+                tracing::error!(%error, "a shard's task ended by itself; this is a defect of shardmill")
+            }
+        }
+    }
+
+    fn discovered(&mut self, result: Result<Discovered, DiscoveryError>) -> Result<(), RunError> {
+        metrics::clock_offset(self.cx.clock.offset());
+        match result {
+            Ok(found) => {
+                if self.discovery_failures > 0 {
+                    tracing::info!("the stream and the checkpoint store answer again");
+                }
+                if found.created > 0 {
+                    tracing::info!(created = found.created, known = found.known, "found shards");
+                }
+                self.discovery_failures = 0;
+                self.discover_at = Instant::now() + self.interval;
+                self.status.source_answered();
+                self.status.store_answered(found.known);
+                self.status.recovered();
+                Ok(())
+            }
+            Err(DiscoveryError::Keeper(KeeperError::Store(error))) if !error.is_retryable() => {
+                Err(error.into())
+            }
+            Err(error) => {
+                self.discovery_failed(&error);
+                Ok(())
+            }
+        }
+    }
+
+    fn discovery_failed(&mut self, error: &DiscoveryError) {
+        let what = match error {
+            DiscoveryError::Source(error) => {
+                metrics::source_failed(&self.cx.name, error);
+                error.api
+            }
+            DiscoveryError::Keeper(_) => "checkpoint store",
+        };
+        if self.discovery_failures == 0 {
+            tracing::warn!(%error, "cannot list the stream's shards; trying again until it succeeds");
+        }
+        self.status.failed(what, error, self.wall());
+        self.discovery_failures = self.discovery_failures.saturating_add(1);
+        let retry =
+            Retry { initial_backoff: Duration::from_millis(200), maximum_backoff: Duration::from_secs(15) };
+        self.discover_at = Instant::now() + retry.delay(self.discovery_failures, &mut fastrand::Rng::new());
+    }
+
+    /// Nothing new; running invocations may finish; checkpoints; releases (I16).
+    async fn stop_all(&mut self) {
+        self.status.set_state(RunState::Disabling);
+        self.cx.leases.retire();
+        // Grants that nobody took are given up as they are dropped.
+        self.grants.close();
+        while self.grants.try_recv().is_ok() {}
+        let timeout = self.worker.stop_timeout;
+        self.stop.send_replace(Some(self.now() + timeout));
+        let all = async {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                self.ended(ended);
+            }
+        };
+        if tokio::time::timeout(timeout + STOP_GRACE, all).await.is_err() {
+            tracing::warn!(
+                shards = self.tasks.len(),
+                "the checkpoint store did not take the last checkpoints in time: their records come again"
+            );
+            self.tasks.shutdown().await;
+        }
+        if self.report.cut_invocations > 0 {
+            tracing::warn!(
+                invocations = self.report.cut_invocations,
+                "the stop timeout cut invocations off: their records come again, no attempt is spent"
+            );
+        }
+    }
+
+    fn summarise(&mut self) {
+        if Instant::now() < self.summary_at {
+            return;
+        }
+        self.summary_at = Instant::now() + SUMMARY;
+        let mut total = self.finished;
+        for cell in self.cells.values() {
+            add(&mut total, &cell.counters());
+        }
+        let since = self.summarised;
+        let behind = self.cells.values().filter_map(|cell| cell.millis_behind()).max();
+        tracing::info!(
+            mapping = %self.cx.name,
+            shards = self.cells.len(),
+            polled = total.polled - since.polled,
+            invoked = total.invoked - since.invoked,
+            failed = total.failed - since.failed,
+            dropped = total.dropped - since.dropped,
+            delivered_to_destination = total.delivered - since.delivered,
+            millis_behind = behind,
+            "the last minute"
+        );
+        self.summarised = total;
+    }
+
+    fn now(&self) -> Mono {
+        self.cx.clock.now().mono
+    }
+
+    fn wall(&self) -> Wall {
+        self.cx.clock.now().wall
+    }
+}
+
+async fn poll(discovery: &mut Option<Discovery<'_>>) -> Result<Discovered, DiscoveryError> {
+    match discovery {
+        Some(discovery) => discovery.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn add(total: &mut Counters, part: &Counters) {
+    total.polled += part.polled;
+    total.invoked += part.invoked;
+    total.failed += part.failed;
+    total.dropped += part.dropped;
+    total.delivered += part.delivered;
+    total.delivery_failures += part.delivery_failures;
+}

@@ -1,0 +1,212 @@
+//! What a running consumer shows of itself.
+
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shardmill_engine::{Counters, Mono, Now, ShardId, ShardSnapshot, Wall};
+
+use crate::source::{SourceError, SourceErrorKind};
+
+/// A running consumer, as it is now. Cheap to clone; stays readable after the run.
+#[derive(Clone, Debug, Default)]
+pub struct ConsumerStatus {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    shards: Vec<Arc<ShardCell>>,
+    source_answered: bool,
+    store_answered: bool,
+    last_error: Option<ErrorReport>,
+    known_shards: usize,
+    ticked: Mono,
+    keeper_ticked: Mono,
+    state: RunState,
+}
+
+/// Where a consumer is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RunState {
+    /// Not running yet.
+    #[default]
+    Creating,
+    /// Running.
+    Enabled,
+    /// Stopping.
+    Disabling,
+    /// Stopped.
+    Disabled,
+}
+
+/// A consumer at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConsumerReport {
+    /// Where it is in its life.
+    pub state: RunState,
+    /// Whether the stream has answered at least once.
+    pub source_answered: bool,
+    /// Whether the checkpoint store has answered at least once.
+    pub store_answered: bool,
+    /// Shards of the stream that have a lease, whoever owns it.
+    pub known_shards: usize,
+    /// The shards that this worker reads.
+    pub shards: Vec<ShardReport>,
+    /// The last error outside of a shard.
+    pub last_error: Option<ErrorReport>,
+    /// When the run last went round, on the clock of [`Mono`].
+    pub ticked: Mono,
+    /// When the lease keeper last went round.
+    pub keeper_ticked: Mono,
+}
+
+/// One shard at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ShardReport {
+    /// The shard.
+    pub shard: ShardId,
+    /// What its machine shows; none before its first round.
+    pub snapshot: Option<ShardSnapshot>,
+    /// The last error.
+    pub last_error: Option<ErrorReport>,
+    /// When its driver last went round.
+    pub ticked: Mono,
+}
+
+/// An error, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorReport {
+    /// What failed: `GetRecords`, `function`, `destination`, `checkpoint`.
+    pub what: String,
+    /// What happened.
+    pub message: String,
+    /// When, by the service's clock; none if it happened before the shard's first round.
+    pub at: Option<Wall>,
+}
+
+/// One shard's place in the status.
+#[derive(Debug)]
+pub(crate) struct ShardCell {
+    shard: ShardId,
+    state: Mutex<CellState>,
+}
+
+#[derive(Debug, Default)]
+struct CellState {
+    snapshot: Option<ShardSnapshot>,
+    last_error: Option<ErrorReport>,
+    now: Now,
+    source_fault: Option<SourceErrorKind>,
+}
+
+impl ShardCell {
+    pub(crate) fn new(shard: ShardId) -> Arc<Self> {
+        Arc::new(Self { shard, state: Mutex::default() })
+    }
+
+    pub(crate) fn publish(&self, now: Now, snapshot: ShardSnapshot) {
+        let mut state = lock(&self.state);
+        state.now = now;
+        state.snapshot = Some(snapshot);
+    }
+
+    pub(crate) fn failed(&self, what: &str, error: &dyn Display) {
+        let mut state = lock(&self.state);
+        let at = state.snapshot.is_some().then_some(state.now.wall);
+        state.last_error = Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at });
+    }
+
+    /// Notes a failed read; whether it is a new kind of failure, worth a line in the log.
+    pub(crate) fn source_failed(&self, error: &SourceError) -> bool {
+        self.failed(error.api, error);
+        // An expired iterator and a throttle are part of a healthy run.
+        let quiet = matches!(error.kind, SourceErrorKind::IteratorExpired | SourceErrorKind::Throttled);
+        lock(&self.state).source_fault.replace(error.kind) != Some(error.kind) && !quiet
+    }
+
+    pub(crate) fn source_answered(&self) {
+        lock(&self.state).source_fault = None;
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        lock(&self.state).snapshot.as_ref().map(|snapshot| snapshot.counters).unwrap_or_default()
+    }
+
+    pub(crate) fn millis_behind(&self) -> Option<u64> {
+        lock(&self.state).snapshot.as_ref()?.millis_behind
+    }
+
+    fn report(&self) -> ShardReport {
+        let state = lock(&self.state);
+        ShardReport {
+            shard: self.shard.clone(),
+            snapshot: state.snapshot.clone(),
+            last_error: state.last_error.clone(),
+            ticked: state.now.mono,
+        }
+    }
+}
+
+impl ConsumerStatus {
+    /// The consumer at this moment.
+    #[must_use]
+    pub fn report(&self) -> ConsumerReport {
+        let inner = lock(&self.inner);
+        ConsumerReport {
+            state: inner.state,
+            source_answered: inner.source_answered,
+            store_answered: inner.store_answered,
+            known_shards: inner.known_shards,
+            shards: inner.shards.iter().map(|cell| cell.report()).collect(),
+            last_error: inner.last_error.clone(),
+            ticked: inner.ticked,
+            keeper_ticked: inner.keeper_ticked,
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: RunState) {
+        lock(&self.inner).state = state;
+    }
+
+    /// Notes that the run went round now, and when the lease keeper last did.
+    pub(crate) fn tick(&self, now: Mono, keeper: Mono) {
+        let mut inner = lock(&self.inner);
+        inner.ticked = now;
+        inner.keeper_ticked = keeper;
+    }
+
+    pub(crate) fn source_answered(&self) {
+        lock(&self.inner).source_answered = true;
+    }
+
+    pub(crate) fn store_answered(&self, known_shards: usize) {
+        let mut inner = lock(&self.inner);
+        inner.store_answered = true;
+        inner.known_shards = known_shards;
+    }
+
+    pub(crate) fn failed(&self, what: &str, error: &dyn Display, at: Wall) {
+        lock(&self.inner).last_error =
+            Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at: Some(at) });
+    }
+
+    pub(crate) fn recovered(&self) {
+        lock(&self.inner).last_error = None;
+    }
+
+    pub(crate) fn add(&self, cell: Arc<ShardCell>) {
+        lock(&self.inner).shards.push(cell);
+    }
+
+    pub(crate) fn remove(&self, cell: &Arc<ShardCell>) {
+        lock(&self.inner).shards.retain(|other| !Arc::ptr_eq(other, cell));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every state is whole at every moment, so a panic elsewhere leaves nothing broken.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

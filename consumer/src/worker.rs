@@ -1,0 +1,173 @@
+//! What all consumers of a process share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardmill_checkpoint::{ProcessIdentity, WorkerId};
+use shardmill_engine::LeaseTimes;
+
+use crate::budget::Budget;
+use crate::clock::ServiceClock;
+use crate::keeper::Keeper;
+use crate::source::ReadLimiter;
+
+/// What all consumers of a process share: the lease keeper's thread, the buffer budget, the pace of reads, the clock.
+///
+/// A process needs one; [`Consumer::builder`](crate::Consumer::builder) makes one for itself unless it is given one.
+#[derive(Debug)]
+pub struct Worker {
+    pub(crate) id: WorkerId,
+    pub(crate) process: Option<ProcessIdentity>,
+    pub(crate) keeper: Keeper,
+    pub(crate) budget: Budget,
+    pub(crate) times: LeaseTimes,
+    pub(crate) listing_interval: Duration,
+    pub(crate) maximum_leases: usize,
+    pub(crate) stop_timeout: Duration,
+    limiter: ReadLimiter,
+    clock: ServiceClock,
+}
+
+/// How a worker behaves. [`Default`] is what the sidecar does without a `Worker` section.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct WorkerOptions {
+    id: Option<String>,
+    host: Option<String>,
+    lease: Duration,
+    maximum_leases: usize,
+    stop_timeout: Duration,
+    buffer_bytes: usize,
+    maximum_concurrent_reads: usize,
+    pacing: bool,
+    keeper_thread: bool,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            id: None,
+            host: None,
+            lease: Duration::from_secs(10),
+            maximum_leases: usize::MAX,
+            stop_timeout: Duration::from_secs(25),
+            buffer_bytes: 512 << 20,
+            maximum_concurrent_reads: 256,
+            pacing: true,
+            keeper_thread: true,
+        }
+    }
+}
+
+impl WorkerOptions {
+    /// The name under which leases are owned; default: the host's name and a random suffix. A name that is set must be
+    /// unique among the workers that are alive: its leases of an earlier run are taken back at once.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// What this process's host is called when another process decides whether a lease's owner is dead; default: what
+    /// the kernel says. For embedders that know better what their hosts are.
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// How long a lease stays with an owner that does not renew it: 2 s to 1 h, default 10 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease.clamp(Duration::from_secs(2), Duration::from_secs(3600));
+        self
+    }
+
+    /// Most leases that this worker takes; default: no limit.
+    pub fn maximum_leases(mut self, leases: usize) -> Self {
+        self.maximum_leases = leases.max(1);
+        self
+    }
+
+    /// How long running invocations may go on after a stop is asked for; default 25 s.
+    pub fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.stop_timeout = timeout;
+        self
+    }
+
+    /// Bytes of records that all shards together may buffer; default 512 MiB. Each active shard gets at least a page.
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.buffer_bytes = bytes;
+        self
+    }
+
+    /// Reads under way at the same time over all shards; default 256.
+    pub fn maximum_concurrent_reads(mut self, reads: usize) -> Self {
+        self.maximum_concurrent_reads = reads.max(1);
+        self
+    }
+
+    /// Whether reads keep to the service's limits per shard (I12); default true. For benchmarks against a fake: a real
+    /// service throttles.
+    pub fn pacing(mut self, pacing: bool) -> Self {
+        self.pacing = pacing;
+        self
+    }
+
+    /// Runs the lease keeper in the current runtime instead of on a thread of its own, so that it follows paused time;
+    /// for tests only.
+    #[doc(hidden)]
+    pub fn keeper_in_current_runtime(mut self) -> Self {
+        self.keeper_thread = false;
+        self
+    }
+}
+
+impl Worker {
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread.
+    pub fn start(options: WorkerOptions) -> std::io::Result<Arc<Self>> {
+        let keeper = if options.keeper_thread { Keeper::start()? } else { Keeper::in_current_runtime() };
+        let process = ProcessIdentity::current();
+        let limiter = if options.pacing { ReadLimiter::new() } else { ReadLimiter::without_pacing() };
+        Ok(Arc::new(Self {
+            id: WorkerId::new(options.id.unwrap_or_else(random_id)),
+            process: match options.host {
+                Some(host) => process.map(|process| process.with_host(host)),
+                None => process,
+            },
+            keeper,
+            budget: Budget::new(options.buffer_bytes),
+            times: LeaseTimes::new(options.lease),
+            listing_interval: (options.lease / 4).min(Duration::from_millis(500)),
+            maximum_leases: options.maximum_leases,
+            stop_timeout: options.stop_timeout,
+            limiter: limiter.with_concurrent_reads(options.maximum_concurrent_reads),
+            clock: ServiceClock::new(),
+        }))
+    }
+
+    /// The name under which this worker owns leases.
+    #[must_use]
+    pub fn id(&self) -> &WorkerId {
+        &self.id
+    }
+
+    /// The clock that sources correct by their services' answers.
+    #[must_use]
+    pub fn clock(&self) -> ServiceClock {
+        self.clock.clone()
+    }
+
+    /// The pace of reads, which every source of the process shares (I12).
+    #[must_use]
+    pub fn limiter(&self) -> ReadLimiter {
+        self.limiter.clone()
+    }
+}
+
+fn random_id() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "worker".to_owned());
+    let suffix = uuid::Uuid::new_v4().simple().to_string();
+    format!("{}-{}", host.trim(), &suffix[..8])
+}
