@@ -1,0 +1,251 @@
+//! One mapping of the file. Lambda's rules are the engine's; here its findings get their place in the file.
+
+use shardmill_engine::{EventSourceMapping, MappingBuilder, MappingError, OnDestinationFailure, Wall};
+
+use super::error::ConfigError;
+use super::function;
+use super::section::{Report, Section};
+use super::shared;
+use super::time;
+use super::types::{Checkpoints, MappingConfig, OnGap};
+
+/// What the top of the file says for all mappings.
+#[derive(Default)]
+pub(super) struct Shared<'n> {
+    pub(super) retry: Option<Section<'n>>,
+    pub(super) polling: Option<Section<'n>>,
+    pub(super) checkpoints: Option<Checkpoints>,
+}
+
+/// The sections of one mapping.
+struct Parts<'s, 'n> {
+    mapping: &'s Section<'n>,
+    function: Option<Section<'n>>,
+    on_failure: Option<Section<'n>>,
+    retry: [Option<&'s Section<'n>>; 2],
+    polling: [Option<&'s Section<'n>>; 2],
+}
+
+/// `None`: wrong and reported.
+pub(super) fn mapping(
+    section: &Section<'_>,
+    shared: &Shared<'_>,
+    now: Wall,
+    report: &mut Report,
+) -> Option<MappingConfig> {
+    resource_type(section, report);
+    let destinations = section.section("DestinationConfig", report);
+    let on_failure = destinations.as_ref().and_then(|d| d.section("OnFailure", report));
+    let on_success = destinations.as_ref().and_then(|d| d.section("OnSuccess", report));
+    let own_retry = section.section("Retry", report);
+    let own_polling = section.section("Polling", report);
+    let parts = Parts {
+        mapping: section,
+        function: section.section("Function", report),
+        on_failure,
+        retry: [own_retry.as_ref(), shared.retry.as_ref()],
+        polling: [own_polling.as_ref(), shared.polling.as_ref()],
+    };
+    if let Some(on_failure) = &parts.on_failure {
+        destination_type(on_failure, report);
+    }
+    let mut builder = lambdas_part(&parts, now, report);
+    if let Some(text) = on_success.as_ref().and_then(|s| s.text("Destination")) {
+        builder = builder.on_success_destination(text);
+    }
+    builder = own_part(&parts, builder, report);
+    let function = function::function(section, parts.function.as_ref(), report);
+    let checkpoints = match section.has("Checkpoints") {
+        true => shared::checkpoints(section, report),
+        false => {
+            Some(shared.checkpoints.clone().unwrap_or_else(|| Checkpoints::Sqlite("./shardmill.db".into())))
+        }
+    };
+    let mapping = match builder.build() {
+        Ok(mapping) => mapping,
+        Err(errors) => {
+            for error in errors {
+                translate(&error, &parts, report);
+            }
+            return None;
+        }
+    };
+    Some(MappingConfig { mapping, function: function?, checkpoints: checkpoints?, on_gap: OnGap::Continue })
+}
+
+/// P1 to P16.
+fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> MappingBuilder {
+    let section = parts.mapping;
+    if section.has("Stream") && section.has("EventSourceArn") {
+        let text = "is SAM's name for EventSourceArn, which is set as well; remove one";
+        report.error(section.place("Stream"), section.path("Stream"), text);
+    }
+    let source = section.text("EventSourceArn").or_else(|| section.text("Stream")).unwrap_or_default();
+    let (name, arn) = (section.text("FunctionName"), section.text("FunctionArn"));
+    let mut builder = EventSourceMapping::builder(source, name.unwrap_or_default())
+        .as_of(now)
+        .starting_position(section.text("StartingPosition"))
+        .on_failure_destination(
+            parts.on_failure.as_ref().and_then(|s| s.text("Destination")).unwrap_or_default(),
+        );
+    if let Some(arn) = arn {
+        builder = builder.function_arn(arn);
+    }
+    if let Some(at) = section.text("StartingPositionTimestamp").and_then(time::parse) {
+        builder = builder.starting_position_timestamp(at);
+    }
+    if let Some(types) = section.items("FunctionResponseTypes") {
+        builder = builder.function_response_types(types.into_iter().map(|(_, text)| text));
+    }
+    if let Some(criteria) = section.section("FilterCriteria", report) {
+        let filters = criteria.sections("Filters", report).unwrap_or_default();
+        let pattern = |filter: &Section<'_>| filter.text("Pattern").unwrap_or_default().to_owned();
+        builder = builder.filter_patterns(filters.iter().map(pattern));
+    }
+    for (key, set) in [
+        ("BatchSize", MappingBuilder::batch_size as fn(MappingBuilder, i64) -> MappingBuilder),
+        ("MaximumBatchingWindowInSeconds", MappingBuilder::maximum_batching_window_in_seconds),
+        ("ParallelizationFactor", MappingBuilder::parallelization_factor),
+        ("MaximumRecordAgeInSeconds", MappingBuilder::maximum_record_age_in_seconds),
+        ("MaximumRetryAttempts", MappingBuilder::maximum_retry_attempts),
+        ("TumblingWindowInSeconds", MappingBuilder::tumbling_window_in_seconds),
+        ("CheckpointIntervalMilliseconds", MappingBuilder::checkpoint_interval_milliseconds),
+    ] {
+        if let Some(value) = section.integer(key) {
+            builder = set(builder, value);
+        }
+    }
+    if let Some(value) = section.bool("BisectBatchOnFunctionError") {
+        builder = builder.bisect_batch_on_function_error(value);
+    }
+    match section.bool("Enabled") {
+        Some(value) => builder.enabled(value),
+        None => builder,
+    }
+}
+
+/// What Lambda does not have.
+fn own_part(parts: &Parts<'_, '_>, mut builder: MappingBuilder, report: &mut Report) -> MappingBuilder {
+    let section = parts.mapping;
+    if let Some(name) = section.text("Name") {
+        builder = builder.name(name);
+    }
+    if let Some(uuid) = section.text("UUID") {
+        builder = builder.uuid(uuid);
+    }
+    if let Some(function) = &parts.function {
+        if let Some(role) = function.text("RoleArn") {
+            builder = builder.role_arn(role);
+        }
+        if let Some(timeout) = function.integer("Timeout") {
+            builder = builder.timeout_seconds(timeout);
+        }
+    }
+    for (sections, key, set) in [
+        (
+            &parts.retry,
+            "InitialBackoffMilliseconds",
+            MappingBuilder::initial_backoff_milliseconds as fn(MappingBuilder, i64) -> MappingBuilder,
+        ),
+        (&parts.retry, "MaximumBackoffSeconds", MappingBuilder::maximum_backoff_seconds),
+        (&parts.polling, "IdleIntervalMilliseconds", MappingBuilder::idle_interval_milliseconds),
+        (
+            &parts.polling,
+            "MaximumIdleIntervalMilliseconds",
+            MappingBuilder::maximum_idle_interval_milliseconds,
+        ),
+        (&parts.polling, "MaximumRecords", MappingBuilder::maximum_records),
+        (&parts.polling, "BufferBytes", MappingBuilder::buffer_bytes),
+    ] {
+        if let Some(value) = sections.iter().flatten().find_map(|s| s.integer(key)) {
+            builder = set(builder, value);
+        }
+    }
+    if let Some("stop") = choice(section, "OnGap", &["continue", "stop"], report) {
+        let text = "stop is not supported by this version; permitted: continue; remove it";
+        report.error(section.place("OnGap"), section.path("OnGap"), text);
+    }
+    match choice(section, "OnDestinationFailure", &["block", "drop"], report) {
+        Some("drop") => builder.on_destination_failure(OnDestinationFailure::Drop),
+        _ => builder,
+    }
+}
+
+fn choice<'n>(section: &Section<'n>, key: &str, permitted: &[&str], report: &mut Report) -> Option<&'n str> {
+    let text = section.text(key)?;
+    if permitted.contains(&text) {
+        return Some(text);
+    }
+    let message =
+        format!("{text:?} is not one of the choices; permitted: {}; write one of them", permitted.join(", "));
+    report.error(section.place(key), section.path(key), message);
+    None
+}
+
+/// CloudFormation's or SAM's `Type`, against the ARN.
+fn resource_type(section: &Section<'_>, report: &mut Report) {
+    let Some(text) = section.text("Type") else { return };
+    let source = section.text("EventSourceArn").or_else(|| section.text("Stream")).unwrap_or_default();
+    let service = source.split(':').nth(2).unwrap_or_default();
+    let problem = match text {
+        "AWS::Lambda::EventSourceMapping" => return,
+        "Kinesis" | "DynamoDB" if service.is_empty() || text.eq_ignore_ascii_case(service) => return,
+        "Kinesis" | "DynamoDB" => {
+            format!("{text} does not fit the stream's ARN, {source}; correct one of them")
+        }
+        "SQS" | "MSK" | "MQ" | "SelfManagedKafka" | "DocumentDB" => {
+            format!(
+                "{text} events do not come from a stream; permitted: Kinesis, DynamoDB; this program reads streams"
+            )
+        }
+        _ => format!(
+            "{text:?} is no event source mapping; permitted: AWS::Lambda::EventSourceMapping, Kinesis, DynamoDB; \
+             write one mapping, not the whole template"
+        ),
+    };
+    report.error(section.place("Type"), section.path("Type"), problem);
+}
+
+/// SAM's `OnFailure.Type`, against the ARN.
+fn destination_type(on_failure: &Section<'_>, report: &mut Report) {
+    let Some(text) = choice(on_failure, "Type", &["SQS", "SNS", "S3", "Kafka"], report) else { return };
+    let destination = on_failure.text("Destination").unwrap_or_default();
+    let service = match destination.split_once(':') {
+        Some(("arn", rest)) => rest.split(':').nth(1).unwrap_or_default(),
+        Some((scheme, _)) => scheme,
+        None => return,
+    };
+    if !service.eq_ignore_ascii_case(text) {
+        let message = format!("{text} does not fit the Destination, {destination}; correct one of them");
+        report.error(on_failure.place("Type"), on_failure.path("Type"), message);
+    }
+}
+
+/// A finding of the engine under the key that the file uses, at its place.
+fn translate(error: &MappingError, parts: &Parts<'_, '_>, report: &mut Report) {
+    let section = parts.mapping;
+    let field = match error.field() {
+        "EventSourceArn" if !section.has("EventSourceArn") && section.has("Stream") => "Stream",
+        field => field,
+    };
+    let shared = |sections: &[Option<&Section<'_>>; 2], key: &str| {
+        sections.iter().flatten().find(|s| s.has(key)).map(|s| s.path(key))
+    };
+    let path = match field.split_once('.') {
+        Some(("Retry", key)) => shared(&parts.retry, key),
+        Some(("Polling", key)) => shared(&parts.polling, key),
+        _ => None,
+    }
+    .unwrap_or_else(|| section.path(field));
+    // "Not set" follows from a key or its other name that is there but wrong.
+    let other = match field {
+        "EventSourceArn" => "Stream",
+        "FunctionName" => "FunctionArn",
+        _ => field,
+    };
+    if report.is_wrong(&path) || report.is_wrong(&section.path(other)) {
+        return;
+    }
+    let at = report.place(&path, section.at);
+    report.finding(ConfigError { aws: error.aws_message(), ..ConfigError::at(at, path, error.message()) });
+}

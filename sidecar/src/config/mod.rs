@@ -1,0 +1,174 @@
+//! The configuration file: YAML 1.2, so JSON too, under Lambda's own names.
+//!
+//! [`load`] turns a file into a [`Config`] or into every mistake in it, each with its line, its column and a remedy.
+//! [`schema`] is the same table of keys for editors.
+
+mod error;
+mod function;
+mod keys;
+mod mapping;
+mod schema;
+mod section;
+mod shared;
+mod time;
+mod tree;
+mod types;
+mod vars;
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use error::{ConfigError, ConfigErrors, Note};
+pub use schema::schema;
+use shardmill_engine::Wall;
+pub use types::{Admin, Aws, Checkpoints, Config, Function, MappingConfig, OnGap, Target, Worker};
+
+use mapping::Shared;
+use section::{Report, Section};
+use tree::{Node, Value};
+
+/// No configuration is longer: 1 MiB.
+const LARGEST: usize = 1 << 20;
+
+/// A valid file and what there is to say about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// Settings that are allowed but may surprise.
+    pub warnings: Vec<Note>,
+    /// Keys from AWS's own files that have no effect here.
+    pub ignored: Vec<Note>,
+}
+
+/// Reads the file at `path`; `environment` fills in its variables.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, ConfigErrors> {
+    let bytes = std::fs::read(path).map_err(|e| {
+        ConfigErrors::whole_file(path, format!("cannot be read: {e}; name a file with -c FILE"))
+    })?;
+    if bytes.len() > LARGEST {
+        let message =
+            format!("has {} bytes; permitted: up to {LARGEST}; is this a configuration file?", bytes.len());
+        return Err(ConfigErrors::whole_file(path, message));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        ConfigErrors::whole_file(path, format!("is not UTF-8 from byte {at} on; save it as UTF-8"))
+    })?;
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Wall::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX));
+    parse(path, &text, environment, now)
+}
+
+/// What [`load`] does once the file is read. `path` is for messages; a start time after `now` is refused.
+///
+/// # Errors
+/// Everything that is wrong with `text`.
+pub fn parse(
+    path: &Path,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    now: Wall,
+) -> Result<Loaded, ConfigErrors> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut report = Report::default();
+    let root = match tree::parse(text, environment, &mut report.errors) {
+        Ok(Some(root)) if !root.is_empty() => root,
+        Ok(_) => {
+            return Err(ConfigErrors::whole_file(
+                path,
+                "holds no mapping; see `shardmill run --help` for one",
+            ));
+        }
+        Err(error) => {
+            report.errors.push(error);
+            return Err(ConfigErrors::new(path, text, report.errors));
+        }
+    };
+    report.note_known_mistakes();
+    let config = read(&root, now, &mut report);
+    match config {
+        Some(config) if report.errors.is_empty() => {
+            Ok(Loaded { config, warnings: report.warnings, ignored: report.ignored })
+        }
+        _ => Err(ConfigErrors::new(path, text, report.errors)),
+    }
+}
+
+fn read(root: &Node, now: Wall, report: &mut Report) -> Option<Config> {
+    let Value::Map(entries) = &root.value else {
+        report.error(root.at, "", format!("the file is {}; write a map of keys", root.describe()));
+        return None;
+    };
+    let several = entries.iter().any(|(key, _)| key.name == "Mappings");
+    let tables = if several { [keys::PROCESS, keys::SHARED] } else { [keys::PROCESS, keys::MAPPING] };
+    let top = Section::read(root, &tables, "", report);
+    let worker = shared::worker(&top, report);
+    let admin = shared::admin(&top, report);
+    let aws = shared::aws(&top, report);
+    let sections = match several {
+        true => top.sections("Mappings", report).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let mappings: Vec<MappingConfig> = if several {
+        if sections.is_empty() && !report.is_wrong("Mappings") && !report.is_wrong("Mappings[0]") {
+            report.error(top.place("Mappings"), "Mappings", "is an empty list; write at least one mapping");
+        }
+        let shared = Shared {
+            retry: top.section("Retry", report),
+            polling: top.section("Polling", report),
+            checkpoints: shared::checkpoints(&top, report),
+        };
+        sections.iter().filter_map(|s| mapping::mapping(s, &shared, now, report)).collect()
+    } else {
+        mapping::mapping(&top, &Shared::default(), now, report).into_iter().collect()
+    };
+    let all = if several { &sections[..] } else { std::slice::from_ref(&top) };
+    if mappings.len() == all.len() {
+        distinct(&mappings, all, report);
+        warn(&mappings, all, worker.as_ref(), report);
+    }
+    Some(Config { mappings, worker: worker?, admin, aws })
+}
+
+/// Two mappings never share checkpoints.
+fn distinct(mappings: &[MappingConfig], sections: &[Section<'_>], report: &mut Report) {
+    for (i, (one, section)) in mappings.iter().zip(sections).enumerate() {
+        let name = one.mapping.application_name();
+        let same =
+            |m: &&MappingConfig| m.mapping.application_name() == name && m.checkpoints == one.checkpoints;
+        if mappings.iter().take(i).any(|earlier| same(&earlier)) {
+            let message = format!(
+                "{name} is the application of an earlier mapping, too: they would share checkpoints; permitted: a name \
+                 of its own for each; write a Name"
+            );
+            report.error(section.place("Name"), section.path("Name"), message);
+        }
+    }
+}
+
+/// What is allowed but may surprise.
+fn warn(mappings: &[MappingConfig], sections: &[Section<'_>], worker: Option<&Worker>, report: &mut Report) {
+    for (one, section) in mappings.iter().zip(sections) {
+        let mapping = &one.mapping;
+        if let (Some(attempts), None) = (mapping.maximum_retry_attempts(), mapping.failure_destination()) {
+            let message = format!(
+                "{attempts} without DestinationConfig.OnFailure: a batch that is given up on is logged, counted and lost"
+            );
+            let key = "MaximumRetryAttempts";
+            report.warn(section.place(key), section.path(key), message);
+        }
+        if let Some(worker) = worker.filter(|w| mapping.timeout() > w.stop) {
+            let key = section.path("Function.Timeout");
+            let message = format!(
+                "{} s is longer than Worker.StopSeconds, {} s: a stop may cut an invocation, whose batch then comes again",
+                mapping.timeout().as_secs(),
+                worker.stop.as_secs()
+            );
+            report.warn(report.place(&key, section.at), key, message);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What a file says, once it is valid.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use shardmill_engine::EventSourceMapping;
+
+/// A valid file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// At least one.
+    pub mappings: Vec<MappingConfig>,
+    /// This process among its peers.
+    pub worker: Worker,
+    /// The admin endpoints.
+    pub admin: Admin,
+    /// How AWS is reached.
+    pub aws: Aws,
+}
+
+/// One mapping with what Lambda does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappingConfig {
+    /// Lambda's part, and the timings.
+    pub mapping: EventSourceMapping,
+    /// How the function is called.
+    pub function: Function,
+    /// Where positions and leases live.
+    pub checkpoints: Checkpoints,
+    /// What happens when data was trimmed unread (I17).
+    pub on_gap: OnGap,
+}
+
+/// How the function is called. Its timeout is the mapping's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// The transport.
+    pub target: Target,
+    /// Invocations at once, 1 to 10,000; for a command the number of processes. `None`: the transport's default.
+    pub maximum_concurrency: Option<usize>,
+}
+
+/// The transport of invocations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// POST to an HTTP server.
+    Url {
+        /// An http or https URL with a host.
+        url: String,
+        /// Statuses of 400 to 599 that mean "not reached"; by default 408, 429 and 503.
+        not_reached_status: Vec<u16>,
+    },
+    /// A program that is started as a Lambda runtime.
+    Command {
+        /// The program and its arguments; at least the program.
+        command: Vec<String>,
+        /// Added to the program's environment.
+        environment: BTreeMap<String, String>,
+        /// `None`: the sidecar's own.
+        working_directory: Option<PathBuf>,
+    },
+    /// One line per event on standard output.
+    Stdout,
+}
+
+/// Where positions and leases live.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Checkpoints {
+    /// An SQLite file; a relative path is relative to the working directory.
+    Sqlite(PathBuf),
+    /// This process's memory: lost when it ends.
+    Memory,
+}
+
+/// What happens when data was trimmed unread (I17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnGap {
+    /// Log, count, and go on at the oldest record.
+    Continue,
+}
+
+/// This process among its peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// A name of the user's choice; `None`: host name and a random suffix.
+    pub id: Option<String>,
+    /// After this long without a renewal another worker takes a shard over: 2 to 3,600 s.
+    pub lease: Duration,
+    /// Shards that this worker takes at most; `None`: no limit.
+    pub maximum_leases: Option<usize>,
+    /// How long running invocations may take after a signal: 1 to 3,600 s.
+    pub stop: Duration,
+    /// Bytes that all shards together may buffer.
+    pub buffer_bytes: usize,
+    /// Reads at once over all shards.
+    pub maximum_concurrent_reads: usize,
+}
+
+/// The admin endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// None.
+    Off,
+    /// 127.0.0.1:9464, or the next free port.
+    Default,
+    /// This address and no other.
+    Listen(SocketAddr),
+}
+
+/// How AWS is reached; what is `None` comes from the SDK's own chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Aws {
+    /// Instead of the stream's region.
+    pub region: Option<String>,
+    /// One endpoint for all services: an emulator's.
+    pub endpoint_url: Option<String>,
+    /// A profile of the AWS configuration files.
+    pub profile: Option<String>,
+    /// A role to assume.
+    pub assume_role_arn: Option<String>,
+}

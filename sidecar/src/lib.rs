@@ -1,0 +1,3 @@
+//! The sidecar's parts, apart from its command line.
+
+pub mod config;
