@@ -1,0 +1,3 @@
+//! The sidecar's parts: everything of the binary `shardmill` but its command line.
+
+pub mod handler;
