@@ -1,3 +1,4 @@
-//! The sidecar's parts, apart from its command line.
+//! The sidecar's parts: everything of the binary `shardmill` but its command line.
 
 pub mod config;
+pub mod handler;
