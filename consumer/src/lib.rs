@@ -16,7 +16,9 @@ mod worker;
 
 pub use clock::ServiceClock;
 pub use consumer::{BuildError, Consumer, ConsumerBuilder, RunError, RunReport};
-pub use destination::{Destination, DestinationError, Failure, FailureNames};
+#[cfg(feature = "sqs")]
+pub use destination::SqsDestination;
+pub use destination::{Destination, DestinationError, Failure, FailureNames, FileDestination};
 pub use handler::{Handler, HandlerError, InvokeContext};
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;

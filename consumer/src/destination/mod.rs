@@ -1,17 +1,27 @@
 //! The seam to an on-failure destination.
 
+mod file;
+#[cfg(feature = "sqs")]
+mod sqs;
+#[cfg(test)]
+mod testing;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use shardmill_engine::{EventContext, FailedBatch};
 
+pub use file::FileDestination;
 pub use shardmill_engine::FailureNames;
+#[cfg(feature = "sqs")]
+pub use sqs::SqsDestination;
 
 /// Takes batches that are given up.
 #[async_trait]
 pub trait Destination: Send + Sync + 'static {
-    /// Delivers one batch; when this returns `Ok`, the checkpoint may pass it (I3).
+    /// Delivers one batch; when this returns `Ok`, the checkpoint may pass it (I3). A delivery that fails is tried
+    /// again and may by then have arrived: destinations get a batch at least once.
     async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError>;
 
     /// What and where the destination is, for logs.
@@ -34,6 +44,18 @@ impl Failure {
     pub fn event(&self) -> Bytes {
         self.failed.batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event))
     }
+
+    /// The JSON text for a queue or an SNS topic: positions without records (R73).
+    #[must_use]
+    pub fn message(&self) -> String {
+        shardmill_engine::failure_message(&self.failed, &self.names)
+    }
+
+    /// The JSON object in Lambda's S3 layout, on one line: positions and the whole event (R73).
+    #[must_use]
+    pub fn object(&self) -> Vec<u8> {
+        shardmill_engine::failure_object(&self.failed, &self.names, &self.event())
+    }
 }
 
 /// Why a delivery failed; it is tried again with backoff unless `OnDestinationFailure` is `drop`.
@@ -45,4 +67,18 @@ pub struct DestinationError {
     /// The underlying error.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl DestinationError {
+    /// An error that says what happened and what to do about it.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None }
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
 }
