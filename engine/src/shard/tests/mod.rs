@@ -2,5 +2,6 @@ mod batching;
 mod bisect;
 mod discards;
 mod partial;
+mod reading;
 mod retries;
 mod rig;
