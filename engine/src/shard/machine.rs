@@ -223,12 +223,8 @@ impl ShardMachine {
         let rng = &mut self.rng.0;
         match event {
             ShardEvent::Opened => self.reader.opened(),
-            ShardEvent::OpenFailed | ShardEvent::FetchFailed(FetchFault::Other) => {
-                self.reader.failed(now.mono, &retry, rng);
-            }
-            ShardEvent::FetchFailed(FetchFault::IteratorExpired) => {
-                self.reader.expired(now.mono, &retry, rng);
-            }
+            ShardEvent::OpenFailed => self.reader.open_failed(now.mono, &retry, rng),
+            ShardEvent::FetchFailed(fault) => self.reader.fetch_failed(now.mono, fault, &retry, rng),
             ShardEvent::Fetched(intake) => self.take_in(now, intake),
             ShardEvent::Invoked { lane, outcome } => self.invoked(now, lane, outcome),
             ShardEvent::Delivered(id) => {

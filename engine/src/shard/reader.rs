@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::machine::FetchFault;
 use crate::intake::{ChildShard, Intake};
 use crate::mapping::{Polling, Retry};
 use crate::position::Position;
@@ -141,22 +142,36 @@ impl Reader {
             .min(polling.maximum_idle_interval.max(polling.idle_interval))
     }
 
-    /// The reader stands where it stood and is asked again after a backoff.
-    pub(super) fn failed(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = now + retry.delay(self.failures, rng);
-        self.state = match self.state {
-            ReaderState::Opening => ReaderState::Closed,
-            ReaderState::Fetching => ReaderState::Open,
-            other => other,
-        };
+    pub(super) fn open_failed(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
+        if self.state == ReaderState::Opening {
+            self.state = ReaderState::Closed;
+            self.failures = self.failures.saturating_add(1);
+            self.not_before = now + retry.delay(self.failures, rng);
+        }
     }
 
-    /// The iterator is too old: opens again at the last position, at once the first time (I14).
-    pub(super) fn expired(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
-        self.state = ReaderState::Closed;
-        if self.failures > 0 {
-            self.not_before = now + retry.delay(self.failures, rng);
+    /// The reader stands where it stood; it is asked again after a backoff, or, if its iterator was too old, opened
+    /// again at the last position, at once the first time (I14).
+    pub(super) fn fetch_failed(
+        &mut self,
+        now: Mono,
+        fault: FetchFault,
+        retry: &Retry,
+        rng: &mut fastrand::Rng,
+    ) {
+        if self.state != ReaderState::Fetching {
+            return;
+        }
+        let backoffs = match fault {
+            FetchFault::Other => self.failures.saturating_add(1),
+            FetchFault::IteratorExpired => self.failures,
+        };
+        self.state = match fault {
+            FetchFault::Other => ReaderState::Open,
+            FetchFault::IteratorExpired => ReaderState::Closed,
+        };
+        if backoffs > 0 {
+            self.not_before = now + retry.delay(backoffs, rng);
         }
         self.failures = self.failures.saturating_add(1);
     }

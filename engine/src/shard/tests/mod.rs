@@ -5,3 +5,4 @@ mod partial;
 mod reading;
 mod retries;
 mod rig;
+mod strays;
