@@ -106,11 +106,14 @@ impl Reader {
         }
     }
 
-    pub(super) fn fetched(&mut self, intake: &Intake, polling: &Polling) {
+    /// Takes in a page; tells whether it led any further: a reader that reopened by time sees some records twice.
+    pub(super) fn fetched(&mut self, intake: &Intake, polling: &Polling) -> bool {
         self.failures = 0;
         self.millis_behind = intake.millis_behind;
-        if let Some(scanned) = &intake.scanned {
-            self.at = Position::After(scanned.clone());
+        let further = intake.scanned.clone().map(Position::After).filter(|to| self.at.may_advance_to(to));
+        let is_further = further.as_ref().is_some_and(|to| *to != self.at);
+        if let Some(to) = further {
+            self.at = to;
         }
         if !intake.records.is_empty() {
             let average = intake.bytes / intake.records.len();
@@ -119,10 +122,11 @@ impl Reader {
         if intake.end_of_shard {
             self.state = ReaderState::Ended;
             self.children.clone_from(&intake.children);
-            return;
+            return is_further;
         }
         self.state = ReaderState::Open;
         self.not_before = self.fetch_started + self.pause_after(intake, polling);
+        is_further
     }
 
     /// The time from the start of the last fetch to the start of the next.

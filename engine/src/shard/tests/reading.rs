@@ -148,3 +148,43 @@ fn a_pause_starts_nothing_new_and_a_resume_goes_on() {
     rig.run(60_000);
     assert_eq!((rig.batches().len(), rig.exit()), (2, Some(Exit::ShardEnd)));
 }
+
+#[test]
+fn i2_a_page_of_records_that_were_read_before_moves_nothing_backwards() {
+    let mut rig = Rig::resuming(mapping(|m| m.checkpoint_interval = ms(1)), after(5));
+    rig.reads = Box::new(|_| Reply::Never);
+    rig.run(0);
+    let page = |numbers: std::ops::RangeInclusive<u64>, machine: &crate::shard::ShardMachine| {
+        let records = numbers.map(|n| record(n, 10)).collect();
+        ShardEvent::Fetched(intake(Page { records, ..Page::default() }, machine.position()))
+    };
+    // The rig's own source is silent here, so that its bookkeeping of reads does not apply.
+    rig.checks_each_step = false;
+    let drive = |rig: &mut Rig, numbers| {
+        let event = page(numbers, &rig.machine);
+        rig.machine.handle_event(rig.now(), event);
+        let mut invoked = Vec::new();
+        for _ in 0..20 {
+            match rig.machine.poll_action(rig.now()) {
+                Some(ShardAction::Invoke(invocation)) => {
+                    invoked.extend(super::rig::numbers(&invocation.batch));
+                    let event = ShardEvent::Invoked { lane: invocation.lane, outcome: success() };
+                    rig.machine.handle_event(rig.now(), event);
+                }
+                Some(ShardAction::Checkpoint { upto, .. }) => {
+                    rig.stored = upto;
+                    rig.machine.handle_event(rig.now(), ShardEvent::Checkpointed);
+                }
+                Some(_) => {}
+                None => rig.tick(200),
+            }
+        }
+        invoked
+    };
+    assert_eq!(drive(&mut rig, 6..=10), [6, 7, 8, 9, 10]);
+    assert_eq!((rig.stored.clone(), rig.machine.position()), (after(10), &after(10)));
+    assert_eq!(drive(&mut rig, 7..=8), [0_u64; 0], "a reader that reopened by time sees some twice");
+    assert_eq!((rig.stored.clone(), rig.machine.position()), (after(10), &after(10)));
+    assert_eq!(drive(&mut rig, 9..=11), [11]);
+    assert_eq!(rig.stored, after(11));
+}
