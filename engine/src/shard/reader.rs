@@ -22,7 +22,8 @@ pub(super) struct Reader {
     pub(super) state: ReaderState,
     /// No open and no fetch before this: pacing or backoff.
     not_before: Mono,
-    fetch_started: Mono,
+    /// When the last read began.
+    fetch_started: Option<Mono>,
     failures: u32,
     empty_pages: u32,
     asked: usize,
@@ -56,7 +57,7 @@ impl Reader {
             at,
             state,
             not_before: Mono::default(),
-            fetch_started: Mono::default(),
+            fetch_started: None,
             failures: 0,
             empty_pages: 0,
             asked: 0,
@@ -68,7 +69,7 @@ impl Reader {
 
     /// What to do now, given the bytes that are buffered; marks it as under way.
     pub(super) fn take_wish(&mut self, now: Mono, polling: &Polling, buffered: usize) -> Option<Wish> {
-        if !self.is_ready(polling, buffered) || now < self.not_before {
+        if self.wakes_at(polling, buffered)? > now {
             return None;
         }
         if self.state == ReaderState::Closed {
@@ -76,22 +77,23 @@ impl Reader {
             return Some(Wish::Open(self.at.clone()));
         }
         self.state = ReaderState::Fetching;
-        self.fetch_started = now;
+        self.fetch_started = Some(now);
         self.asked = self.limit(polling, buffered);
         Some(Wish::Fetch { limit: self.asked })
     }
 
     /// When [`take_wish`](Self::take_wish) may say more than now.
     pub(super) fn wakes_at(&self, polling: &Polling, buffered: usize) -> Option<Mono> {
-        self.is_ready(polling, buffered).then_some(self.not_before)
-    }
-
-    fn is_ready(&self, polling: &Polling, buffered: usize) -> bool {
         match self.state {
-            ReaderState::Closed => true,
-            // With nothing buffered a page is read whatever the budget says: one record may be larger than it.
-            ReaderState::Open => buffered == 0 || buffered < polling.buffer_bytes,
-            ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended => false,
+            ReaderState::Closed => Some(self.not_before),
+            ReaderState::Open => {
+                // Neither a short backoff nor a new iterator brings two reads too close together (I12).
+                let paced = self.fetch_started.map(|started| started + polling.minimum_interval);
+                // With nothing buffered a page is read whatever the budget says: one record may be larger than it.
+                let has_room = buffered == 0 || buffered < polling.buffer_bytes;
+                has_room.then(|| self.not_before.max(paced.unwrap_or_default()))
+            }
+            ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended => None,
         }
     }
 
@@ -125,7 +127,7 @@ impl Reader {
             return is_further;
         }
         self.state = ReaderState::Open;
-        self.not_before = self.fetch_started + self.pause_after(intake, polling);
+        self.not_before = self.fetch_started.unwrap_or_default() + self.pause_after(intake, polling);
         is_further
     }
 

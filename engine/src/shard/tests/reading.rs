@@ -188,3 +188,14 @@ fn i2_a_page_of_records_that_were_read_before_moves_nothing_backwards() {
     assert_eq!(drive(&mut rig, 9..=11), [11]);
     assert_eq!(rig.stored, after(11));
 }
+
+#[test]
+fn i12_reads_keep_their_distance_across_an_expired_iterator_and_a_fast_backoff() {
+    for fault in [FetchFault::IteratorExpired, FetchFault::Other] {
+        let mut rig = Rig::new(mapping(|m| m.retry.initial_backoff = ms(1)));
+        rig.reads = Box::new(move |n| Reply::Now(if n <= 3 { Err(fault) } else { Ok(()) }));
+        rig.run(10_000);
+        let gaps = gaps(&rig.fetches());
+        assert!(gaps.iter().all(|gap| *gap >= 200), "{fault:?}: {gaps:?}");
+    }
+}
