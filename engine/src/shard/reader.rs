@@ -133,14 +133,15 @@ impl Reader {
 
     /// The time from the start of the last fetch to the start of the next.
     fn pause_after(&mut self, intake: &Intake, polling: &Polling) -> Duration {
-        self.empty_pages = if intake.polled == 0 { self.empty_pages.saturating_add(1) } else { 0 };
         let backlog = intake.millis_behind.is_some_and(|behind| behind > 0)
             || intake.polled >= self.asked
             || intake.bytes >= BACKLOG_BYTES;
         if backlog {
             // An empty page in the middle of a shard is normal: the shard is read on at full speed.
+            self.empty_pages = 0;
             return polling.minimum_interval;
         }
+        self.empty_pages = if intake.polled == 0 { self.empty_pages.saturating_add(1) } else { 0 };
         let slower = self.empty_pages.saturating_sub(EMPTY_PAGES_BEFORE_SLOWING).min(16);
         polling
             .idle_interval

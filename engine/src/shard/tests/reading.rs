@@ -199,3 +199,16 @@ fn i12_reads_keep_their_distance_across_an_expired_iterator_and_a_fast_backoff()
         assert!(gaps.iter().all(|gap| *gap >= 200), "{fault:?}: {gaps:?}");
     }
 }
+
+#[test]
+fn empty_pages_in_the_middle_of_a_shard_do_not_slow_it_down_later() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.polling.idle_interval = ms(250);
+        m.polling.maximum_idle_interval = ms(2000);
+    }));
+    rig.behind = |now, _| Some(if now < 4000 { 5000 } else { 0 });
+    rig.run(6000);
+    let gaps = gaps(&rig.fetches());
+    assert_eq!(gaps[..20], [200; 20], "empty, but behind");
+    assert_eq!(gaps[20..25], [250; 5], "only empty pages at the tip count");
+}
