@@ -77,7 +77,7 @@ pub fn intake(page: Page, after: &Position) -> Intake {
     Intake {
         bytes: records.iter().map(Record::footprint).sum(),
         records,
-        scanned: page.continuation.or(last),
+        scanned: page.continuation.max(last),
         polled,
         children: page.children,
         end_of_shard: page.end_of_shard,
@@ -102,6 +102,15 @@ mod tests {
         assert_eq!(taken.records().len(), 1);
         assert_eq!(taken.records()[0].seq, Seq::plain("10"));
         assert_eq!((taken.polled(), taken.scanned), (3, Some(Seq::plain("10"))));
+    }
+
+    #[test]
+    fn a_continuation_before_the_last_record_does_not_take_the_position_back() {
+        let from = |continuation| Page { continuation: Some(Seq::plain(continuation)), ..page(&["9", "10"]) };
+        for (continuation, scanned) in [("8", "10"), ("10", "10"), ("12", "12")] {
+            let taken = intake(from(continuation), &Position::TrimHorizon);
+            assert_eq!(taken.scanned, Some(Seq::plain(scanned)));
+        }
     }
 
     #[test]

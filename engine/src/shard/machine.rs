@@ -223,12 +223,8 @@ impl ShardMachine {
         let rng = &mut self.rng.0;
         match event {
             ShardEvent::Opened => self.reader.opened(),
-            ShardEvent::OpenFailed | ShardEvent::FetchFailed(FetchFault::Other) => {
-                self.reader.failed(now.mono, &retry, rng);
-            }
-            ShardEvent::FetchFailed(FetchFault::IteratorExpired) => {
-                self.reader.expired(now.mono, &retry, rng);
-            }
+            ShardEvent::OpenFailed => self.reader.open_failed(now.mono, &retry, rng),
+            ShardEvent::FetchFailed(fault) => self.reader.fetch_failed(now.mono, fault, &retry, rng),
             ShardEvent::Fetched(intake) => self.take_in(now, intake),
             ShardEvent::Invoked { lane, outcome } => self.invoked(now, lane, outcome),
             ShardEvent::Delivered(id) => {
@@ -347,12 +343,14 @@ impl ShardMachine {
         if self.reader.state != ReaderState::Fetching {
             return;
         }
-        self.reader.fetched(&intake, &self.mapping.polling);
+        let is_further = self.reader.fetched(&intake, &self.mapping.polling);
         self.counters.polled += intake.polled as u64;
         self.buffered_records += intake.records.len();
         self.buffered_bytes += intake.bytes;
         let beyond = match (&intake.scanned, intake.records.last()) {
-            (Some(scanned), last) if last.is_none_or(|last| last.seq < *scanned) => Some(scanned.clone()),
+            (Some(scanned), last) if is_further && last.is_none_or(|last| last.seq < *scanned) => {
+                Some(scanned.clone())
+            }
             _ => None,
         };
         for mut record in intake.records {
@@ -360,16 +358,9 @@ impl ShardMachine {
             self.lanes[0].push(now.mono, self.mapping.batching_window, record);
         }
         // Records that were dropped behind the last kept one count as processed (R15).
-        if let Some(scanned) = beyond.filter(|scanned| self.is_beyond_stored(scanned)) {
+        if let Some(scanned) = beyond {
             let ordinal = self.watermark.admit();
             self.watermark.resolve(ordinal..ordinal + 1, scanned);
-        }
-    }
-
-    fn is_beyond_stored(&self, scanned: &crate::position::Seq) -> bool {
-        match self.progress.stored() {
-            Position::After(stored) => stored < scanned,
-            _ => true,
         }
     }
 

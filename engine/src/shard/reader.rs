@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::machine::FetchFault;
 use crate::intake::{ChildShard, Intake};
 use crate::mapping::{Polling, Retry};
 use crate::position::Position;
@@ -21,7 +22,8 @@ pub(super) struct Reader {
     pub(super) state: ReaderState,
     /// No open and no fetch before this: pacing or backoff.
     not_before: Mono,
-    fetch_started: Mono,
+    /// When the last read began.
+    fetch_started: Option<Mono>,
     failures: u32,
     empty_pages: u32,
     asked: usize,
@@ -55,7 +57,7 @@ impl Reader {
             at,
             state,
             not_before: Mono::default(),
-            fetch_started: Mono::default(),
+            fetch_started: None,
             failures: 0,
             empty_pages: 0,
             asked: 0,
@@ -67,7 +69,7 @@ impl Reader {
 
     /// What to do now, given the bytes that are buffered; marks it as under way.
     pub(super) fn take_wish(&mut self, now: Mono, polling: &Polling, buffered: usize) -> Option<Wish> {
-        if !self.is_ready(polling, buffered) || now < self.not_before {
+        if self.wakes_at(polling, buffered)? > now {
             return None;
         }
         if self.state == ReaderState::Closed {
@@ -75,22 +77,23 @@ impl Reader {
             return Some(Wish::Open(self.at.clone()));
         }
         self.state = ReaderState::Fetching;
-        self.fetch_started = now;
+        self.fetch_started = Some(now);
         self.asked = self.limit(polling, buffered);
         Some(Wish::Fetch { limit: self.asked })
     }
 
     /// When [`take_wish`](Self::take_wish) may say more than now.
     pub(super) fn wakes_at(&self, polling: &Polling, buffered: usize) -> Option<Mono> {
-        self.is_ready(polling, buffered).then_some(self.not_before)
-    }
-
-    fn is_ready(&self, polling: &Polling, buffered: usize) -> bool {
         match self.state {
-            ReaderState::Closed => true,
-            // With nothing buffered a page is read whatever the budget says: one record may be larger than it.
-            ReaderState::Open => buffered == 0 || buffered < polling.buffer_bytes,
-            ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended => false,
+            ReaderState::Closed => Some(self.not_before),
+            ReaderState::Open => {
+                // Neither a short backoff nor a new iterator brings two reads too close together (I12).
+                let paced = self.fetch_started.map(|started| started + polling.minimum_interval);
+                // With nothing buffered a page is read whatever the budget says: one record may be larger than it.
+                let has_room = buffered == 0 || buffered < polling.buffer_bytes;
+                has_room.then(|| self.not_before.max(paced.unwrap_or_default()))
+            }
+            ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended => None,
         }
     }
 
@@ -105,11 +108,14 @@ impl Reader {
         }
     }
 
-    pub(super) fn fetched(&mut self, intake: &Intake, polling: &Polling) {
+    /// Takes in a page; tells whether it led any further: a reader that reopened by time sees some records twice.
+    pub(super) fn fetched(&mut self, intake: &Intake, polling: &Polling) -> bool {
         self.failures = 0;
         self.millis_behind = intake.millis_behind;
-        if let Some(scanned) = &intake.scanned {
-            self.at = Position::After(scanned.clone());
+        let further = intake.scanned.clone().map(Position::After).filter(|to| self.at.may_advance_to(to));
+        let is_further = further.as_ref().is_some_and(|to| *to != self.at);
+        if let Some(to) = further {
+            self.at = to;
         }
         if !intake.records.is_empty() {
             let average = intake.bytes / intake.records.len();
@@ -118,22 +124,24 @@ impl Reader {
         if intake.end_of_shard {
             self.state = ReaderState::Ended;
             self.children.clone_from(&intake.children);
-            return;
+            return is_further;
         }
         self.state = ReaderState::Open;
-        self.not_before = self.fetch_started + self.pause_after(intake, polling);
+        self.not_before = self.fetch_started.unwrap_or_default() + self.pause_after(intake, polling);
+        is_further
     }
 
     /// The time from the start of the last fetch to the start of the next.
     fn pause_after(&mut self, intake: &Intake, polling: &Polling) -> Duration {
-        self.empty_pages = if intake.polled == 0 { self.empty_pages.saturating_add(1) } else { 0 };
         let backlog = intake.millis_behind.is_some_and(|behind| behind > 0)
             || intake.polled >= self.asked
             || intake.bytes >= BACKLOG_BYTES;
         if backlog {
             // An empty page in the middle of a shard is normal: the shard is read on at full speed.
+            self.empty_pages = 0;
             return polling.minimum_interval;
         }
+        self.empty_pages = if intake.polled == 0 { self.empty_pages.saturating_add(1) } else { 0 };
         let slower = self.empty_pages.saturating_sub(EMPTY_PAGES_BEFORE_SLOWING).min(16);
         polling
             .idle_interval
@@ -141,22 +149,36 @@ impl Reader {
             .min(polling.maximum_idle_interval.max(polling.idle_interval))
     }
 
-    /// The reader stands where it stood and is asked again after a backoff.
-    pub(super) fn failed(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = now + retry.delay(self.failures, rng);
-        self.state = match self.state {
-            ReaderState::Opening => ReaderState::Closed,
-            ReaderState::Fetching => ReaderState::Open,
-            other => other,
-        };
+    pub(super) fn open_failed(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
+        if self.state == ReaderState::Opening {
+            self.state = ReaderState::Closed;
+            self.failures = self.failures.saturating_add(1);
+            self.not_before = now + retry.delay(self.failures, rng);
+        }
     }
 
-    /// The iterator is too old: opens again at the last position, at once the first time (I14).
-    pub(super) fn expired(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
-        self.state = ReaderState::Closed;
-        if self.failures > 0 {
-            self.not_before = now + retry.delay(self.failures, rng);
+    /// The reader stands where it stood; it is asked again after a backoff, or, if its iterator was too old, opened
+    /// again at the last position, at once the first time (I14).
+    pub(super) fn fetch_failed(
+        &mut self,
+        now: Mono,
+        fault: FetchFault,
+        retry: &Retry,
+        rng: &mut fastrand::Rng,
+    ) {
+        if self.state != ReaderState::Fetching {
+            return;
+        }
+        let backoffs = match fault {
+            FetchFault::Other => self.failures.saturating_add(1),
+            FetchFault::IteratorExpired => self.failures,
+        };
+        self.state = match fault {
+            FetchFault::Other => ReaderState::Open,
+            FetchFault::IteratorExpired => ReaderState::Closed,
+        };
+        if backoffs > 0 {
+            self.not_before = now + retry.delay(backoffs, rng);
         }
         self.failures = self.failures.saturating_add(1);
     }

@@ -131,8 +131,8 @@ pub(super) struct Rig {
     pub(super) discard_ids: Vec<DiscardId>,
     /// Most records of a page, whatever the limit.
     pub(super) page: usize,
-    /// Whether the service tells how far behind a page is.
-    pub(super) tells_behind: bool,
+    /// What the service says about being behind, told the time and the truth.
+    pub(super) behind: fn(u64, u64) -> Option<u64>,
     /// Check the invariants at every step, not only at the end.
     pub(super) checks_each_step: bool,
     now: u64,
@@ -177,7 +177,7 @@ impl Rig {
             children: Vec::new(),
             discard_ids: Vec::new(),
             page: 10_000,
-            tells_behind: true,
+            behind: |_, truth| Some(truth),
             checks_each_step: true,
             now: 0,
             stream: Vec::new(),
@@ -209,6 +209,15 @@ impl Rig {
 
     pub(super) fn now(&self) -> Now {
         now_at(self.now)
+    }
+
+    pub(super) const fn now_millis(&self) -> u64 {
+        self.now
+    }
+
+    /// Lets time pass without the machine being asked.
+    pub(super) const fn tick(&mut self, millis: u64) {
+        self.now += millis;
     }
 
     fn see(&mut self, fact: Fact) {
@@ -430,7 +439,7 @@ impl Rig {
             continuation: None,
             children: if ends { self.children.clone() } else { Vec::new() },
             end_of_shard: ends,
-            millis_behind: self.tells_behind.then_some((visible - end) as u64 * 1000),
+            millis_behind: (self.behind)(self.now, (visible - end) as u64 * 1000),
         };
         let taken = intake(page, self.machine.position());
         let kept: Vec<_> = taken.records().iter().map(|record| record.seq.clone()).collect();

@@ -1,0 +1,214 @@
+//! Opening, pacing, faults and expired iterators (R1, I12, I14).
+
+use super::rig::{Did, Reply, Rig, after, mapping, ms, record, seq, success};
+use crate::intake::{Intake, Page, intake};
+use crate::position::Position;
+use crate::shard::{Exit, FetchFault, ShardAction, ShardEvent};
+
+fn gaps(times: &[u64]) -> Vec<u64> {
+    times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[test]
+fn r1_an_idle_shard_is_read_once_per_idle_interval_from_start_to_start() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.reads = Box::new(|_| Reply::After(300, Ok(())));
+    rig.run(5500);
+    assert_eq!(rig.fetches(), [0, 1000, 2000, 3000, 4000, 5000]);
+}
+
+#[test]
+fn r1_a_shard_that_is_behind_is_read_as_fast_as_its_limit_allows() {
+    let mut rig = Rig::new(mapping(|m| m.polling.maximum_records = 10));
+    rig.put(1..=45);
+    rig.run(3000);
+    assert_eq!(rig.fetches(), [0, 200, 400, 600, 800, 1800, 2800], "I12: five a second, then idle");
+    assert_eq!(rig.stored, after(45));
+}
+
+#[test]
+fn r1_a_full_page_says_backlog_where_the_service_does_not_tell() {
+    let mut rig = Rig::new(mapping(|m| m.polling.maximum_records = 10));
+    rig.behind = |_, _| None;
+    rig.put(1..=20);
+    rig.run(1000);
+    assert_eq!(rig.fetches(), [0, 200, 400]);
+}
+
+#[test]
+fn a_shard_that_stays_empty_is_read_ever_more_slowly_and_at_once_faster_with_the_first_record() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.polling.idle_interval = ms(250);
+        m.polling.maximum_idle_interval = ms(2000);
+    }));
+    rig.put_at(12_000, [1]);
+    rig.run(14_500);
+    let gaps = gaps(&rig.fetches());
+    assert_eq!(gaps[..10], [250, 250, 250, 250, 250, 500, 1000, 2000, 2000, 2000]);
+    let found = rig.invocations()[0].0;
+    let next = rig.fetches().into_iter().find(|at| *at > found).unwrap();
+    assert_eq!(next - found, 250);
+}
+
+#[test]
+fn a_failed_open_or_read_is_tried_again_after_a_backoff_that_success_ends() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.opens = Box::new(|n| Reply::Now(n == 3));
+    rig.reads = Box::new(|n| Reply::Now(if n <= 2 { Err(FetchFault::Other) } else { Ok(()) }));
+    rig.put([1]);
+    rig.run(60_000);
+    let opened: Vec<_> = rig.opened().into_iter().map(|(at, _)| at).collect();
+    let open_gaps = gaps(&opened);
+    assert_eq!(opened.len(), 3);
+    assert!((200..=300).contains(&open_gaps[0]) && (400..=600).contains(&open_gaps[1]), "{open_gaps:?}");
+    assert_eq!(rig.stored, after(1));
+    assert_eq!(rig.machine.snapshot(rig.now()).read_failures, 0);
+}
+
+#[test]
+fn i14_an_expired_iterator_reopens_at_the_pinned_start_if_nothing_was_read() {
+    let start = Position::AtTimestamp(1_690_000_000_000);
+    let mut rig = Rig::resuming(mapping(|_| {}), start.clone());
+    rig.reads = Box::new(|n| Reply::Now(if n == 2 { Err(FetchFault::IteratorExpired) } else { Ok(()) }));
+    rig.put_at(1500, [1]);
+    rig.run(10_000);
+    assert_eq!(rig.opened(), [(0, start.clone()), (1000, start)]);
+    assert_eq!(rig.batches(), [[1]]);
+}
+
+#[test]
+fn i14_an_expired_iterator_reopens_after_the_last_record_read_although_none_is_resolved() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.function = Box::new(|_| Reply::After(30_000, success()));
+    rig.reads = Box::new(|n| Reply::Now(if n == 3 { Err(FetchFault::IteratorExpired) } else { Ok(()) }));
+    rig.put([1, 2]);
+    rig.put_at(500, [3]);
+    rig.put_at(2500, [4]);
+    rig.run(120_000);
+    assert_eq!(rig.opened(), [(0, Position::TrimHorizon), (2000, after(3))]);
+    assert_eq!(rig.batches(), [vec![1, 2], vec![3, 4]]);
+}
+
+#[test]
+fn i14_an_iterator_that_expires_again_and_again_backs_off() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.reads = Box::new(|_| Reply::Now(Err(FetchFault::IteratorExpired)));
+    rig.run(100_000);
+    let opened: Vec<_> = rig.opened().into_iter().map(|(at, _)| at).collect();
+    let gaps = gaps(&opened);
+    assert_eq!(gaps[0], 0, "at once the first time");
+    assert!(gaps[1] >= 200 && gaps[2] >= 400 && gaps[5] >= 3200, "{gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap <= 60_000));
+}
+
+#[test]
+fn r15_a_page_whose_records_were_all_filtered_moves_the_checkpoint() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.reads = Box::new(|_| Reply::Never);
+    rig.run(0);
+    let intake = Intake { scanned: Some(seq(9)), polled: 9, ..Intake::default() };
+    rig.inject(ShardEvent::Fetched(intake));
+    rig.settle();
+    assert_eq!(rig.checkpoints(), [(0, after(9))]);
+}
+
+#[test]
+fn r15_filtered_records_behind_a_kept_one_wait_for_it() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.function = Box::new(|_| Reply::After(700, success()));
+    rig.reads = Box::new(|_| Reply::Never);
+    rig.run(0);
+    rig.checks_each_step = false;
+    let kept = record(4, 10);
+    let bytes = kept.footprint();
+    let intake = Intake { records: vec![kept], bytes, scanned: Some(seq(9)), polled: 9, ..Intake::default() };
+    rig.inject(ShardEvent::Fetched(intake));
+    rig.settle();
+    assert_eq!(rig.checkpoints(), []);
+    assert!(matches!(rig.trace.last(), Some((_, Did::Invoke { .. }))));
+    rig.tick(700);
+    let lane = crate::shard::LaneId(0);
+    rig.machine.handle_event(rig.now(), ShardEvent::Invoked { lane, outcome: success() });
+    let action = rig.machine.poll_action(rig.now());
+    assert_eq!(action, Some(ShardAction::Checkpoint { upto: after(9), children: Vec::new() }));
+}
+
+#[test]
+fn a_pause_starts_nothing_new_and_a_resume_goes_on() {
+    let mut rig = Rig::new(mapping(|m| m.batch_size = 1));
+    rig.function = Box::new(|_| Reply::After(100, success()));
+    rig.put([1, 2]);
+    rig.close_at(0);
+    rig.run(50);
+    rig.inject(ShardEvent::Pause);
+    rig.run(60_000);
+    assert_eq!(rig.batches(), [[1]], "what is in flight ends");
+    assert_eq!(rig.stored, after(1));
+    rig.inject(ShardEvent::Resume);
+    rig.run(60_000);
+    assert_eq!((rig.batches().len(), rig.exit()), (2, Some(Exit::ShardEnd)));
+}
+
+#[test]
+fn i2_a_page_of_records_that_were_read_before_moves_nothing_backwards() {
+    let mut rig = Rig::resuming(mapping(|m| m.checkpoint_interval = ms(1)), after(5));
+    rig.reads = Box::new(|_| Reply::Never);
+    rig.run(0);
+    let page = |numbers: std::ops::RangeInclusive<u64>, machine: &crate::shard::ShardMachine| {
+        let records = numbers.map(|n| record(n, 10)).collect();
+        ShardEvent::Fetched(intake(Page { records, ..Page::default() }, machine.position()))
+    };
+    // The rig's own source is silent here, so that its bookkeeping of reads does not apply.
+    rig.checks_each_step = false;
+    let drive = |rig: &mut Rig, numbers| {
+        let event = page(numbers, &rig.machine);
+        rig.machine.handle_event(rig.now(), event);
+        let mut invoked = Vec::new();
+        for _ in 0..20 {
+            match rig.machine.poll_action(rig.now()) {
+                Some(ShardAction::Invoke(invocation)) => {
+                    invoked.extend(super::rig::numbers(&invocation.batch));
+                    let event = ShardEvent::Invoked { lane: invocation.lane, outcome: success() };
+                    rig.machine.handle_event(rig.now(), event);
+                }
+                Some(ShardAction::Checkpoint { upto, .. }) => {
+                    rig.stored = upto;
+                    rig.machine.handle_event(rig.now(), ShardEvent::Checkpointed);
+                }
+                Some(_) => {}
+                None => rig.tick(200),
+            }
+        }
+        invoked
+    };
+    assert_eq!(drive(&mut rig, 6..=10), [6, 7, 8, 9, 10]);
+    assert_eq!((rig.stored.clone(), rig.machine.position()), (after(10), &after(10)));
+    assert_eq!(drive(&mut rig, 7..=8), [0_u64; 0], "a reader that reopened by time sees some twice");
+    assert_eq!((rig.stored.clone(), rig.machine.position()), (after(10), &after(10)));
+    assert_eq!(drive(&mut rig, 9..=11), [11]);
+    assert_eq!(rig.stored, after(11));
+}
+
+#[test]
+fn i12_reads_keep_their_distance_across_an_expired_iterator_and_a_fast_backoff() {
+    for fault in [FetchFault::IteratorExpired, FetchFault::Other] {
+        let mut rig = Rig::new(mapping(|m| m.retry.initial_backoff = ms(1)));
+        rig.reads = Box::new(move |n| Reply::Now(if n <= 3 { Err(fault) } else { Ok(()) }));
+        rig.run(10_000);
+        let gaps = gaps(&rig.fetches());
+        assert!(gaps.iter().all(|gap| *gap >= 200), "{fault:?}: {gaps:?}");
+    }
+}
+
+#[test]
+fn empty_pages_in_the_middle_of_a_shard_do_not_slow_it_down_later() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.polling.idle_interval = ms(250);
+        m.polling.maximum_idle_interval = ms(2000);
+    }));
+    rig.behind = |now, _| Some(if now < 4000 { 5000 } else { 0 });
+    rig.run(6000);
+    let gaps = gaps(&rig.fetches());
+    assert_eq!(gaps[..20], [200; 20], "empty, but behind");
+    assert_eq!(gaps[20..25], [250; 5], "only empty pages at the tip count");
+}
