@@ -7,8 +7,8 @@ use std::time::Duration;
 use shardmill::checkpoint::{LeaseStore, MemoryStore};
 use shardmill::engine::MappingBuilder;
 use shardmill::{
-    Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext, KinesisSource,
-    Position, Worker, WorkerOptions,
+    Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext,
+    KinesisSource, Position, Worker, WorkerOptions,
 };
 use shardmill_testkit::FakeKinesis;
 
@@ -107,11 +107,12 @@ async fn a_second_run_goes_on_after_the_checkpoint_of_the_first() {
     for round in 1..=3 {
         put(&fake, 100);
         let worker = worker();
-        let consumer = Consumer::builder(mapping(|m| m.batch_size(7)), source(&fake, &worker), recording(&seen))
-            .lease_store(store.clone())
-            .worker(worker)
-            .build()
-            .unwrap();
+        let consumer =
+            Consumer::builder(mapping(|m| m.batch_size(7)), source(&fake, &worker), recording(&seen))
+                .lease_store(store.clone())
+                .worker(worker)
+                .build()
+                .unwrap();
         let stop = CancellationToken::new();
         let run = tokio::spawn(consumer.run(stop.clone()));
         until("the round's records", || seen.lock().unwrap().len() >= round * 100).await;
@@ -150,8 +151,11 @@ async fn i9_children_of_a_split_and_a_merge_start_after_their_parents_and_nothin
     let order = seen.lock().unwrap().clone();
     let first = |shard: &str| order.iter().position(|(s, _)| s == shard).unwrap();
     let last = |shard: &str| order.iter().rposition(|(s, _)| s == shard).unwrap();
-    assert!(last(&shards[0].id) < first(&left) && last(&left) < first(&merged) && last(&right) < first(&merged));
+    assert!(
+        last(&shards[0].id) < first(&left) && last(&left) < first(&merged) && last(&right) < first(&merged)
+    );
     assert!(last(&merged) < first(&a));
-    let ended = store.list().await.unwrap().into_iter().filter(|l| l.checkpoint == Position::ShardEnd).count();
+    let ended =
+        store.list().await.unwrap().into_iter().filter(|l| l.checkpoint == Position::ShardEnd).count();
     assert_eq!(ended, 4, "the split shard, its two children and the merged one");
 }

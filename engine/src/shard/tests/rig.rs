@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::failure::{Condition, FailedBatch, FunctionResponse};
 use crate::intake::{ChildShard, Page, intake};
 use crate::invariant::{self, Fact, Seen, Setting};
-use crate::mapping::{EventSourceMapping, OnDestinationFailure, Polling, Retry};
+use crate::mapping::EventSourceMapping;
 use crate::outcome::{BatchResponse, Outcome};
 use crate::position::{Position, Seq};
 use crate::record::{Batch, Data, Record};
@@ -21,27 +21,10 @@ use crate::time::{Mono, Now, Wall};
 pub(super) const START: u64 = 10_000_000;
 const WALL_START: i64 = 1_700_000_000_000;
 
-/// Lambda's defaults, but a reader that never waits and no checkpoint interval: the one place where tests make mappings.
+/// Lambda's defaults: the one place where tests make mappings.
 pub(super) fn mapping(change: impl FnOnce(&mut EventSourceMapping)) -> Arc<EventSourceMapping> {
-    let mut mapping = EventSourceMapping {
-        batch_size: 100,
-        batching_window: Duration::ZERO,
-        bisect_batch_on_function_error: false,
-        maximum_retry_attempts: None,
-        report_batch_item_failures: false,
-        starting_position: Position::TrimHorizon,
-        timeout: ms(60_000),
-        retry: Retry { initial_backoff: ms(200), maximum_backoff: ms(60_000) },
-        polling: Polling {
-            idle_interval: ms(1000),
-            maximum_idle_interval: ms(1000),
-            minimum_interval: ms(200),
-            maximum_records: 10_000,
-            buffer_bytes: 16 << 20,
-        },
-        checkpoint_interval: Duration::ZERO,
-        on_destination_failure: OnDestinationFailure::Block,
-    };
+    let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
+    let mut mapping = EventSourceMapping::builder(arn, "orders-worker").build().unwrap();
     change(&mut mapping);
     Arc::new(mapping)
 }
