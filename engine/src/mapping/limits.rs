@@ -46,7 +46,11 @@ impl Limit {
         if (self.minimum..=self.maximum).contains(&value) || self.special == Some(value) {
             return Ok(value);
         }
-        let nearest = value.clamp(self.minimum, self.maximum);
+        let in_range = value.clamp(self.minimum, self.maximum);
+        let nearest = match self.special {
+            Some(special) if value.abs_diff(special) < value.abs_diff(in_range) => special,
+            _ => in_range,
+        };
         let error = MappingError::new(self.field, MappingErrorKind::OutOfRange, value.to_string())
             .problem("is out of range")
             .permitted(self.to_string())

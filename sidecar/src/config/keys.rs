@@ -300,17 +300,17 @@ pub(super) static SHARED: &[Key] = &[
 
 /// The names of the tables that a user meets, for "it belongs under …".
 pub(super) static SECTIONS: &[(&str, &[Key])] = &[
-    ("the top of the file", PROCESS),
-    ("a mapping", MAPPING),
-    ("Function", FUNCTION),
-    ("DestinationConfig", DESTINATION_CONFIG),
-    ("DestinationConfig.OnFailure", ON_FAILURE),
-    ("FilterCriteria", FILTER_CRITERIA),
-    ("Retry", RETRY),
-    ("Polling", POLLING),
-    ("Worker", WORKER),
-    ("Admin", ADMIN),
-    ("Aws", AWS),
+    ("at the top of the file", PROCESS),
+    ("in a mapping", MAPPING),
+    ("in Function", FUNCTION),
+    ("in DestinationConfig", DESTINATION_CONFIG),
+    ("in DestinationConfig.OnFailure", ON_FAILURE),
+    ("in FilterCriteria", FILTER_CRITERIA),
+    ("in Retry", RETRY),
+    ("in Polling", POLLING),
+    ("in Worker", WORKER),
+    ("in Admin", ADMIN),
+    ("in Aws", AWS),
 ];
 
 /// What to say about `name`, which is not in `tables`.
@@ -323,12 +323,16 @@ pub(super) fn unknown(name: &str, tables: &[&'static [Key]]) -> String {
     }
     let elsewhere = SECTIONS.iter().find(|(_, table)| table.iter().any(|k| k.name == name && usable(&k)));
     if let Some((section, _)) = elsewhere {
-        return format!("is not a known key here; it belongs in {section}");
+        return format!("is not a known key here; it belongs {section}");
     }
     let lower = name.to_lowercase();
     let nearest =
         here().filter(usable).map(|k| (strsim::damerau_levenshtein(&lower, &k.name.to_lowercase()), k.name));
     let nearest = nearest.min();
+    let begins = |key: &&&Key| lower.len() >= 4 && key.name.to_lowercase().starts_with(&lower);
+    if let Some(known) = here().filter(usable).find(|k| begins(&k)) {
+        return format!("is not a known key; did you mean {}?", known.name);
+    }
     if let Some((distance, known)) = nearest
         && distance * 3 <= lower.chars().count().max(known.len())
     {

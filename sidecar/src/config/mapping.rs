@@ -33,7 +33,9 @@ pub(super) fn mapping(
     now: Wall,
     report: &mut Report,
 ) -> Option<MappingConfig> {
-    resource_type(section, report);
+    if !is_mapping(section, report) {
+        return None;
+    }
     let destinations = section.section("DestinationConfig", report);
     let on_failure = destinations.as_ref().and_then(|d| d.section("OnFailure", report));
     let on_success = destinations.as_ref().and_then(|d| d.section("OnSuccess", report));
@@ -54,23 +56,23 @@ pub(super) fn mapping(
         builder = builder.on_success_destination(text);
     }
     builder = own_part(&parts, builder, report);
-    let function = function::function(section, parts.function.as_ref(), report);
     let checkpoints = match section.has("Checkpoints") {
         true => shared::checkpoints(section, report),
         false => {
             Some(shared.checkpoints.clone().unwrap_or_else(|| Checkpoints::Sqlite("./shardmill.db".into())))
         }
     };
-    let mapping = match builder.build() {
-        Ok(mapping) => mapping,
-        Err(errors) => {
-            for error in errors {
-                translate(&error, &parts, report);
-            }
-            return None;
-        }
-    };
-    Some(MappingConfig { mapping, function: function?, checkpoints: checkpoints?, on_gap: OnGap::Continue })
+    let mapping = builder.build();
+    for error in mapping.as_ref().err().into_iter().flatten() {
+        translate(error, &parts, report);
+    }
+    let function = function::function(section, parts.function.as_ref(), report);
+    Some(MappingConfig {
+        mapping: mapping.ok()?,
+        function: function?,
+        checkpoints: checkpoints?,
+        on_gap: OnGap::Continue,
+    })
 }
 
 /// P1 to P16.
@@ -182,14 +184,14 @@ fn choice<'n>(section: &Section<'n>, key: &str, permitted: &[&str], report: &mut
     None
 }
 
-/// CloudFormation's or SAM's `Type`, against the ARN.
-fn resource_type(section: &Section<'_>, report: &mut Report) {
-    let Some(text) = section.text("Type") else { return };
+/// CloudFormation's or SAM's `Type`, against the ARN; false if this is something else altogether.
+fn is_mapping(section: &Section<'_>, report: &mut Report) -> bool {
+    let Some(text) = section.text("Type") else { return true };
     let source = section.text("EventSourceArn").or_else(|| section.text("Stream")).unwrap_or_default();
     let service = source.split(':').nth(2).unwrap_or_default();
     let problem = match text {
-        "AWS::Lambda::EventSourceMapping" => return,
-        "Kinesis" | "DynamoDB" if service.is_empty() || text.eq_ignore_ascii_case(service) => return,
+        "AWS::Lambda::EventSourceMapping" => return true,
+        "Kinesis" | "DynamoDB" if service.is_empty() || text.eq_ignore_ascii_case(service) => return true,
         "Kinesis" | "DynamoDB" => {
             format!("{text} does not fit the stream's ARN, {source}; correct one of them")
         }
@@ -204,6 +206,7 @@ fn resource_type(section: &Section<'_>, report: &mut Report) {
         ),
     };
     report.error(section.place("Type"), section.path("Type"), problem);
+    matches!(text, "Kinesis" | "DynamoDB")
 }
 
 /// SAM's `OnFailure.Type`, against the ARN.

@@ -92,6 +92,7 @@ pub fn parse(
     let config = read(&root, now, &mut report);
     match config {
         Some(config) if report.errors.is_empty() => {
+            report.warnings.sort_by_key(|note| note.line);
             Ok(Loaded { config, warnings: report.warnings, ignored: report.ignored })
         }
         _ => Err(ConfigErrors::new(path, text, report.errors)),
@@ -100,7 +101,7 @@ pub fn parse(
 
 fn read(root: &Node, now: Wall, report: &mut Report) -> Option<Config> {
     let Value::Map(entries) = &root.value else {
-        report.error(root.at, "", format!("the file is {}; write a map of keys", root.describe()));
+        report.error(root.at, "", format!("the file {}; write a map of keys", root.describe()));
         return None;
     };
     let several = entries.iter().any(|(key, _)| key.name == "Mappings");

@@ -106,7 +106,7 @@ impl<'n> Section<'n> {
                 self.add(value, tables, report);
             } else if self.has(key.name) {
                 report.error(written.at, path, "is written beside Properties and in it; remove one");
-            } else if !matches!(key.kind, Kind::Ignored | Kind::Refused(..)) {
+            } else if !matches!(key.kind, Kind::Ignored | Kind::Refused(..)) && !report.is_wrong(&path) {
                 self.entries.push((key, value));
             }
         }
@@ -138,10 +138,16 @@ impl<'n> Section<'n> {
                 "{intrinsic} is a CloudFormation intrinsic, which cannot be resolved here; write {what}"
             ));
         }
+        let is_leaf =
+            !matches!(key.kind, Kind::Section(_) | Kind::SectionOrOff(_) | Kind::Sections(_) | Kind::Same);
+        if let Some((at, problem)) = value.broken().filter(|_| is_leaf || value.scalar().is_some()) {
+            report.error(at, path, problem);
+            return None;
+        }
         let expected = expected(key.kind);
         (!fits(key.kind, value)).then(|| match value.scalar().map(|s| s.kind) {
             Some(Type::Null) => format!("is empty; write {expected} or remove the key"),
-            _ => format!("is {}; write {expected}", value.describe()),
+            _ => format!("{}; write {expected}", value.describe()),
         })
     }
 
@@ -231,7 +237,7 @@ impl<'n> Section<'n> {
             if matches!(item.value, Value::Map(_)) && item.intrinsic().is_none() {
                 return Some(Self::read(item, &[table], format!("{item_path}."), report));
             }
-            report.error(item.at, item_path, format!("is {}; write a map of keys", item.describe()));
+            report.error(item.at, item_path, format!("{}; write a map of keys", item.describe()));
             None
         };
         Some(items.iter().enumerate().filter_map(read).collect())

@@ -66,6 +66,8 @@ pub(super) struct Scalar {
     pub(super) kind: Type,
     /// A value from the environment may be any type, quoted or not.
     pub(super) from_environment: bool,
+    /// What is wrong with a variable in it.
+    pub(super) broken: Option<String>,
 }
 
 impl Node {
@@ -79,15 +81,26 @@ impl Node {
     /// What the value is, for a person.
     pub(super) fn describe(&self) -> String {
         match &self.value {
-            Value::List(_) => "a list".to_owned(),
-            Value::Map(_) => "a map".to_owned(),
+            Value::List(_) => "is a list".to_owned(),
+            Value::Map(_) => "is a map".to_owned(),
             Value::Scalar(scalar) => match scalar.kind {
-                Type::Null => "empty".to_owned(),
-                Type::Bool => format!("{}, a boolean", scalar.text),
-                Type::Integer | Type::Float => format!("{}, a number", scalar.text),
-                Type::Text => format!("{:?}, a text", scalar.text),
+                Type::Null => "is empty".to_owned(),
+                Type::Bool => format!("{} is a boolean", scalar.text),
+                Type::Integer | Type::Float => format!("{} is a number", scalar.text),
+                Type::Text => format!("{:?} is a text", scalar.text),
             },
         }
+    }
+
+    /// What is wrong with a variable in this value or, one level deep, in one of its items.
+    pub(super) fn broken(&self) -> Option<(Mark, &str)> {
+        let own = |node: &'_ Self| node.scalar().and_then(|s| s.broken.as_deref()).is_some();
+        let node = match &self.value {
+            Value::Scalar(_) => Some(self),
+            Value::List(items) => items.iter().find(|item| own(item)),
+            Value::Map(entries) => entries.iter().map(|(_, value)| value).find(|value| own(value)),
+        }?;
+        Some((node.at, node.scalar()?.broken.as_deref()?))
     }
 
     /// Whether there is nothing in it.
@@ -244,14 +257,10 @@ impl<'t> Loader<'t, '_> {
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Node {
         let at = Mark::from(span);
-        let (text, from_environment) = match vars::expand(text, self.environment) {
-            Ok(Some(expanded)) => (expanded, true),
-            Ok(None) => (text.to_owned(), false),
-            Err(problem) => {
-                self.errors.push(ConfigError::at(at, text, problem));
-                // Not judged any further: the value is unknown.
-                (text.to_owned(), true)
-            }
+        let (text, from_environment, broken) = match vars::expand(text, self.environment) {
+            Ok(Some(expanded)) => (expanded, true, None),
+            Ok(None) => (text.to_owned(), false, None),
+            Err(problem) => (text.to_owned(), true, Some(problem)),
         };
         let plain = matches!(style, ScalarStyle::Plain);
         let kind = match tag.and_then(|t| t.core_suffix().map(str::to_owned)).as_deref() {
@@ -259,7 +268,7 @@ impl<'t> Loader<'t, '_> {
             _ if plain || from_environment => resolve(&text),
             _ => Type::Text,
         };
-        Node { at, value: Value::Scalar(Scalar { text, kind, from_environment }), tag: local(tag) }
+        Node { at, value: Value::Scalar(Scalar { text, kind, from_environment, broken }), tag: local(tag) }
     }
 }
 

@@ -9,6 +9,7 @@ use super::super::limits::{self, Limit};
 use super::super::{EventSourceMapping, Polling, Retry, arn};
 use super::MappingBuilder;
 use crate::position::Position;
+use crate::time::Wall;
 
 const STARTING_POSITION: &str = "StartingPosition";
 const TIMESTAMP: &str = "StartingPositionTimestamp";
@@ -88,7 +89,7 @@ impl MappingBuilder {
 
     fn position(&self, found: &mut Found) -> Option<Position> {
         let conflict = |text: &str, at: i64| {
-            MappingError::new(TIMESTAMP, MappingErrorKind::Conflict, at.to_string())
+            MappingError::new(TIMESTAMP, MappingErrorKind::Conflict, iso8601(at))
                 .problem(format!("goes with StartingPosition AT_TIMESTAMP only, not with {text}"))
                 .remedy("leave it out or write StartingPosition: AT_TIMESTAMP")
                 .aws("Timestamp only valid with StartingPosition AT_TIMESTAMP")
@@ -142,8 +143,8 @@ impl MappingBuilder {
         if at < 0 || in_future {
             let problem = if in_future { "is in the future" } else { "is before 1970" };
             found.note(
-                mistake(MappingErrorKind::OutOfRange, at.to_string())
-                    .problem(format!("(milliseconds since the epoch) {problem}"))
+                mistake(MappingErrorKind::OutOfRange, iso8601(at))
+                    .problem(problem)
                     .remedy("write an earlier time, or StartingPosition: LATEST for the records to come"),
             );
             return None;
@@ -209,6 +210,7 @@ impl MappingBuilder {
     fn filters(&self, found: &mut Found) {
         const MOST: usize = 10;
         const LONGEST: usize = 4096;
+        let before = found.0.len();
         let count = self.filters.len();
         if count > MOST {
             found.note(
@@ -238,7 +240,7 @@ impl MappingBuilder {
                 );
             }
         }
-        if let Some(first) = self.filters.first() {
+        if let Some(first) = self.filters.first().filter(|_| found.0.len() == before) {
             found.note(MappingError::not_supported(
                 FILTERS,
                 first,
@@ -353,6 +355,12 @@ impl MappingBuilder {
 /// `<function name and qualifier>@<account>.<region>.<stream>`.
 fn default_application_name(source: &arn::EventSource, function: &str) -> String {
     format!("{function}@{}.{}.{}", source.account, source.region, source.stream)
+}
+
+fn iso8601(milliseconds: i64) -> String {
+    let mut text = String::new();
+    crate::time::write_iso8601(&mut text, Wall::from_millis(milliseconds), true);
+    text
 }
 
 fn enum_message(value: &str) -> String {
