@@ -2,6 +2,7 @@
 //!
 //! Runs against ferrokinesis in this process; `SHARDMILL_TEST_KINESIS_ENDPOINT` names another one.
 #![cfg(feature = "kinesis")]
+#![expect(clippy::unwrap_used, reason = "a test may fail at any step")]
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region};
