@@ -62,7 +62,7 @@ impl Options {
                 "--stream" => options.stream.clone_from(&value),
                 "--shards" => options.shards = u32::try_from(small(10_000)?).unwrap_or(1),
                 "--records-per-page" => {
-                    options.records_per_page = usize::try_from(small(10_000)?).unwrap_or(1)
+                    options.records_per_page = usize::try_from(small(10_000)?).unwrap_or(1);
                 }
                 "--record-bytes" => options.record_bytes = usize::try_from(small(10 << 20)?).unwrap_or(1),
                 "--pages" => options.pages = Some(number()?),

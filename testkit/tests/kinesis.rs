@@ -279,6 +279,21 @@ async fn a_recreated_stream_knows_nothing_of_its_predecessors_numbers_and_iterat
     assert!(fake.put("orders", Some("k"), "x").unwrap().sequence_number > old.sequence_number);
 }
 
+#[tokio::test]
+async fn a_sequence_number_is_good_for_its_own_shard_only() {
+    let (fake, client) = fake(1);
+    let parent = fake.put("orders", Some("k"), "x").unwrap();
+    let (child, _) = fake.split("orders", SHARD).unwrap();
+    let call = client.get_shard_iterator().stream_name("orders").shard_id(&child);
+    let call = call.shard_iterator_type(ShardIteratorType::AfterSequenceNumber);
+    let call = call.starting_sequence_number(&parent.sequence_number);
+    let error = call.send().await.unwrap_err().into_service_error();
+    assert!(error.message().unwrap().contains("It encodes shardId-000000000000"), "{error:?}");
+    let listed = client.list_shards().stream_name("orders").send().await.unwrap();
+    let start = listed.shards()[1].sequence_number_range().unwrap().starting_sequence_number();
+    iterator(&client, &child, ShardIteratorType::AtSequenceNumber, Some(start)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn records_and_closed_shards_vanish_with_their_retention() {
     let (fake, client) = fake(1);

@@ -67,10 +67,18 @@ pub(crate) fn get_shard_iterator(world: &mut World, input: &Input, now_ms: u64) 
     Ok(json!({ "ShardIterator": iterator.encode() }))
 }
 
-/// The counter of a starting sequence number; numbers that this stream never gave out are refused.
+/// The counter of a starting sequence number; numbers of other streams, other shards or the future are refused.
 fn counter_of(stream: &Stream, shard: usize, number: &str) -> Result<u64, FakeError> {
     match sequence::parse(stream.epoch, number) {
-        Parsed::Counter(counter) if counter <= stream.last_counter() => Ok(counter),
+        Parsed::Counter(counter) if counter <= stream.last_counter() => {
+            match stream.shards.iter().find(|s| s.numbered(counter)) {
+                Some(owner) if owner.id != stream.shards[shard].id => Err(FakeError::invalid(format!(
+                    "Invalid StartingSequenceNumber. It encodes {}, while it was used in a call to {}",
+                    owner.id, stream.shards[shard].id
+                ))),
+                _ => Ok(counter),
+            }
+        }
         Parsed::Malformed => Err(FakeError::invalid(format!(
             "StartingSequenceNumber {number} used in GetShardIterator on shard {} is not a sequence number.",
             stream.shards[shard].id

@@ -124,6 +124,13 @@ impl Shard {
         self.records.partition_point(|r| r.counter < counter).max(self.first)
     }
 
+    /// Whether this counter was given to one of its records, its beginning or its end.
+    pub(crate) fn numbered(&self, counter: u64) -> bool {
+        self.start == counter
+            || self.end == Some(counter)
+            || self.records.binary_search_by_key(&counter, |r| r.counter).is_ok()
+    }
+
     /// Refuses a read above 5 calls or 2 MiB in a second; a page above 2 MiB is paid off at 2 MiB a second.
     pub(crate) fn check_read_limits(&mut self, now_ms: u64) -> Result<(), FakeError> {
         const SECOND_BYTES: usize = 2 << 20;
@@ -152,6 +159,7 @@ pub(crate) struct Stream {
     pub shards: Vec<Shard>,
     counter: u64,
     round_robin: usize,
+    expired_before: u64,
 }
 
 impl Stream {
@@ -196,7 +204,10 @@ impl Stream {
 
     /// Index of a listed shard.
     pub(crate) fn shard_index(&self, id: &str) -> Result<usize, FakeError> {
-        self.shards.iter().position(|s| s.id == id && !s.forgotten).ok_or_else(|| {
+        // Ids are numbered by index; streams may have thousands of shards.
+        let index = id.strip_prefix("shardId-").and_then(|number| number.parse::<usize>().ok());
+        let listed = |i: &usize| self.shards.get(*i).is_some_and(|s| s.id == id && !s.forgotten);
+        index.filter(listed).ok_or_else(|| {
             let StreamKey { name, account, .. } = &self.key;
             let message = format!("Shard {id} in stream {name} under account {account} does not exist");
             FakeError::new("ResourceNotFoundException", message)
@@ -277,6 +288,10 @@ impl Stream {
     /// Trims what is older than the retention and forgets closed shards that have nothing left.
     fn expire(&mut self, now_ms: u64) {
         let before = now_ms.saturating_sub(self.retention_ms);
+        if before == self.expired_before {
+            return;
+        }
+        self.expired_before = before;
         for shard in &mut self.shards {
             while shard.records.get(shard.first).is_some_and(|r| r.arrival_ms < before) {
                 shard.first += 1;
@@ -346,6 +361,7 @@ impl World {
             shards: Vec::new(),
             counter: 0,
             round_robin: 0,
+            expired_before: 0,
         };
         let width = u128::MAX / u128::from(shards);
         for i in 0..u128::from(shards) {
