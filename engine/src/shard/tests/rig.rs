@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::failure::{Condition, FailedBatch, FunctionResponse};
 use crate::intake::{ChildShard, Page, intake};
 use crate::invariant::{self, Fact, Seen, Setting};
-use crate::mapping::EventSourceMapping;
+use crate::mapping::{EventSourceMapping, OnDestinationFailure};
 use crate::outcome::{BatchResponse, Outcome};
 use crate::position::{Position, Seq};
 use crate::record::{Batch, Data, Record};
