@@ -2,9 +2,15 @@
 //!
 //! Every handler can be cloned cheaply; clones share connections, processes and limits.
 
+mod command;
+mod function;
 mod gate;
+mod stdout;
 mod url;
 
+pub use command::{CommandError, CommandHandler, CommandOptions, Readiness};
+pub use function::FunctionHandler;
+pub use stdout::StdoutHandler;
 pub use url::{UrlError, UrlHandler, UrlOptions};
 
 /// The largest answer of a function, in bytes (AWS "Lambda quotas": 6 MB, synchronous).

@@ -119,6 +119,7 @@ fn http(status: &str, headers: &str, body: &str) -> String {
 /// Closes with RST instead of FIN.
 fn reset(stream: TcpStream) {
     stream.set_zero_linger().unwrap();
+    drop(stream);
 }
 
 #[track_caller]

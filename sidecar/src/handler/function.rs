@@ -1,0 +1,58 @@
+//! Any of the handlers.
+
+use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext};
+use tokio::time::Instant;
+
+use super::{CommandHandler, ProbeError, Readiness, StdoutHandler, UrlHandler};
+
+/// What `Function` names.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum FunctionHandler {
+    /// `Function.Url`.
+    Url(UrlHandler),
+    /// `Function.Command`.
+    Command(CommandHandler),
+    /// `Function.Stdout`.
+    Stdout(StdoutHandler),
+}
+
+impl FunctionHandler {
+    /// Asks whether the function looks callable, without calling it.
+    ///
+    /// # Errors
+    /// [`ProbeError`] says what is missing.
+    pub async fn probe(&self) -> Result<(), ProbeError> {
+        match self {
+            Self::Url(handler) => handler.probe().await,
+            Self::Command(handler) => handler.probe().await,
+            Self::Stdout(handler) => handler.probe().await,
+        }
+    }
+
+    /// Whether the function can be started; only `Command` starts anything.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        match self {
+            Self::Command(handler) => handler.readiness().borrow().clone(),
+            Self::Url(_) | Self::Stdout(_) => Readiness::Ready,
+        }
+    }
+
+    /// Stops what the handler started; see [`CommandHandler::shutdown`].
+    pub async fn shutdown(&self, deadline: Instant) {
+        if let Self::Command(handler) = self {
+            handler.shutdown(deadline).await;
+        }
+    }
+}
+
+impl Handler for FunctionHandler {
+    async fn handle(&self, batch: Batch, cx: InvokeContext) -> Result<BatchResponse, HandlerError> {
+        match self {
+            Self::Url(handler) => handler.handle(batch, cx).await,
+            Self::Command(handler) => handler.handle(batch, cx).await,
+            Self::Stdout(handler) => handler.handle(batch, cx).await,
+        }
+    }
+}

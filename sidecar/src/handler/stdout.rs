@@ -1,0 +1,174 @@
+//! `Function.Stdout`: one event per line on the sidecar's standard output.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, mpsc};
+
+use bytes::Bytes;
+use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::ProbeError;
+use super::gate::Schedule;
+
+/// Writes one event per line; an invocation succeeds when its line is flushed.
+///
+/// Lines of all shards are written one after the other and never mixed. A reader that is slow makes the shards wait;
+/// one that has gone away is a function error.
+#[derive(Clone)]
+pub struct StdoutHandler {
+    turn: Arc<Mutex<()>>,
+    lines: mpsc::Sender<Line>,
+}
+
+struct Line {
+    event: Bytes,
+    written: oneshot::Sender<io::Result<()>>,
+    /// Held until the line is out, also if the invocation is given up meanwhile.
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl StdoutHandler {
+    /// Starts the thread that writes. Make one per process.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn new() -> io::Result<Self> {
+        Self::to(io::stdout())
+    }
+
+    fn to(output: impl Write + Send + 'static) -> io::Result<Self> {
+        let (lines, receiver) = mpsc::channel();
+        // A thread of its own, not a blocking task: a reader that never reads must not hold up the end of the process.
+        std::thread::Builder::new().name("stdout".into()).spawn(move || write_lines(output, &receiver))?;
+        Ok(Self { turn: Arc::default(), lines })
+    }
+
+    /// Always succeeds: whether someone reads is seen only by writing.
+    ///
+    /// # Errors
+    /// None today.
+    #[expect(clippy::unused_async, reason = "the same form as the other handlers' probes")]
+    pub async fn probe(&self) -> Result<(), ProbeError> {
+        Ok(())
+    }
+
+    async fn write(&self, event: Bytes, deadline: Instant) -> Result<BatchResponse, HandlerError> {
+        let schedule = Schedule::new(deadline);
+        let turn = timeout_at(schedule.start_by, Arc::clone(&self.turn).lock_owned());
+        let Ok(turn) = turn.await else {
+            let reason = "stdout is busy with another event: its reader is slow".into();
+            return Err(HandlerError::NotReached { reason, retry_after: None });
+        };
+        let (written, result) = oneshot::channel();
+        // A thread that is gone is noticed by the dropped channel.
+        let _ = self.lines.send(Line { event, written, _turn: turn });
+        match timeout_at(schedule.deadline, result).await {
+            Ok(Ok(Ok(()))) => Ok(BatchResponse::success()),
+            Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Err(HandlerError::function("stdout is closed: the program that read it has ended"))
+            }
+            Ok(Ok(Err(error))) => Err(HandlerError::function(format!("stdout cannot be written: {error}"))),
+            Ok(Err(_)) => Err(HandlerError::function("stdout cannot be written: its thread has ended")),
+            Err(_) => {
+                Err(HandlerError::function("the reader of stdout did not take the event within Timeout"))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for StdoutHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StdoutHandler")
+    }
+}
+
+impl Handler for StdoutHandler {
+    async fn handle(&self, batch: Batch, cx: InvokeContext) -> Result<BatchResponse, HandlerError> {
+        self.write(cx.event(&batch), cx.deadline).await
+    }
+}
+
+fn write_lines(mut output: impl Write, lines: &mpsc::Receiver<Line>) {
+    let mut broken_off = false;
+    for line in lines {
+        let result = write_line(&mut output, &line.event, broken_off);
+        broken_off = result.is_err();
+        // Nobody listens any more if the invocation was given up.
+        let _ = line.written.send(result);
+    }
+}
+
+/// Ends a line that broke off before it begins the next one, so that a full disk never joins two events.
+fn write_line(output: &mut impl Write, event: &[u8], broken_off: bool) -> io::Result<()> {
+    if broken_off {
+        output.write_all(b"\n")?;
+    }
+    output.write_all(event)?;
+    output.write_all(b"\n")?;
+    output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn in_a_minute() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[tokio::test]
+    async fn every_event_is_one_line_and_lines_are_never_mixed() {
+        let (reader, writer) = io::pipe().unwrap();
+        let handler = StdoutHandler::to(writer).unwrap();
+        let mut calls = tokio::task::JoinSet::new();
+        for i in 0..20_u8 {
+            let handler = handler.clone();
+            calls.spawn(async move { handler.write(vec![b'a' + i; 1500].into(), in_a_minute()).await });
+        }
+        while let Some(result) = calls.join_next().await {
+            assert_eq!(result.unwrap().unwrap(), BatchResponse::success());
+        }
+        drop(handler);
+        let mut lines: Vec<String> = BufReader::new(reader).lines().map(Result::unwrap).collect();
+        lines.sort();
+        let expected: Vec<String> =
+            (0..20_u8).map(|i| String::from(char::from(b'a' + i)).repeat(1500)).collect();
+        assert_eq!(lines, expected);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_ended_is_a_function_error_that_says_so() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let handler = StdoutHandler::to(writer).unwrap();
+        let error = handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap_err();
+        assert!(matches!(error, HandlerError::Function(_)));
+        assert!(error.to_string().contains("the program that read it has ended"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_never_reads_is_a_timeout_and_those_in_the_queue_are_not_reached() {
+        let (reader, writer) = io::pipe().unwrap();
+        let handler = StdoutHandler::to(writer).unwrap();
+        let large = Bytes::from(vec![b'x'; 4 << 20]);
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let stuck = handler.write(large, deadline).await.unwrap_err();
+        assert!(matches!(stuck, HandlerError::Function(_)), "{stuck}");
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let queued = handler.write(Bytes::from_static(b"{}"), deadline).await.unwrap_err();
+        assert!(matches!(queued, HandlerError::NotReached { .. }), "{queued}");
+        drop(reader);
+    }
+
+    #[test]
+    fn a_line_that_broke_off_is_ended_before_the_next() {
+        let mut output = b"{\"Rec".to_vec();
+        write_line(&mut output, b"{}", true).unwrap();
+        assert_eq!(output, b"{\"Rec\n{}\n");
+    }
+}
