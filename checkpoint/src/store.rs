@@ -101,3 +101,40 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// What and where the store is, for logs: `sqlite:/var/lib/app/shardmill.db`.
     fn describe(&self) -> String;
 }
+
+#[async_trait]
+impl<S: LeaseStore + ?Sized> LeaseStore for std::sync::Arc<S> {
+    async fn list(&self) -> Result<Vec<Lease>, StoreError> {
+        (**self).list().await
+    }
+    async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError> {
+        (**self).create(leases).await
+    }
+    async fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, StoreError> {
+        (**self).acquire(key, seen, claim).await
+    }
+    async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Write>, StoreError> {
+        (**self).renew(renewals).await
+    }
+    async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Write>, StoreError> {
+        (**self).checkpoint(checkpoints).await
+    }
+    async fn assign(&self, key: &LeaseKey, seen: &Ownership, to: &WorkerId) -> Result<Write, StoreError> {
+        (**self).assign(key, seen, to).await
+    }
+    async fn hand_off(&self, key: &LeaseKey, from: &WorkerId, to: &WorkerId) -> Result<Write, StoreError> {
+        (**self).hand_off(key, from, to).await
+    }
+    async fn set_children(&self, key: &LeaseKey, children: &[ShardId]) -> Result<Write, StoreError> {
+        (**self).set_children(key, children).await
+    }
+    async fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError> {
+        (**self).release(key, counter).await
+    }
+    async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {
+        (**self).delete(key).await
+    }
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+}

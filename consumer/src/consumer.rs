@@ -129,6 +129,7 @@ impl Consumer {
             clock: self.worker.clock(),
             mapping: Arc::clone(&name),
         });
+        self.status.watch(leases.clone());
         let names = FailureNames {
             function_arn: self.mapping.function_arn().to_owned(),
             executed_version: self.mapping.executed_version().to_owned(),

@@ -20,6 +20,7 @@ pub use consumer::{BuildError, Consumer, ConsumerBuilder, RunError, RunReport};
 pub use destination::SqsDestination;
 pub use destination::{Destination, DestinationError, Failure, FailureNames, FileDestination};
 pub use handler::{Handler, HandlerError, InvokeContext};
+pub use keeper::LeaseReport;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{

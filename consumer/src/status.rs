@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shardmill_engine::{Counters, Mono, Now, ShardId, ShardSnapshot, Wall};
 
+use crate::keeper::{LeaseReport, Leases};
 use crate::source::{SourceError, SourceErrorKind};
 
 /// A running consumer, as it is now. Cheap to clone; stays readable after the run.
@@ -20,6 +21,7 @@ struct Inner {
     store_answered: bool,
     last_error: Option<ErrorReport>,
     known_shards: usize,
+    leases: Option<Leases>,
     ticked: Mono,
     keeper_ticked: Mono,
     state: RunState,
@@ -52,6 +54,8 @@ pub struct ConsumerReport {
     pub store_answered: bool,
     /// Shards of the stream that have a lease, whoever owns it.
     pub known_shards: usize,
+    /// Every lease of the application as it was last listed, whoever owns it.
+    pub leases: Vec<LeaseReport>,
     /// The shards that this worker reads.
     pub shards: Vec<ShardReport>,
     /// The last error outside of a shard.
@@ -160,6 +164,7 @@ impl ConsumerStatus {
             source_answered: inner.source_answered,
             store_answered: inner.store_answered,
             known_shards: inner.known_shards,
+            leases: inner.leases.as_ref().map(Leases::listed).unwrap_or_default(),
             shards: inner.shards.iter().map(|cell| cell.report()).collect(),
             last_error: inner.last_error.clone(),
             ticked: inner.ticked,
@@ -176,6 +181,10 @@ impl ConsumerStatus {
         let mut inner = lock(&self.inner);
         inner.ticked = now;
         inner.keeper_ticked = keeper;
+    }
+
+    pub(crate) fn watch(&self, leases: Leases) {
+        lock(&self.inner).leases = Some(leases);
     }
 
     pub(crate) fn source_answered(&self) {

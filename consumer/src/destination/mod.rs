@@ -24,8 +24,26 @@ pub trait Destination: Send + Sync + 'static {
     /// again and may by then have arrived: destinations get a batch at least once.
     async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError>;
 
+    /// Whether the destination answers, without delivering anything.
+    async fn probe(&self) -> Result<(), DestinationError> {
+        Ok(())
+    }
+
     /// What and where the destination is, for logs.
     fn describe(&self) -> String;
+}
+
+#[async_trait]
+impl<D: Destination + ?Sized> Destination for Arc<D> {
+    async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError> {
+        (**self).deliver(failed).await
+    }
+    async fn probe(&self) -> Result<(), DestinationError> {
+        (**self).probe().await
+    }
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
 }
 
 /// A batch that is given up, with what its messages say beside it.

@@ -380,6 +380,7 @@ impl Actor {
         self.list_at = now + self.options.listing_interval;
         self.note(result.as_ref().err());
         let Ok(leases) = result else { return };
+        self.leases.set_listed(&leases);
         let checkpoints: BTreeMap<ShardId, Position> =
             leases.iter().map(|lease| (lease.key.shard.clone(), lease.checkpoint.clone())).collect();
         let mut dead = HashMap::new();

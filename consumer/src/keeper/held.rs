@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use shardmill_checkpoint::{AppState, Lease, NewLease, StoreError};
 use shardmill_engine::{LeaseKey, Mono, Position, ShardId};
@@ -109,11 +109,23 @@ pub(super) struct CheckpointOrder {
 pub(crate) struct Leases {
     commands: mpsc::UnboundedSender<Command>,
     ticked: Arc<AtomicU64>,
+    listed: Arc<Mutex<Vec<LeaseReport>>>,
+}
+
+/// A lease as the store had it when it was last listed, whoever owns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseReport {
+    /// The shard.
+    pub shard: ShardId,
+    /// The worker that owns it.
+    pub owner: Option<String>,
+    /// How far it has come.
+    pub checkpoint: Position,
 }
 
 pub(super) fn channel() -> (Leases, mpsc::UnboundedReceiver<Command>) {
     let (commands, received) = mpsc::unbounded_channel();
-    (Leases { commands, ticked: Arc::default() }, received)
+    (Leases { commands, ticked: Arc::default(), listed: Arc::default() }, received)
 }
 
 impl Leases {
@@ -149,6 +161,20 @@ impl Leases {
 
     pub(super) fn tick(&self, now: Mono) {
         self.ticked.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Every lease of the application, as it was last listed.
+    pub(crate) fn listed(&self) -> Vec<LeaseReport> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_listed(&self, leases: &[Lease]) {
+        let report = |lease: &Lease| LeaseReport {
+            shard: lease.key.shard.clone(),
+            owner: lease.owner.as_ref().map(ToString::to_string),
+            checkpoint: lease.checkpoint.clone(),
+        };
+        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = leases.iter().map(report).collect();
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, KeeperError> {

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::ServiceClock;
+pub use held::LeaseReport;
 pub(crate) use held::{Grant, Held, KeeperError, Leases};
 
 /// Where the keeper's work runs.
