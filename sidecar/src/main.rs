@@ -1,2 +1,80 @@
-//! The sidecar binary.
-fn main() {}
+//! The binary `shardmill`: AWS Lambda's stream event source mapping beside a program in any language.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use shardmill_sidecar::logging::{self, LogFormat};
+use shardmill_sidecar::run::SidecarError;
+use shardmill_sidecar::{check, config, run};
+
+/// Runs AWS Lambda stream event source mappings outside of Lambda: polls every shard in order, invokes your function
+/// with micro-batches, retries, bisects, sends what it gives up to a dead-letter destination, and checkpoints.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    /// How log lines on standard error look.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the mappings of a file until SIGTERM or SIGINT.
+    #[command(after_help = "Example:\n  shardmill run -c shardmill.yaml")]
+    Run(File),
+    /// Validates a file; with --online also asks the stream, the destination, the store and the function.
+    #[command(after_help = "Example:\n  shardmill check -c shardmill.yaml --online")]
+    Check {
+        #[command(flatten)]
+        file: File,
+        /// See whether everything that the file names answers; reads nothing from the stream.
+        #[arg(long)]
+        online: bool,
+    },
+    /// Prints the JSON Schema of the file, for editors.
+    #[command(after_help = "Example:\n  shardmill schema > shardmill.schema.json")]
+    Schema,
+}
+
+#[derive(Debug, clap::Args)]
+struct File {
+    /// The configuration: YAML or JSON.
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(cli.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime could not be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(execute(cli.command));
+    // What hangs in a blocking call must not keep the process from ending.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        error.exit_code()
+    })
+}
+
+async fn execute(command: Command) -> Result<ExitCode, SidecarError> {
+    match command {
+        Command::Run(file) => run::run(&file.config).await.map(|()| ExitCode::SUCCESS),
+        Command::Check { file, online } => {
+            let well = check::check(&file.config, online).await?;
+            Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Schema => {
+            println!("{:#}", config::schema());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The admin endpoints: health, readiness, metrics, status. Nothing secret is served and nothing changes state.
+
+mod view;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use shardmill::Worker;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config;
+pub use view::MappingView;
+
+/// The default port; the next free one is taken instead.
+const PORT: u16 = 9464;
+/// So many ports are tried.
+const PORTS: u16 = 100;
+/// In seconds: from a local call to a batch that takes its whole timeout.
+const BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 900.0];
+
+/// Why the admin endpoints cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("Admin.Listen: cannot listen on {address}: {reason}; choose another address, or `Listen: off`")]
+pub struct AdminError {
+    address: SocketAddr,
+    reason: std::io::Error,
+}
+
+/// Installs the recorder that `/metrics` shows.
+///
+/// # Errors
+/// A recorder is already installed.
+pub fn metrics_recorder() -> Result<PrometheusHandle, String> {
+    let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).map_err(|e| e.to_string())?;
+    builder.install_recorder().map_err(|e| e.to_string())
+}
+
+/// The endpoints' socket, bound before anything is read from a stream.
+#[derive(Debug)]
+pub struct Admin {
+    listener: Option<TcpListener>,
+}
+
+/// The endpoints at work.
+#[derive(Debug)]
+pub struct RunningAdmin {
+    stop: CancellationToken,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+struct Shared {
+    views: Vec<MappingView>,
+    metrics: PrometheusHandle,
+    worker: Arc<Worker>,
+}
+
+impl Admin {
+    /// Binds the address that is asked for, or the first free one of the default ports.
+    ///
+    /// # Errors
+    /// The address that is asked for cannot be had.
+    pub async fn bind(config: config::Admin) -> Result<Self, AdminError> {
+        let listener = match config {
+            config::Admin::Off => None,
+            config::Admin::Listen(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|reason| AdminError { address, reason })?)
+            }
+            config::Admin::Default => Some(first_free().await?),
+        };
+        if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
+            tracing::info!(%address, "admin endpoints: /healthz /readyz /metrics /v1/status");
+        }
+        Ok(Self { listener })
+    }
+
+    /// Serves until [`RunningAdmin::stop`].
+    #[must_use]
+    pub fn serve(
+        self,
+        views: Vec<MappingView>,
+        metrics: PrometheusHandle,
+        worker: Arc<Worker>,
+    ) -> RunningAdmin {
+        let stop = CancellationToken::new();
+        let Some(listener) = self.listener else { return RunningAdmin { stop, task: None } };
+        let shared = Arc::new(Shared { views, metrics, worker });
+        let router = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics_page))
+            .route("/v1/status", get(status))
+            .with_state(shared);
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let served =
+                axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the admin endpoints have ended");
+            }
+        });
+        RunningAdmin { stop, task: Some(task) }
+    }
+}
+
+impl RunningAdmin {
+    /// Answers what has been asked and stops; a client that keeps its connection open is not waited for.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Some(task) = self.task {
+            let _ = tokio::time::timeout(Duration::from_millis(200), task).await;
+        }
+    }
+}
+
+async fn first_free() -> Result<TcpListener, AdminError> {
+    let mut last = None;
+    for port in PORT..PORT + PORTS {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(reason) => last = Some(AdminError { address, reason }),
+        }
+    }
+    Err(last.unwrap_or_else(|| AdminError {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+        reason: std::io::ErrorKind::AddrInUse.into(),
+    }))
+}
+
+async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
+    let now = shared.worker.clock().now().mono;
+    problems(shared.views.iter().flat_map(|view| view.health_problems(now)))
+}
+
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    problems(shared.views.iter().flat_map(MappingView::readiness_problems))
+}
+
+fn problems(found: impl Iterator<Item = String>) -> Response {
+    let found: Vec<String> = found.collect();
+    if found.is_empty() {
+        return (StatusCode::OK, "ok\n").into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, found.join("\n") + "\n").into_response()
+}
+
+async fn metrics_page(State(shared): State<Arc<Shared>>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (headers, shared.metrics.render()).into_response()
+}
+
+async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    let mappings: Vec<_> = shared.views.iter().map(|view| view.json(&shared.worker)).collect();
+    axum::Json(serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "worker": shared.worker.id().as_str(),
+        "clockOffsetMilliseconds": shared.worker.clock().offset(),
+        "mappings": mappings,
+    }))
+    .into_response()
+}

@@ -1,0 +1,177 @@
+//! What the endpoints show of one mapping.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shardmill::engine::{LaneSnapshot, Mono, ShardSnapshot};
+use shardmill::{ConsumerReport, ConsumerStatus, ErrorReport, LeaseReport, RunState, ShardReport, Worker};
+
+use crate::config::MappingConfig;
+use crate::run::FunctionState;
+
+/// The lease keeper and the run go round at least every second.
+const KEEPER_SILENCE: Duration = Duration::from_secs(15);
+/// A shard's driver goes round at least every 5 seconds.
+const DRIVER_SILENCE: Duration = Duration::from_secs(60);
+
+/// One mapping, as the endpoints see it.
+#[derive(Clone, Debug)]
+pub struct MappingView {
+    name: String,
+    stream: String,
+    function_arn: String,
+    uuid: String,
+    /// None for a mapping that is disabled.
+    running: Option<(ConsumerStatus, FunctionState)>,
+}
+
+impl MappingView {
+    /// A mapping that runs.
+    #[must_use]
+    pub fn enabled(config: &MappingConfig, status: ConsumerStatus, function: FunctionState) -> Self {
+        Self { running: Some((status, function)), ..Self::disabled(config) }
+    }
+
+    /// A mapping with `Enabled: false`.
+    #[must_use]
+    pub fn disabled(config: &MappingConfig) -> Self {
+        let mapping = &config.mapping;
+        Self {
+            name: mapping.application_name().to_owned(),
+            stream: mapping.event_source().arn.clone(),
+            function_arn: mapping.function_arn().to_owned(),
+            uuid: mapping.uuid().to_owned(),
+            running: None,
+        }
+    }
+
+    /// What has not gone round for too long.
+    pub(super) fn health_problems(&self, now: Mono) -> Vec<String> {
+        let Some(report) = self.report() else { return Vec::new() };
+        if report.state != RunState::Enabled {
+            return Vec::new();
+        }
+        let silent = |what: &str, ticked: Mono, most: Duration| {
+            let silence = now.since(ticked);
+            (ticked != Mono::default() && silence > most)
+                .then(|| format!("{}: {what} has not gone round for {} s", self.name, silence.as_secs()))
+        };
+        let shards = report
+            .shards
+            .iter()
+            .filter_map(|shard| silent(&format!("shard {}", shard.shard), shard.ticked, DRIVER_SILENCE));
+        [
+            silent("the lease keeper", report.keeper_ticked, KEEPER_SILENCE),
+            silent("the run", report.ticked, KEEPER_SILENCE),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(shards)
+        .collect()
+    }
+
+    /// What must answer before the mapping is ready. A worker without a lease is ready.
+    pub(super) fn readiness_problems(&self) -> Vec<String> {
+        let Some((_, function)) = &self.running else { return Vec::new() };
+        let Some(report) = self.report() else { return Vec::new() };
+        let mut problems = Vec::new();
+        let because = report.last_error.as_ref().map(|e| format!(": {}", e.message)).unwrap_or_default();
+        if matches!(report.state, RunState::Disabled) {
+            problems.push(format!("{}: the mapping has stopped{because}", self.name));
+        } else if !report.source_answered || !report.store_answered {
+            let what = if report.source_answered { "the checkpoint store" } else { "the stream" };
+            problems.push(format!("{}: {what} has not answered yet{because}", self.name));
+        } else if let Some(error) = &report.last_error {
+            problems.push(format!("{}: {}", self.name, error.message));
+        }
+        problems.extend(function.problem().map(|reason| format!("{}: the function: {reason}", self.name)));
+        problems
+    }
+
+    pub(super) fn json(&self, worker: &Worker) -> Value {
+        let mut value = json!({
+            "name": self.name,
+            "eventSourceArn": self.stream,
+            "functionArn": self.function_arn,
+            "uuid": self.uuid,
+            "state": "Disabled",
+        });
+        if let (Some(report), Value::Object(fields)) = (self.report(), &mut value) {
+            fields.insert("state".into(), json!(format!("{:?}", report.state)));
+            fields.insert("ready".into(), json!(self.readiness_problems().is_empty()));
+            fields.insert("lastError".into(), error_json(report.last_error.as_ref()));
+            fields.insert("shards".into(), Value::Array(shards_json(&report, worker)));
+        }
+        value
+    }
+
+    fn report(&self) -> Option<ConsumerReport> {
+        self.running.as_ref().map(|(status, _)| status.report())
+    }
+}
+
+/// Every shard with a lease, and what this worker knows of those it reads itself.
+fn shards_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
+    let own = |lease: &LeaseReport| report.shards.iter().find(|shard| shard.shard == lease.shard);
+    let listed = report.leases.iter().map(|lease| {
+        let mut value = json!({
+            "shardId": lease.shard.as_str(),
+            "owner": lease.owner,
+            "checkpoint": lease.checkpoint.to_string(),
+        });
+        if let Some(shard) = own(lease) {
+            add_own(&mut value, shard, worker);
+        }
+        value
+    });
+    listed.collect()
+}
+
+fn add_own(value: &mut Value, shard: &ShardReport, worker: &Worker) {
+    let Value::Object(fields) = value else { return };
+    fields.insert("owner".into(), json!(worker.id().as_str()));
+    fields.insert("lastError".into(), error_json(shard.last_error.as_ref()));
+    if let (Some(snapshot), Value::Object(own)) = (&shard.snapshot, snapshot_json(shard.snapshot.as_ref())) {
+        fields.insert("checkpoint".into(), json!(snapshot.checkpoint.to_string()));
+        fields.extend(own);
+    }
+}
+
+fn snapshot_json(snapshot: Option<&ShardSnapshot>) -> Value {
+    let Some(snapshot) = snapshot else { return Value::Null };
+    let counters = &snapshot.counters;
+    json!({
+        "read": snapshot.read.to_string(),
+        "millisBehindLatest": snapshot.millis_behind,
+        "iteratorAgeMilliseconds": snapshot.iterator_age_millis,
+        "bufferedRecords": snapshot.buffered_records,
+        "bufferedBytes": snapshot.buffered_bytes,
+        "undeliveredDiscards": snapshot.undelivered_discards,
+        "readFailuresInARow": snapshot.read_failures,
+        "checkpointFailuresInARow": snapshot.checkpoint_failures,
+        "lanes": snapshot.lanes.iter().map(lane_json).collect::<Vec<_>>(),
+        "counts": {
+            "polled": counters.polled,
+            "invoked": counters.invoked,
+            "failed": counters.failed,
+            "dropped": counters.dropped,
+            "deliveredToDestination": counters.delivered,
+            "destinationFailures": counters.delivery_failures,
+        },
+    })
+}
+
+fn lane_json(lane: &LaneSnapshot) -> Value {
+    json!({
+        "invoking": lane.invoking,
+        "batchRecords": lane.batch,
+        "attempts": lane.attempts,
+        "retryInMilliseconds": lane.retry_in.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        "queuedRecords": lane.queued,
+    })
+}
+
+fn error_json(error: Option<&ErrorReport>) -> Value {
+    let Some(error) = error else { return Value::Null };
+    json!({ "what": error.what, "message": error.message, "atEpochMilliseconds": error.at.map(|at| at.as_millis()) })
+}

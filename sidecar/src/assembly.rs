@@ -1,0 +1,195 @@
+//! Turns a valid configuration into things that run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteStore, StoreError};
+use shardmill::engine::FailureDestination;
+use shardmill::{
+    Consumer, Destination, DestinationError, FileDestination, KinesisSource, SourceError, SqsDestination,
+    Worker, WorkerOptions,
+};
+
+use crate::config::{self, Aws, Checkpoints, Config, MappingConfig, Target};
+use crate::handler::{
+    CommandHandler, CommandOptions, FunctionHandler, StdoutHandler, UrlHandler, UrlOptions,
+};
+
+/// Why a valid configuration cannot be put to work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AssemblyError {
+    /// The function's settings cannot be used.
+    #[error("Function: {0}")]
+    Function(String),
+    /// The stream's settings cannot be used.
+    #[error("EventSourceArn: {0}")]
+    Source(#[from] SourceError),
+    /// The destination cannot be used.
+    #[error("DestinationConfig.OnFailure.Destination: {0}")]
+    Destination(#[from] DestinationError),
+    /// The checkpoint store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system refuses a thread.
+    #[error("the worker could not be started: {0}")]
+    Worker(#[from] std::io::Error),
+}
+
+/// The parts of one mapping, ready to run or to be probed.
+#[derive(Debug)]
+pub struct Parts {
+    /// The mapping and how it is run.
+    pub config: MappingConfig,
+    /// The function.
+    pub function: FunctionHandler,
+    /// The stream.
+    pub source: KinesisSource,
+    /// The on-failure destination.
+    pub destination: Option<DestinationParts>,
+    /// Where positions and leases live.
+    pub store: Arc<dyn LeaseStore>,
+}
+
+/// An on-failure destination.
+#[derive(Clone)]
+pub struct DestinationParts(pub Arc<dyn Destination>);
+
+impl std::fmt::Debug for DestinationParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.describe())
+    }
+}
+
+/// What all mappings of the process share.
+///
+/// # Errors
+/// The operating system refuses a thread.
+pub fn worker(config: &config::Worker) -> Result<Arc<Worker>, AssemblyError> {
+    let mut options = WorkerOptions::default()
+        .lease(config.lease)
+        .stop_timeout(config.stop)
+        .buffer_bytes(config.buffer_bytes)
+        .maximum_concurrent_reads(config.maximum_concurrent_reads);
+    if let Some(id) = &config.id {
+        options = options.id(id);
+    }
+    if let Some(leases) = config.maximum_leases {
+        options = options.maximum_leases(leases);
+    }
+    Ok(Worker::start(options)?)
+}
+
+/// The SDK's own chain, with what the file says instead.
+pub async fn aws(aws: &Aws) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest());
+    if let Some(region) = &aws.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(profile) = &aws.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(endpoint) = &aws.endpoint_url {
+        loader = loader.endpoint_url(endpoint);
+    }
+    let base = loader.load().await;
+    let Some(role) = &aws.assume_role_arn else { return base };
+    let provider = AssumeRoleProvider::builder(role).configure(&base).session_name("shardmill").build().await;
+    base.into_builder()
+        .credentials_provider(aws_sdk_kinesis::config::SharedCredentialsProvider::new(provider))
+        .build()
+}
+
+/// Puts one mapping's parts together; nothing is read from the stream.
+///
+/// # Errors
+/// A part cannot be used as it is configured.
+pub async fn parts(config: MappingConfig, aws: &SdkConfig, worker: &Worker) -> Result<Parts, AssemblyError> {
+    let mapping = &config.mapping;
+    let arn = &mapping.event_source().arn;
+    let source = KinesisSource::new(aws, arn, &worker.clock(), worker.limiter())?;
+    let destination: Option<Arc<dyn Destination>> = match mapping.failure_destination() {
+        None => None,
+        Some(FailureDestination::Sqs { arn, .. }) => {
+            Some(Arc::new(SqsDestination::from_sdk_config(aws, arn, None)?))
+        }
+        Some(FailureDestination::File(path)) => Some(Arc::new(FileDestination::open(path).await?)),
+        Some(other) => {
+            return Err(AssemblyError::Function(format!("{other:?} is not supported by this version")));
+        }
+    };
+    let store = store(&config.checkpoints, mapping.application_name())?;
+    let function = function(&config)?;
+    Ok(Parts { function, source, destination: destination.map(DestinationParts), store, config })
+}
+
+fn store(checkpoints: &Checkpoints, application: &str) -> Result<Arc<dyn LeaseStore>, StoreError> {
+    Ok(match checkpoints {
+        Checkpoints::Memory => Arc::new(MemoryStore::default()),
+        Checkpoints::Sqlite(path) => Arc::new(SqliteStore::open(path, application)?),
+    })
+}
+
+fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
+    let mapping = &config.mapping;
+    let refused = |error: &dyn std::fmt::Display| AssemblyError::Function(error.to_string());
+    Ok(match &config.function.target {
+        Target::Url { url, not_reached_status } => {
+            let options = UrlOptions {
+                url: url.clone(),
+                maximum_concurrency: config.function.maximum_concurrency,
+                not_reached_status: not_reached_status.clone(),
+                report_batch_item_failures: mapping.report_batch_item_failures(),
+            };
+            FunctionHandler::Url(UrlHandler::new(options).map_err(|e| refused(&e))?)
+        }
+        Target::Command { command, environment, working_directory } => {
+            let mut options = CommandOptions::new(command.iter().cloned());
+            options.environment.clone_from(environment);
+            options.working_directory.clone_from(working_directory);
+            options.maximum_concurrency = config.function.maximum_concurrency;
+            options.report_batch_item_failures = mapping.report_batch_item_failures();
+            mapping.function_name().clone_into(&mut options.function_name);
+            mapping.executed_version().clone_into(&mut options.function_version);
+            options.region = Some(mapping.event_source().region.clone());
+            FunctionHandler::Command(CommandHandler::new(options).map_err(|e| refused(&e))?)
+        }
+        Target::Stdout => FunctionHandler::Stdout(StdoutHandler::new()?),
+    })
+}
+
+/// A consumer of these parts.
+///
+/// # Errors
+/// None that a complete set of parts can cause.
+pub fn consumer(parts: &Parts, worker: Arc<Worker>) -> Result<Consumer, AssemblyError> {
+    let mut builder =
+        Consumer::builder(parts.config.mapping.clone(), parts.source.clone(), parts.function.clone())
+            .lease_store(Arc::clone(&parts.store))
+            .worker(worker);
+    if let Some(DestinationParts(destination)) = &parts.destination {
+        builder = builder.on_failure(Arc::clone(destination));
+    }
+    builder.build().map_err(|error| AssemblyError::Function(error.to_string()))
+}
+
+/// How long probes of a configuration may take.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Says what a file contains that has no effect or may surprise.
+pub fn log_notes(loaded: &config::Loaded) {
+    for note in &loaded.ignored {
+        tracing::info!(key = note.key, line = note.line, "{}", note.message);
+    }
+    for note in &loaded.warnings {
+        tracing::warn!(key = note.key, line = note.line, "{}", note.message);
+    }
+}
+
+/// The mappings of a file that are to run, and those that are loaded but disabled.
+#[must_use]
+pub fn split_enabled(config: Config) -> (Vec<MappingConfig>, Vec<MappingConfig>) {
+    config.mappings.into_iter().partition(|mapping| mapping.mapping.enabled())
+}

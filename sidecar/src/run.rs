@@ -1,0 +1,166 @@
+//! `shardmill run`: runs the mappings of a file until a signal.
+
+mod readiness;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardmill::{CancellationToken, RunError, RunReport, Worker};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::admin::{Admin, AdminError, MappingView};
+use crate::assembly::{self, AssemblyError, Parts};
+use crate::config::{self, Loaded};
+pub use readiness::FunctionState;
+
+/// Why a run could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SidecarError {
+    /// The file is not valid.
+    #[error(transparent)]
+    Config(#[from] config::ConfigErrors),
+    /// A part cannot be used as it is configured.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// The admin endpoints cannot listen.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// Signals cannot be received, or a recorder is already installed.
+    #[error("{0}")]
+    Setup(String),
+    /// Every mapping has stopped by itself.
+    #[error("every mapping has stopped: {0}")]
+    Stopped(String),
+}
+
+impl SidecarError {
+    /// 2 for a configuration error, 1 for anything else.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Assembly(AssemblyError::Function(_) | AssemblyError::Source(_)) => {
+                ExitCode::from(2)
+            }
+            _ => ExitCode::from(1),
+        }
+    }
+}
+
+/// Runs the mappings of the file at `path` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// The file is not valid, a part cannot be used, or every mapping stopped by itself.
+pub async fn run(path: &Path) -> Result<(), SidecarError> {
+    let loaded = config::load(path, &|name| std::env::var(name).ok())?;
+    assembly::log_notes(&loaded);
+    run_config(loaded).await
+}
+
+async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
+    let metrics = crate::admin::metrics_recorder().map_err(SidecarError::Setup)?;
+    let shutdown = shutdown_on_signal()?;
+    let worker = assembly::worker(&loaded.config.worker)?;
+    let stop = loaded.config.worker.stop;
+    let aws = assembly::aws(&loaded.config.aws).await;
+    let admin = Admin::bind(loaded.config.admin).await?;
+    let (enabled, disabled) = assembly::split_enabled(loaded.config);
+    let mut views: Vec<_> = disabled.iter().map(MappingView::disabled).collect();
+    let mut running = JoinSet::new();
+    let mut handlers = Vec::new();
+    for mapping in enabled {
+        let parts = assembly::parts(mapping, &aws, &worker).await?;
+        log_start(&parts, &worker);
+        let consumer = assembly::consumer(&parts, Arc::clone(&worker))?;
+        let function = FunctionState::watch(parts.function.clone(), shutdown.clone());
+        views.push(MappingView::enabled(&parts.config, consumer.status(), function));
+        handlers.push(parts.function);
+        let (shutdown, name) = (shutdown.clone(), parts.config.mapping.application_name().to_owned());
+        running.spawn(async move { (name, consumer.run(shutdown).await) });
+    }
+    let idle = running.is_empty();
+    let admin = admin.serve(views, metrics, Arc::clone(&worker));
+    let failure = wait(&mut running, idle, &shutdown).await;
+    stop_functions(&handlers, stop).await;
+    admin.stop().await;
+    match failure {
+        Some(failure) if !shutdown.is_cancelled() => Err(SidecarError::Stopped(failure)),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until the mappings have ended: all of them by themselves, or after the signal. Gives back why the last one
+/// ended by itself.
+async fn wait(
+    running: &mut JoinSet<(String, Result<RunReport, RunError>)>,
+    idle: bool,
+    shutdown: &CancellationToken,
+) -> Option<String> {
+    if idle {
+        shutdown.cancelled().await;
+    }
+    let mut failure = None;
+    while let Some(ended) = running.join_next().await {
+        match ended {
+            Ok((name, Ok(report))) => {
+                tracing::info!(mapping = name, cut_invocations = report.cut_invocations, "stopped");
+            }
+            Ok((name, Err(error))) => {
+                tracing::error!(mapping = name, %error, "the mapping has stopped; the others go on");
+                failure = Some(error.to_string());
+            }
+            Err(error) => failure = Some(error.to_string()),
+        }
+    }
+    failure
+}
+
+async fn stop_functions(handlers: &[crate::handler::FunctionHandler], stop: Duration) {
+    // Invocations have ended or were cut by now: what is left are idle processes, which need no more than a moment.
+    let deadline = Instant::now() + stop.min(Duration::from_secs(1));
+    futures::future::join_all(handlers.iter().map(|handler| handler.shutdown(deadline))).await;
+}
+
+fn log_start(parts: &Parts, worker: &Worker) {
+    let mapping = &parts.config.mapping;
+    tracing::info!(
+        mapping = mapping.application_name(),
+        stream = mapping.event_source().arn,
+        checkpoints = parts.store.describe(),
+        destination = parts.destination.as_ref().map(|d| d.0.describe()),
+        worker = %worker.id(),
+        "starting"
+    );
+}
+
+/// Cancelled by the first SIGTERM or SIGINT; the second one ends the process at once.
+fn shutdown_on_signal() -> Result<CancellationToken, SidecarError> {
+    let failed = |error: std::io::Error| SidecarError::Setup(format!("cannot receive signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        for count in 1.. {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if count == 1 {
+                tracing::info!(
+                    signal = name,
+                    "stopping: running invocations may finish; again to end at once"
+                );
+                token.cancel();
+            } else {
+                tracing::warn!(signal = name, "ended at once: records in flight come again");
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(shutdown)
+}
