@@ -1,4 +1,5 @@
 //! The public suite against the stores of this crate.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use shardmill_checkpoint::{FaultyStore, MemoryStore, conformance};
 

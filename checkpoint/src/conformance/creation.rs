@@ -153,26 +153,26 @@ pub(super) async fn many_leases_are_all_listed(store: Store) {
 }
 
 pub(super) async fn i15_latest_is_never_stored(store: Store) {
-    refuses_position(store, Position::Latest).await;
+    refuses_position(&store, Position::Latest).await;
 }
 
 pub(super) async fn a_sequence_number_that_is_no_number_is_never_stored(store: Store) {
     for text in ["", "TRIM_HORIZON", "12a", "-1", " 1"] {
-        refuses_position(store.clone(), after(text)).await;
+        refuses_position(&store, after(text)).await;
     }
 }
 
-async fn refuses_position(store: Store, position: Position) {
+async fn refuses_position(store: &Store, position: Position) {
     let lease = NewLease { checkpoint: position.clone(), ..new_lease("shardId-0") };
     let error = store.create(&[new_lease("shardId-1"), lease]).await.unwrap_err();
     assert!(matches!(error, StoreError::Invalid { .. }), "{error:?}");
     assert!(!error.is_retryable());
     assert_eq!(store.list().await.unwrap(), [], "an invalid call writes nothing");
-    let key = owned(&store, "shardId-0", "a").await;
+    let key = owned(store, "shardId-0", "a").await;
     let checkpoint = Checkpoint { key: key.clone(), counter: 1, position, app: AppState::new() };
     let error = store.checkpoint(&[checkpoint]).await.unwrap_err();
     assert!(matches!(error, StoreError::Invalid { .. }), "{error:?}");
-    assert_eq!(get(&store, &key).await.counter, 1);
+    assert_eq!(get(store, &key).await.counter, 1);
     store.delete(&key).await.unwrap();
 }
 
