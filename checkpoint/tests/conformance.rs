@@ -1,4 +1,5 @@
 //! The public suite against the stores of this crate.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use shardmill_checkpoint::{FaultyStore, MemoryStore, conformance};
 
@@ -66,5 +67,8 @@ mod sqlite {
         let path = folders.file();
         let open = |application| SqliteStore::open(&path, application).unwrap();
         conformance::applications_are_separate(open("f1@orders"), open("f2@orders")).await;
+        let store = open("f3@orders");
+        let other = store.for_application("f4@orders").unwrap();
+        conformance::applications_are_separate(store, other).await;
     }
 }

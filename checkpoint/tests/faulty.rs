@@ -1,4 +1,5 @@
 //! What `FaultyStore` promises to the tests that use it.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 

@@ -83,13 +83,25 @@ pub(super) async fn leases_are_one_only_if_every_part_of_the_key_is_equal(store:
     let leases: Vec<_> =
         keys.iter().map(|key| NewLease { key: key.clone(), ..new_lease("shardId-0") }).collect();
     assert_eq!(store.create(&leases).await.unwrap(), keys.len());
-    let done = store.acquire(&keys[6], 0, &claim("a", "t")).await.unwrap();
-    assert_eq!(done, Write::Done { counter: 1 });
-    let listed = store.list().await.unwrap();
-    let owned: Vec<_> = listed.iter().filter(|lease| lease.owner.is_some()).map(|lease| &lease.key).collect();
-    assert_eq!(owned, [&keys[6]]);
-    let listed: BTreeSet<_> = listed.into_iter().map(|lease| lease.key).collect();
-    assert_eq!(listed, BTreeSet::from(keys));
+    for (n, key) in keys.iter().enumerate() {
+        let claim = claim(&format!("worker-{n}"), "t");
+        assert_eq!(store.acquire(key, 0, &claim).await.unwrap(), Write::Done { counter: 1 }, "{key}");
+        let renewal = Renewal { key: key.clone(), counter: 1 };
+        assert_eq!(store.renew(&[renewal]).await.unwrap(), [Write::Done { counter: 2 }]);
+        let position = after(&n.to_string());
+        let checkpoint = Checkpoint { key: key.clone(), counter: 2, position, app: AppState::new() };
+        assert_eq!(store.checkpoint(&[checkpoint]).await.unwrap(), [Write::Done { counter: 3 }]);
+        store.set_children(key, &[ShardId::new(format!("child-{n}"))]).await.unwrap();
+    }
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(store.list().await.unwrap().len(), keys.len() - n);
+        let lease = get(&store, key).await;
+        assert_eq!(lease.owner, Some(worker(&format!("worker-{n}"))));
+        assert_eq!((lease.counter, lease.checkpoint), (3, after(&n.to_string())));
+        assert_eq!(lease.children, [ShardId::new(format!("child-{n}"))]);
+        store.delete(key).await.unwrap();
+    }
+    assert_eq!(store.list().await.unwrap(), []);
 }
 
 pub(super) async fn every_position_comes_back_verbatim(store: Store) {
@@ -153,26 +165,26 @@ pub(super) async fn many_leases_are_all_listed(store: Store) {
 }
 
 pub(super) async fn i15_latest_is_never_stored(store: Store) {
-    refuses_position(store, Position::Latest).await;
+    refuses_position(&store, Position::Latest).await;
 }
 
 pub(super) async fn a_sequence_number_that_is_no_number_is_never_stored(store: Store) {
     for text in ["", "TRIM_HORIZON", "12a", "-1", " 1"] {
-        refuses_position(store.clone(), after(text)).await;
+        refuses_position(&store, after(text)).await;
     }
 }
 
-async fn refuses_position(store: Store, position: Position) {
+async fn refuses_position(store: &Store, position: Position) {
     let lease = NewLease { checkpoint: position.clone(), ..new_lease("shardId-0") };
     let error = store.create(&[new_lease("shardId-1"), lease]).await.unwrap_err();
     assert!(matches!(error, StoreError::Invalid { .. }), "{error:?}");
     assert!(!error.is_retryable());
     assert_eq!(store.list().await.unwrap(), [], "an invalid call writes nothing");
-    let key = owned(&store, "shardId-0", "a").await;
+    let key = owned(store, "shardId-0", "a").await;
     let checkpoint = Checkpoint { key: key.clone(), counter: 1, position, app: AppState::new() };
     let error = store.checkpoint(&[checkpoint]).await.unwrap_err();
     assert!(matches!(error, StoreError::Invalid { .. }), "{error:?}");
-    assert_eq!(get(&store, &key).await.counter, 1);
+    assert_eq!(get(store, &key).await.counter, 1);
     store.delete(&key).await.unwrap();
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::{Store, assert_refused, claim, find, get, key, new_lease, owned, worker};
 use crate::{Claim, Lease, Ownership, Renewal, StoreError, Write};
 
@@ -35,7 +37,7 @@ pub(super) async fn i11_of_many_who_acquire_at_once_exactly_one_wins(store: Stor
     for round in 0..5 {
         let contenders: Vec<_> = (0..32)
             .map(|n| {
-                let store = store.clone();
+                let store = Arc::clone(&store);
                 tokio::spawn(async move {
                     let claim = claim(&format!("worker-{n}"), &format!("token-{round}-{n}"));
                     let write = store.acquire(&key("shardId-0"), round, &claim).await.unwrap();

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use shardmill_engine::{LeaseKey, Position, Seq};
 
 use super::{Store, after, assert_refused, claim, get, key, owned, worker};
@@ -158,7 +160,7 @@ pub(super) async fn of_many_checkpoints_at_one_counter_exactly_one_is_written(st
     let key = owned(&store, "shardId-0", "a").await;
     let tasks: Vec<_> = (0..32_u64)
         .map(|n| {
-            let (store, key) = (store.clone(), key.clone());
+            let (store, key) = (Arc::clone(&store), key.clone());
             tokio::spawn(async move {
                 let position = after(&(1000 + n).to_string());
                 (position.clone(), write_one(&store, at(&key, 1, position)).await)
@@ -182,7 +184,7 @@ pub(super) async fn a_dropped_call_has_happened_or_has_not(store: Store) {
         let app = AppState::from([("round".to_owned(), round.to_string())]);
         let checkpoint = Checkpoint { app, ..at(&key, get(&store, &key).await.counter, position) };
         let call = tokio::spawn({
-            let store = store.clone();
+            let store = Arc::clone(&store);
             async move { write_one(&store, checkpoint).await }
         });
         for _ in 0..round {

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Store, after, assert_refused, claim, get, key, new_lease, owned};
 use crate::{AppState, Checkpoint, LeaseStore, Renewal, Write};
@@ -20,7 +21,7 @@ pub(super) async fn of_two_workers_who_acquire_at_once_exactly_one_wins(one: Sto
     one.create(&[new_lease("shardId-0")]).await.unwrap();
     for seen in 0..40 {
         let contend = |store: &Store, name: &'static str| {
-            let store = store.clone();
+            let store = Arc::clone(store);
             tokio::spawn(async move {
                 let claim = claim(name, &format!("{name}{seen}"));
                 store.acquire(&key("shardId-0"), seen, &claim).await.unwrap()
@@ -52,7 +53,7 @@ pub(super) async fn no_counter_is_given_out_twice(one: Store, other: Store) {
     let key = owned(&one, "shardId-0", "a").await;
     let tasks: Vec<_> = [&one, &other, &one, &other]
         .map(|store| {
-            let (store, key) = (store.clone(), key.clone());
+            let (store, key) = (Arc::clone(store), key.clone());
             tokio::spawn(async move {
                 let mut given = Vec::new();
                 let mut counter = 1;
@@ -84,7 +85,7 @@ pub(super) async fn no_counter_is_given_out_twice(one: Store, other: Store) {
 /// # Panics
 /// If the stores do not pass.
 pub async fn applications_are_separate<S: LeaseStore>(one: S, other: S) {
-    let (one, other): (Store, Store) = (std::sync::Arc::new(one), std::sync::Arc::new(other));
+    let (one, other): (Store, Store) = (Arc::new(one), Arc::new(other));
     let key = owned(&one, "shardId-0", "a").await;
     assert_eq!(other.list().await.unwrap(), []);
     assert_eq!(other.create(&[new_lease("shardId-0")]).await.unwrap(), 1, "the same key is another lease");

@@ -12,17 +12,21 @@ use crate::StoreError;
 pub(super) enum Fault {
     Sqlite(Arc<rusqlite::Error>),
     /// A lease's row holds what this version cannot read.
-    Row {
-        key: LeaseKey,
-        column: &'static str,
-        problem: String,
-    },
+    Row(Box<BadRow>),
     /// A number beyond what an INTEGER column holds.
     TooLarge(&'static str),
     /// The file at the path is no longer the one that is open.
     Replaced,
     /// The thread that owns the connection is gone.
     Stopped,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct BadRow {
+    pub(super) key: LeaseKey,
+    pub(super) column: &'static str,
+    /// What the column has: "the negative number -4".
+    pub(super) problem: String,
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -37,11 +41,12 @@ impl Fault {
         let store = store.to_owned();
         match self {
             Self::Sqlite(error) => from_sqlite(store, error),
-            Self::Row { key, column, problem } => StoreError::Unusable {
+            Self::Row(row) => StoreError::Unusable {
                 store,
                 reason: format!(
-                    "the lease {key} has {problem} in column {column}; correct or delete that row of table leases (a \
-                     deleted shard starts again from StartingPosition)"
+                    "the lease {} has {} in column {}; correct or delete that row of table leases (a deleted shard starts \
+                     again from StartingPosition)",
+                    row.key, row.problem, row.column
                 ),
                 source: None,
             },

@@ -83,9 +83,7 @@ impl SqliteStore {
     ) -> Result<Self, StoreError> {
         let path = absolute(path.as_ref())?;
         let store = describe(&path);
-        if application.is_empty() {
-            return Err(StoreError::Invalid { store, reason: "the application's name is empty".into() });
-        }
+        check_application(application, &store)?;
         let file = schema::open(&path, options.busy_timeout, &store)?;
         let queue = Queue::start(file).map_err(|error| StoreError::Unavailable {
             store,
@@ -93,6 +91,16 @@ impl SqliteStore {
             source: Some(Box::new(error)),
         })?;
         Ok(Self { application: application.into(), path: path.into(), queue })
+    }
+
+    /// The leases of another application in the same file, over the same connection: what both write at the same moment
+    /// shares a commit.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] if the application's name is empty.
+    pub fn for_application(&self, application: &str) -> Result<Self, StoreError> {
+        check_application(application, &self.describe())?;
+        Ok(Self { application: application.into(), ..self.clone() })
     }
 
     /// The file, as an absolute path.
@@ -124,6 +132,16 @@ impl SqliteStore {
     fn valid(&self, check: Result<(), String>) -> Result<(), StoreError> {
         check.map_err(|reason| StoreError::Invalid { store: self.describe(), reason })
     }
+}
+
+fn check_application(application: &str, store: &str) -> Result<(), StoreError> {
+    if application.is_empty() {
+        return Err(StoreError::Invalid {
+            store: store.to_owned(),
+            reason: "the application's name is empty".into(),
+        });
+    }
+    Ok(())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, StoreError> {

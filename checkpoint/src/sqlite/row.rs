@@ -5,7 +5,7 @@ use rusqlite::types::FromSql;
 use serde_json::{Map, Value};
 use shardmill_engine::{LeaseKey, Position, Seq, ShardId};
 
-use super::fault::Fault;
+use super::fault::{BadRow, Fault};
 use crate::{AppState, HashRange, Lease, ProcessIdentity, WorkerId};
 
 /// The columns that [`Stored::read`] expects, in its order.
@@ -65,7 +65,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn bad(&self, column: &'static str, problem: String) -> Fault {
-        Fault::Row { key: self.key.clone(), column, problem }
+        Fault::Row(Box::new(BadRow { key: self.key.clone(), column, problem }))
     }
 
     fn get<T: FromSql>(&self, index: usize, column: &'static str) -> Result<T, Fault> {

@@ -99,10 +99,13 @@ fn try_open(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Verdict<Con
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(busy_timeout)?;
-    // Before anything is written: the file may be someone else's.
-    if let Err(reason) = recognise(&connection)? {
+    // Before anything is written: the file may be someone else's. In one transaction, as another process may be about to
+    // make it ours.
+    let looking = connection.transaction()?;
+    if let Err(reason) = recognise(&looking)? {
         return Ok(Err(reason));
     }
+    looking.finish()?;
     if connection.is_readonly("main")? {
         return Ok(
             Err("the file is read-only; let the worker's user write both it and its directory".into()),

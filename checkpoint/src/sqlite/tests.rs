@@ -1,1 +1,224 @@
+//! What can only be shown from inside: a full disk, grouped commits, errors without a file to provoke them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rusqlite::{Connection, ErrorCode, ffi};
+use shardmill_engine::{Position, Seq};
+use tempfile::TempDir;
+
+use super::*;
+use crate::AppState;
+
+fn key(n: usize) -> LeaseKey {
+    LeaseKey {
+        account: "123456789012".into(),
+        region: "eu-central-1".into(),
+        stream: "orders".into(),
+        epoch: "1700000000".into(),
+        shard: ShardId::new(format!("shardId-{n:012}")),
+    }
+}
+
+fn new_lease(n: usize) -> NewLease {
+    NewLease {
+        key: key(n),
+        checkpoint: Position::TrimHorizon,
+        parents: Vec::new(),
+        hash_range: None,
+        app: AppState::new(),
+    }
+}
+
+fn checkpoint(n: usize, counter: u64, number: &str) -> Checkpoint {
+    let position = Position::After(Seq::plain(number));
+    Checkpoint { key: key(n), counter, position, app: AppState::new() }
+}
+
+async fn store_with(leases: usize) -> (TempDir, SqliteStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { busy_timeout: Duration::from_secs(60) };
+    let store = SqliteStore::open_with(folder.path().join("s.db"), "app", &options).unwrap();
+    let leases: Vec<_> = (0..leases).map(new_lease).collect();
+    store.create(&leases).await.unwrap();
+    (folder, store)
+}
+
+/// Runs SQL on the store's own connection, outside of what others can do to it.
+async fn inside(store: &SqliteStore, sql: &'static str) {
+    store.call(Access::Read, move |leases| Ok(leases.connection.execute_batch(sql)?)).await.unwrap();
+}
+
+/// Keeps the store's thread busy until the sender speaks, so that what is called meanwhile waits together.
+async fn busy(store: &SqliteStore) -> std::sync::mpsc::Sender<()> {
+    let (end, ended) = std::sync::mpsc::channel();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let store = store.clone();
+    tokio::spawn(async move {
+        let work = move |_: &Leases<'_>| {
+            begin.send(()).unwrap();
+            ended.recv().unwrap();
+            Ok(())
+        };
+        store.call(Access::Read, work).await.unwrap();
+    });
+    begun.await.unwrap();
+    end
+}
+
+/// Makes all calls in one group.
+async fn all_at_once<T: Send + 'static>(
+    store: &SqliteStore,
+    calls: Vec<impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let gate = busy(store).await;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let all = calls.len();
+    let tasks: Vec<_> = calls
+        .into_iter()
+        .map(|call| {
+            let begun = Arc::clone(&begun);
+            tokio::spawn(async move {
+                // On one thread nothing runs between this and the first poll of the call, which queues it.
+                begun.fetch_add(1, Ordering::Relaxed);
+                call.await
+            })
+        })
+        .collect();
+    while begun.load(Ordering::Relaxed) < all {
+        tokio::task::yield_now().await;
+    }
+    gate.send(()).unwrap();
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.unwrap());
+    }
+    answers
+}
+
+#[tokio::test]
+async fn calls_that_wait_at_the_same_moment_share_a_commit() {
+    let (_folder, store) = store_with(300).await;
+    let before = store.commits();
+    let calls = (0..300).map(|n| {
+        let store = store.clone();
+        async move { store.checkpoint(&[checkpoint(n, 0, "5")]).await.unwrap() }
+    });
+    for answer in all_at_once(&store, calls.collect()).await {
+        assert_eq!(answer, [Write::Done { counter: 1 }]);
+    }
+    assert_eq!(store.commits() - before, 1, "300 calls, one commit");
+    assert!(store.list().await.unwrap().iter().all(|lease| lease.counter == 1));
+}
+
+#[tokio::test]
+async fn in_a_shared_commit_a_refusal_or_a_failure_hinders_nobody_else() {
+    let (_folder, store) = store_with(4).await;
+    let other = Connection::open(store.path()).unwrap();
+    other
+        .execute("UPDATE leases SET checkpoint = 'nonsense' WHERE shard = ?1", [key(2).shard.as_str()])
+        .unwrap();
+    let call = |batch: Vec<Checkpoint>| {
+        let store = store.clone();
+        async move { store.checkpoint(&batch).await }
+    };
+    let calls = vec![
+        call(vec![checkpoint(0, 0, "5")]),
+        call(vec![checkpoint(1, 9, "5")]),
+        // The damaged row fails the call, which takes back what it did to shard 3.
+        call(vec![checkpoint(3, 0, "4"), checkpoint(2, 0, "5")]),
+        call(vec![checkpoint(3, 0, "5")]),
+    ];
+    let answers = all_at_once(&store, calls).await;
+    assert_eq!(answers[0].as_ref().unwrap(), &[Write::Done { counter: 1 }]);
+    assert!(matches!(answers[1].as_ref().unwrap()[0], Write::Refused { current: Some(_) }));
+    let error = answers[2].as_ref().unwrap_err();
+    assert!(matches!(error, StoreError::Unusable { .. }));
+    assert!(error.to_string().contains("shardId-000000000002 has \"nonsense\""), "{error}");
+    assert_eq!(answers[3].as_ref().unwrap(), &[Write::Done { counter: 1 }]);
+    assert_eq!(store.commits(), 2, "one for the creation and one here");
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_writes_with_a_remedy_and_passes_when_there_is_space_again() {
+    let (_folder, store) = store_with(1).await;
+    inside(&store, "PRAGMA max_page_count = 1").await; // SQLite raises it to the file's present size.
+    let many: Vec<_> = (1..500).map(new_lease).collect();
+    let error = store.create(&many).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    assert!(error.is_retryable());
+    assert!(error.to_string().contains("the disk is full; free some space"), "{error}");
+    assert!(std::error::Error::source(&error).is_some());
+    assert_eq!(store.list().await.unwrap().len(), 1, "nothing of the failed call is left");
+    inside(&store, "PRAGMA max_page_count = 100000").await;
+    assert_eq!(store.create(&many).await.unwrap(), 499);
+}
+
+#[tokio::test]
+async fn a_failed_commit_fails_every_call_of_its_group() {
+    let (_folder, store) = store_with(2).await;
+    // A deferred constraint fails at the commit and nowhere before.
+    inside(
+        &store,
+        "PRAGMA foreign_keys = ON;
+         CREATE TABLE parent (id INTEGER PRIMARY KEY);
+         CREATE TABLE child (id INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+         CREATE TRIGGER fail AFTER UPDATE ON leases WHEN new.shard = 'shardId-000000000001'
+         BEGIN INSERT INTO child VALUES (1); END;",
+    )
+    .await;
+    let calls = [0, 1].map(|n| {
+        let store = store.clone();
+        async move { store.renew(&[Renewal { key: key(n), counter: 0 }]).await }
+    });
+    let answers = all_at_once(&store, calls.into()).await;
+    assert!(answers.iter().all(Result::is_err), "{answers:?}");
+    assert!(store.list().await.unwrap().iter().all(|lease| lease.counter == 0));
+    let renewal = Renewal { key: key(0), counter: 0 };
+    assert_eq!(
+        store.renew(&[renewal]).await.unwrap(),
+        [Write::Done { counter: 1 }],
+        "the next group is not hindered"
+    );
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_waits_for_any_more_is_not_begun() {
+    let (_folder, store) = store_with(1).await;
+    let gate = busy(&store).await;
+    let given_up = tokio::spawn({
+        let store = store.clone();
+        async move { store.renew(&[Renewal { key: key(0), counter: 0 }]).await }
+    });
+    tokio::task::yield_now().await;
+    given_up.abort();
+    assert!(given_up.await.unwrap_err().is_cancelled());
+    gate.send(()).unwrap();
+    assert_eq!(store.list().await.unwrap()[0].counter, 0);
+}
+
+#[test]
+fn every_refusal_of_sqlite_becomes_a_class_and_a_remedy() {
+    let error = |code: std::ffi::c_int| {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        Fault::from(error).into_error("sqlite:/data/s.db")
+    };
+    let cases = [
+        (ffi::SQLITE_BUSY, true, "end the open transaction"),
+        (ffi::SQLITE_FULL, true, "free some space"),
+        (ffi::SQLITE_IOERR, true, "check the disk"),
+        (ffi::SQLITE_NOMEM, true, "could not finish"),
+        (ffi::SQLITE_CORRUPT, false, ".recover"),
+        (ffi::SQLITE_NOTADB, false, "choose another path"),
+        (ffi::SQLITE_READONLY, false, "let the worker's user write"),
+        (ffi::SQLITE_CANTOPEN, false, "its directory exists"),
+        (ffi::SQLITE_ERROR, false, "changed by hand"),
+    ];
+    for (code, retryable, remedy) in cases {
+        let error = error(code);
+        assert_eq!(error.is_retryable(), retryable, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(remedy) && text.contains("sqlite:/data/s.db"), "{text}");
+    }
+    assert_eq!(ffi::Error::new(ffi::SQLITE_BUSY_SNAPSHOT).code, ErrorCode::DatabaseBusy);
+}
