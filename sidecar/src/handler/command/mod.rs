@@ -6,6 +6,8 @@ mod output;
 mod pool;
 mod process;
 #[cfg(test)]
+mod ric_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
