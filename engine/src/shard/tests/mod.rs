@@ -1,8 +1,11 @@
 mod batching;
 mod bisect;
+mod checkpoints;
 mod discards;
 mod partial;
 mod reading;
 mod retries;
 mod rig;
+mod shard_end;
+mod stop;
 mod strays;

@@ -143,6 +143,7 @@ pub(super) struct Rig {
     calls: BTreeMap<Vec<u64>, u32>,
     counts: [usize; 4],
     seed: u64,
+    exited: Option<Exit>,
 }
 
 /// Something that is under way and will be answered.
@@ -187,6 +188,7 @@ impl Rig {
             calls: BTreeMap::new(),
             counts: [0; 4],
             seed: 42,
+            exited: None,
         }
     }
 
@@ -253,6 +255,7 @@ impl Rig {
         }
         self.see(Fact::Begun(self.stored.clone()));
         self.seed += 1;
+        self.exited = None;
         let (mapping, now) = (Arc::clone(&self.mapping), self.now());
         self.machine = ShardMachine::new(mapping, "shard".into(), self.stored.clone(), self.seed, now);
     }
@@ -365,6 +368,7 @@ impl Rig {
             }
             ShardAction::Exit(exit) => {
                 self.see(Fact::Exited(exit));
+                self.exited = Some(exit);
                 self.trace.push((self.now, Did::Exit(exit)));
             }
         }
@@ -456,11 +460,9 @@ impl Rig {
         self.stream.iter().take_while(|(_, record)| before(record)).count()
     }
 
-    pub(super) fn exit(&self) -> Option<Exit> {
-        match self.trace.last() {
-            Some((_, Did::Exit(exit))) => Some(*exit),
-            _ => None,
-        }
+    /// How the current run ended.
+    pub(super) const fn exit(&self) -> Option<Exit> {
+        self.exited
     }
 
     /// When which records were invoked, in order.
