@@ -232,3 +232,22 @@ fn i16_a_second_stop_changes_nothing() {
     rig.run(60_000);
     assert_eq!((rig.exit(), rig.stored.clone()), (Some(Exit::Stopped { cut: 0 }), after(1)));
 }
+
+#[test]
+fn i16_a_paused_shard_stops_without_waiting_for_its_deadline() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.batch_size = 1;
+        m.maximum_retry_attempts = Some(0);
+    }));
+    rig.function = Box::new(|_| Reply::After(1000, Outcome::FunctionError));
+    rig.put([1, 2]);
+    rig.run(500);
+    rig.inject(ShardEvent::Pause);
+    rig.run(1000);
+    assert_eq!((rig.messages().len(), rig.machine.snapshot(rig.now()).undelivered_discards), (0, 1));
+    rig.stop(25_000);
+    rig.run(60_000);
+    assert_eq!(rig.exit(), Some(Exit::Stopped { cut: 0 }));
+    assert_eq!(rig.now_millis(), 1500, "what a pause holds back comes again");
+    assert_eq!(rig.stored, Position::TrimHorizon);
+}
