@@ -447,8 +447,9 @@ impl ShardMachine {
             _ if *self.progress.stored() == Position::ShardEnd => Some(Exit::ShardEnd),
             Phase::Running => None,
             Phase::Stopping { cut, over, .. } => {
+                let delivers = self.may_deliver() && self.discards.wakes_at(true).is_some();
                 let quiet = self.lanes.iter().all(|lane| lane.state() != LaneState::Invoking)
-                    && (over || (!self.discards.in_flight() && self.discards.wakes_at(true).is_none()));
+                    && (over || !(self.discards.in_flight() || delivers));
                 let flushed = match self.reached() {
                     // Past the deadline a checkpoint that failed is not tried again: its records come twice.
                     Some(upto) => upto == *self.progress.stored() || (over && self.progress.failures() > 0),

@@ -131,6 +131,7 @@ fn i6_a_batch_that_always_fails_is_split_into_single_records_and_no_further() {
     rig.put(1..=100);
     rig.checks_each_step = false;
     rig.run(60_000);
+    rig.check();
     assert_eq!(rig.batches().len(), 199, "2n - 1");
     assert_eq!(rig.stored, after(100));
     assert_eq!(rig.machine.counters().delivered, 100);

@@ -1,8 +1,13 @@
 mod batching;
 mod bisect;
+mod checkpoints;
 mod discards;
 mod partial;
+mod property;
 mod reading;
+mod reference;
 mod retries;
 mod rig;
+mod shard_end;
+mod stop;
 mod strays;
