@@ -148,7 +148,7 @@ impl Run {
             Ok((_, Exit::LeaseLost)) => {}
             // The lease was given up with the task; whoever takes it goes on at the checkpoint.
             Err(error) => {
-                tracing::error!(%error, "a shard's task ended by itself; this is a defect of shardmill")
+                tracing::error!(%error, "a shard's task ended by itself; this is a defect of shardmill");
             }
         }
     }

@@ -1,11 +1,13 @@
 //! Turns a valid configuration into things that run.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteStore, StoreError};
+use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
 use shardmill::engine::FailureDestination;
 use shardmill::{
     Consumer, Destination, DestinationError, FileDestination, KinesisSource, SourceError, SqsDestination,
@@ -106,7 +108,12 @@ pub async fn aws(aws: &Aws) -> SdkConfig {
 ///
 /// # Errors
 /// A part cannot be used as it is configured.
-pub async fn parts(config: MappingConfig, aws: &SdkConfig, worker: &Worker) -> Result<Parts, AssemblyError> {
+pub async fn parts(
+    config: MappingConfig,
+    aws: &SdkConfig,
+    worker: &Worker,
+    stores: &mut Stores,
+) -> Result<Parts, AssemblyError> {
     let mapping = &config.mapping;
     let arn = &mapping.event_source().arn;
     let source = KinesisSource::new(aws, arn, &worker.clock(), worker.limiter())?;
@@ -120,16 +127,44 @@ pub async fn parts(config: MappingConfig, aws: &SdkConfig, worker: &Worker) -> R
             return Err(AssemblyError::Function(format!("{other:?} is not supported by this version")));
         }
     };
-    let store = store(&config.checkpoints, mapping.application_name())?;
+    let store = stores.open(&config.checkpoints, mapping.application_name())?;
     let function = function(&config)?;
     Ok(Parts { function, source, destination: destination.map(DestinationParts), store, config })
 }
 
-fn store(checkpoints: &Checkpoints, application: &str) -> Result<Arc<dyn LeaseStore>, StoreError> {
-    Ok(match checkpoints {
-        Checkpoints::Memory => Arc::new(MemoryStore::default()),
-        Checkpoints::Sqlite(path) => Arc::new(SqliteStore::open(path, application)?),
-    })
+/// The checkpoint stores of the process: mappings on one file share its connection, and so their commits.
+#[derive(Debug)]
+pub struct Stores {
+    open: BTreeMap<PathBuf, SqliteStore>,
+    options: SqliteOptions,
+}
+
+impl Stores {
+    /// No store is open yet. A call waits for other processes' locks no longer than a third of a `lease`, which is when
+    /// the lease keeper tries again.
+    #[must_use]
+    pub fn new(lease: Duration) -> Self {
+        let mut options = SqliteOptions::default();
+        options.busy_timeout = lease / 3;
+        Self { open: BTreeMap::new(), options }
+    }
+
+    fn open(
+        &mut self,
+        checkpoints: &Checkpoints,
+        application: &str,
+    ) -> Result<Arc<dyn LeaseStore>, StoreError> {
+        let path = match checkpoints {
+            Checkpoints::Memory => return Ok(Arc::new(MemoryStore::default())),
+            Checkpoints::Sqlite(path) => path,
+        };
+        if let Some(store) = self.open.get(path) {
+            return Ok(Arc::new(store.for_application(application)?));
+        }
+        let store = SqliteStore::open_with(path, application, &self.options)?;
+        self.open.insert(path.clone(), store.clone());
+        Ok(Arc::new(store))
+    }
 }
 
 fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {

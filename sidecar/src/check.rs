@@ -28,9 +28,10 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
     }
     let worker = assembly::worker(&loaded.config.worker)?;
     let aws = assembly::aws(&loaded.config.aws).await;
+    let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let mut well = true;
     for mapping in loaded.config.mappings {
-        let parts = match assembly::parts(mapping, &aws, &worker).await {
+        let parts = match assembly::parts(mapping, &aws, &worker, &mut stores).await {
             Ok(parts) => parts,
             Err(error) => {
                 println!("FAILED   {error}");

@@ -67,13 +67,14 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     let worker = assembly::worker(&loaded.config.worker)?;
     let stop = loaded.config.worker.stop;
     let aws = assembly::aws(&loaded.config.aws).await;
+    let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let admin = Admin::bind(loaded.config.admin).await?;
     let (enabled, disabled) = assembly::split_enabled(loaded.config);
     let mut views: Vec<_> = disabled.iter().map(MappingView::disabled).collect();
     let mut running = JoinSet::new();
     let mut handlers = Vec::new();
     for mapping in enabled {
-        let parts = assembly::parts(mapping, &aws, &worker).await?;
+        let parts = assembly::parts(mapping, &aws, &worker, &mut stores).await?;
         log_start(&parts, &worker);
         let consumer = assembly::consumer(&parts, Arc::clone(&worker))?;
         let function = FunctionState::watch(parts.function.clone(), shutdown.clone());
