@@ -168,8 +168,18 @@ mod race {
         machine: LeaseMachine,
         origin: u64,
         paused_until: u64,
-        /// A write under way: sent, arrives, answered, kind, expected counter, result once it arrived.
-        write: Option<(u64, u64, u64, LeaseAction, Option<Result<u64, LeaseView>>)>,
+        write: Option<Write>,
+    }
+
+    /// A write under way.
+    #[derive(Clone, Copy)]
+    struct Write {
+        sent: u64,
+        arrives: u64,
+        answered: u64,
+        action: LeaseAction,
+        /// Once it arrived.
+        result: Option<Result<u64, LeaseView>>,
     }
 
     impl World {
@@ -188,7 +198,10 @@ mod race {
 
         fn arrive(&mut self, who: usize) {
             let view = self.view(who);
-            let Some((_, arrives, _, action, result @ None)) = &mut self.workers[who].write else { return };
+            let Some(Write { arrives, action, result: result @ None, .. }) = &mut self.workers[who].write
+            else {
+                return;
+            };
             if *arrives > self.time {
                 return;
             }
@@ -215,7 +228,7 @@ mod race {
             let (now, view) = (self.mono(who), self.view(who));
             let origin = self.workers[who].origin;
             let worker = &mut self.workers[who];
-            if let Some((sent, _, answered, _, result)) = worker.write.clone()
+            if let Some(Write { sent, answered, result, .. }) = worker.write
                 && answered <= self.time
             {
                 worker.write = None;
@@ -234,7 +247,8 @@ mod race {
             while let Some(action) = worker.machine.poll_action(now) {
                 if action != LeaseAction::Lost {
                     // A write arrives before it is given up: the store's clients bound every call.
-                    worker.write = Some((self.time, self.time + delay, self.time + 2 * delay, action, None));
+                    let (sent, arrives, answered) = (self.time, self.time + delay, self.time + 2 * delay);
+                    worker.write = Some(Write { sent, arrives, answered, action, result: None });
                 }
             }
         }
