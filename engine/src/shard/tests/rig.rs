@@ -108,7 +108,7 @@ pub(super) enum Reply<T> {
     Never,
 }
 
-type Function = Box<dyn FnMut(&Call) -> Reply<Outcome>>;
+pub(super) type Function = Box<dyn FnMut(&Call) -> Reply<Outcome>>;
 /// Told the number of the call, from 1; answers whether it succeeds.
 type Peer = Box<dyn FnMut(usize) -> Reply<bool>>;
 type Reads = Box<dyn FnMut(usize) -> Reply<Result<(), FetchFault>>>;
@@ -362,7 +362,7 @@ impl Rig {
                 let reply = (self.function)(&call);
                 self.later(reply, |outcome| Due::Invoke(lane, outcome));
             }
-            ShardAction::Discard { id, failed } => self.discard(id, failed),
+            ShardAction::Discard { id, failed } => self.discard(id, &failed),
             ShardAction::Checkpoint { upto, children } => {
                 self.see(Fact::Storing(upto.clone()));
                 self.trace.push((self.now, Did::Checkpoint(upto.clone(), children)));
@@ -378,7 +378,7 @@ impl Rig {
         }
     }
 
-    fn discard(&mut self, id: DiscardId, failed: FailedBatch) {
+    fn discard(&mut self, id: DiscardId, failed: &FailedBatch) {
         let records = seqs(&failed.batch);
         self.see(Fact::Discarding(records.clone()));
         self.trace.push((
