@@ -59,12 +59,17 @@ fn table(title: &str, properties: &Value) -> String {
 /// A scalar may be given by a variable, too; what is said about it stands in the first alternative.
 fn scalar(property: &Value) -> &Value {
     let alternative = &property["anyOf"][0];
-    if alternative.is_object() && property["anyOf"][1]["pattern"].is_string() { alternative } else { property }
+    if alternative.is_object() && property["anyOf"][1]["pattern"].is_string() {
+        alternative
+    } else {
+        property
+    }
 }
 
 fn values(property: &Value) -> String {
     let value = scalar(property);
-    let range = |value: &Value| Some(format!("{} to {}", value["minimum"].as_i64()?, value["maximum"].as_i64()?));
+    let range =
+        |value: &Value| Some(format!("{} to {}", value["minimum"].as_i64()?, value["maximum"].as_i64()?));
     if let Some(range) = range(value) {
         return range;
     }
@@ -83,7 +88,9 @@ fn values(property: &Value) -> String {
         _ if items["enum"].is_array() => format!("list of `{}`", items["enum"][0].as_str().unwrap()),
         _ if range(items).is_some() => format!("list of {}", range(items).unwrap()),
         Value::String(name) if name == "array" && items["type"] == "object" => "list of sections".to_owned(),
-        Value::String(name) if name == "array" && property["items"]["$ref"].is_string() => "list of mappings".to_owned(),
+        Value::String(name) if name == "array" && property["items"]["$ref"].is_string() => {
+            "list of mappings".to_owned()
+        }
         Value::String(name) if name == "array" => "list of texts".to_owned(),
         Value::String(name) if name == "object" => "map of texts".to_owned(),
         Value::String(name) if name == "string" => "text".to_owned(),
