@@ -120,7 +120,9 @@ fn every_image_is_pinned_to_a_full_version() {
     for image in all {
         assert!(is_pinned(&image), "{image}");
     }
-    assert!(!is_pinned("python:3") && !is_pinned("localstack/localstack") && !is_pinned("debian:bookworm-slim"));
+    assert!(
+        !is_pinned("python:3") && !is_pinned("localstack/localstack") && !is_pinned("debian:bookworm-slim")
+    );
 }
 
 #[test]
@@ -137,13 +139,9 @@ fn the_sidecars_configuration_in_the_example_is_valid_and_fits_the_other_service
     let services = services();
     let environment = |name: &str| services["sidecar"]["environment"][name].as_str().map(str::to_owned);
     let now = Wall::from_millis(1_800_000_000_000);
-    let loaded = config::parse(
-        Path::new("docker/shardmill.yaml"),
-        &read("docker/shardmill.yaml"),
-        &environment,
-        now,
-    )
-    .unwrap_or_else(|errors| panic!("{errors}"));
+    let loaded =
+        config::parse(Path::new("docker/shardmill.yaml"), &read("docker/shardmill.yaml"), &environment, now)
+            .unwrap_or_else(|errors| panic!("{errors}"));
     let keys: Vec<&str> = loaded.warnings.iter().map(|note| note.key.as_str()).collect();
     assert_eq!(keys, ["Admin.Listen"], "the port is published on loopback only");
     let config::Admin::Listen(address) = loaded.config.admin else { panic!("no address") };

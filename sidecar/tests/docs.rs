@@ -45,13 +45,27 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// The keys of one table as rows: name, values, default, meaning.
+/// The keys of one table as rows: name, values, default, meaning. Keys without a meaning here follow as lists.
 fn table(title: &str, properties: &Value) -> String {
     let mut text = format!("### {title}\n\n| key | values | default | meaning |\n|---|---|---|---|\n");
+    let (mut ignored, mut refused) = (Vec::new(), Vec::new());
     for (name, property) in properties.as_object().unwrap() {
-        let about = property["description"].as_str().unwrap();
-        // Writing to a String cannot fail.
-        writeln!(text, "| `{name}` | {} | {} | {about} |", values(property), default(property)).unwrap();
+        let name = format!("`{name}`");
+        match property["description"].as_str().unwrap() {
+            "Accepted and ignored." => ignored.push(name),
+            "Refused unless empty." => refused.push(name),
+            about => {
+                let about = about.replace('<', "\\<");
+                // Writing to a String cannot fail.
+                writeln!(text, "| {name} | {} | {} | {about} |", values(property), default(property))
+                    .unwrap();
+            }
+        }
+    }
+    for (what, names) in [("Accepted and ignored", ignored), ("Refused unless empty", refused)] {
+        if !names.is_empty() {
+            writeln!(text, "\n{what}: {}.", names.join(", ")).unwrap();
+        }
     }
     text
 }
@@ -59,12 +73,17 @@ fn table(title: &str, properties: &Value) -> String {
 /// A scalar may be given by a variable, too; what is said about it stands in the first alternative.
 fn scalar(property: &Value) -> &Value {
     let alternative = &property["anyOf"][0];
-    if alternative.is_object() && property["anyOf"][1]["pattern"].is_string() { alternative } else { property }
+    if alternative.is_object() && property["anyOf"][1]["pattern"].is_string() {
+        alternative
+    } else {
+        property
+    }
 }
 
 fn values(property: &Value) -> String {
     let value = scalar(property);
-    let range = |value: &Value| Some(format!("{} to {}", value["minimum"].as_i64()?, value["maximum"].as_i64()?));
+    let range =
+        |value: &Value| Some(format!("{} to {}", value["minimum"].as_i64()?, value["maximum"].as_i64()?));
     if let Some(range) = range(value) {
         return range;
     }
@@ -83,7 +102,9 @@ fn values(property: &Value) -> String {
         _ if items["enum"].is_array() => format!("list of `{}`", items["enum"][0].as_str().unwrap()),
         _ if range(items).is_some() => format!("list of {}", range(items).unwrap()),
         Value::String(name) if name == "array" && items["type"] == "object" => "list of sections".to_owned(),
-        Value::String(name) if name == "array" && property["items"]["$ref"].is_string() => "list of mappings".to_owned(),
+        Value::String(name) if name == "array" && property["items"]["$ref"].is_string() => {
+            "list of mappings".to_owned()
+        }
         Value::String(name) if name == "array" => "list of texts".to_owned(),
         Value::String(name) if name == "object" => "map of texts".to_owned(),
         Value::String(name) if name == "string" => "text".to_owned(),
@@ -149,7 +170,9 @@ fn every_metric_is_explained_and_no_other() {
         let words = text.split(word).filter(|w| w.starts_with("shardmill_"));
         words.map(str::to_owned).collect()
     };
-    let emitted = names(&read("consumer/src/metrics.rs"));
+    let source = read("consumer/src/metrics.rs");
+    let emitted: BTreeSet<String> =
+        source.split('"').filter(|text| text.starts_with("shardmill_")).map(str::to_owned).collect();
     assert!(emitted.len() > 15, "{emitted:?}");
     let operations = read("docs/operations.md");
     let section = operations.split("\n## Metrics").nth(1).unwrap().split("\n## ").next().unwrap();
