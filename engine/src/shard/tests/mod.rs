@@ -3,6 +3,7 @@ mod bisect;
 mod checkpoints;
 mod discards;
 mod explorer;
+mod invariants;
 mod partial;
 mod property;
 mod reading;
