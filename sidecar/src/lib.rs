@@ -8,6 +8,7 @@ pub mod admin;
 pub mod assembly;
 pub mod check;
 pub mod config;
+pub mod demo;
 pub mod handler;
 pub mod logging;
 pub mod run;

@@ -33,6 +33,9 @@ pub enum SidecarError {
     /// Signals cannot be received, or a recorder is already installed.
     #[error("{0}")]
     Setup(String),
+    /// The demo cannot be shown.
+    #[error(transparent)]
+    Demo(#[from] crate::demo::DemoError),
     /// Every mapping has stopped by itself.
     #[error("every mapping has stopped: {0}")]
     Stopped(String),
