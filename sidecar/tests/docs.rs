@@ -217,3 +217,29 @@ fn every_relative_link_of_a_document_leads_somewhere() {
         }
     }
 }
+
+/// The demo's snapshot is its real output.
+#[test]
+fn the_demo_in_the_readme_is_what_the_demo_prints() {
+    let readme = read("README.md");
+    let shown = readme.split("```console\n$ cargo run -- demo\nshardmill demo").nth(1).unwrap();
+    let shown = shown.split("```").next().unwrap();
+    let snapshot = read("sidecar/tests/snapshots/demo.snap");
+    let parts: Vec<&str> = shown.split("\n...\n").skip(1).map(str::trim_end).collect();
+    assert_eq!(parts.len(), 2);
+    for part in parts {
+        assert!(snapshot.contains(part), "the demo does not print:\n{part}");
+    }
+}
+
+#[test]
+fn the_file_in_the_help_of_run_is_valid() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_shardmill")).args(["run", "--help"]).output();
+    let help = String::from_utf8(output.unwrap().stdout).unwrap();
+    let file = help.split("A whole file:\n").nth(1).unwrap();
+    let file: String =
+        file.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line))).collect();
+    let now = shardmill_engine::Wall::from_millis(1_800_000_000_000);
+    let loaded = config::parse(Path::new("help"), &file, &|_| None, now).unwrap_or_else(|e| panic!("{e}"));
+    assert!(loaded.warnings.is_empty() && loaded.ignored.is_empty());
+}
