@@ -21,13 +21,27 @@ struct Cli {
     command: Command,
 }
 
+const RUN_HELP: &str = "\
+Example:
+  shardmill run -c shardmill.yaml
+
+A whole file:
+  EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/orders
+  FunctionName: orders-worker
+  StartingPosition: TRIM_HORIZON
+  MaximumRetryAttempts: 3
+  BisectBatchOnFunctionError: true
+  DestinationConfig: {OnFailure: {Destination: \"file:./dead-letters.jsonl\"}}
+  Function: {Url: \"http://127.0.0.1:8080/\", Timeout: 20}
+  Checkpoints: sqlite:./shardmill.db";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows the whole path on this machine, without AWS and without a configuration, and checks the outcome.
     #[command(after_help = "Example:\n  shardmill demo")]
     Demo,
     /// Runs the mappings of a file until SIGTERM or SIGINT.
-    #[command(after_help = "Example:\n  shardmill run -c shardmill.yaml")]
+    #[command(after_help = RUN_HELP)]
     Run(File),
     /// Validates a file; with --online also asks the stream, the destination, the store and the function.
     #[command(after_help = "Example:\n  shardmill check -c shardmill.yaml --online")]

@@ -45,13 +45,27 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// The keys of one table as rows: name, values, default, meaning.
+/// The keys of one table as rows: name, values, default, meaning. Keys without a meaning here follow as lists.
 fn table(title: &str, properties: &Value) -> String {
     let mut text = format!("### {title}\n\n| key | values | default | meaning |\n|---|---|---|---|\n");
+    let (mut ignored, mut refused) = (Vec::new(), Vec::new());
     for (name, property) in properties.as_object().unwrap() {
-        let about = property["description"].as_str().unwrap();
-        // Writing to a String cannot fail.
-        writeln!(text, "| `{name}` | {} | {} | {about} |", values(property), default(property)).unwrap();
+        let name = format!("`{name}`");
+        match property["description"].as_str().unwrap() {
+            "Accepted and ignored." => ignored.push(name),
+            "Refused unless empty." => refused.push(name),
+            about => {
+                let about = about.replace('<', "\\<");
+                // Writing to a String cannot fail.
+                writeln!(text, "| {name} | {} | {} | {about} |", values(property), default(property))
+                    .unwrap();
+            }
+        }
+    }
+    for (what, names) in [("Accepted and ignored", ignored), ("Refused unless empty", refused)] {
+        if !names.is_empty() {
+            writeln!(text, "\n{what}: {}.", names.join(", ")).unwrap();
+        }
     }
     text
 }
@@ -156,7 +170,9 @@ fn every_metric_is_explained_and_no_other() {
         let words = text.split(word).filter(|w| w.starts_with("shardmill_"));
         words.map(str::to_owned).collect()
     };
-    let emitted = names(&read("consumer/src/metrics.rs"));
+    let source = read("consumer/src/metrics.rs");
+    let emitted: BTreeSet<String> =
+        source.split('"').filter(|text| text.starts_with("shardmill_")).map(str::to_owned).collect();
     assert!(emitted.len() > 15, "{emitted:?}");
     let operations = read("docs/operations.md");
     let section = operations.split("\n## Metrics").nth(1).unwrap().split("\n## ").next().unwrap();
@@ -200,4 +216,30 @@ fn every_relative_link_of_a_document_leads_somewhere() {
             }
         }
     }
+}
+
+/// The demo's snapshot is its real output.
+#[test]
+fn the_demo_in_the_readme_is_what_the_demo_prints() {
+    let readme = read("README.md");
+    let shown = readme.split("```console\n$ cargo run -- demo\nshardmill demo").nth(1).unwrap();
+    let shown = shown.split("```").next().unwrap();
+    let snapshot = read("sidecar/tests/snapshots/demo.snap");
+    let parts: Vec<&str> = shown.split("\n...\n").skip(1).map(str::trim_end).collect();
+    assert_eq!(parts.len(), 2);
+    for part in parts {
+        assert!(snapshot.contains(part), "the demo does not print:\n{part}");
+    }
+}
+
+#[test]
+fn the_file_in_the_help_of_run_is_valid() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_shardmill")).args(["run", "--help"]).output();
+    let help = String::from_utf8(output.unwrap().stdout).unwrap();
+    let file = help.split("A whole file:\n").nth(1).unwrap();
+    let file: String =
+        file.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap_or(line))).collect();
+    let now = shardmill_engine::Wall::from_millis(1_800_000_000_000);
+    let loaded = config::parse(Path::new("help"), &file, &|_| None, now).unwrap_or_else(|e| panic!("{e}"));
+    assert!(loaded.warnings.is_empty() && loaded.ignored.is_empty());
 }
