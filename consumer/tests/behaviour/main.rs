@@ -3,5 +3,6 @@
 #![cfg(feature = "kinesis")]
 
 
+mod discovery;
 mod leases;
 mod support;
