@@ -125,11 +125,11 @@ impl Consumer {
             process: self.worker.process.clone(),
             times: self.worker.times,
             listing_interval: self.worker.listing_interval,
-            maximum_leases: self.worker.maximum_leases,
+            slots: Arc::clone(&self.worker.slots),
             clock: self.worker.clock(),
             mapping: Arc::clone(&name),
         });
-        self.status.watch(leases.clone());
+        self.status.watch(Arc::clone(leases.board()));
         let names = FailureNames {
             function_arn: self.mapping.function_arn().to_owned(),
             executed_version: self.mapping.executed_version().to_owned(),

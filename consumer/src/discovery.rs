@@ -7,7 +7,7 @@ use shardmill_engine::{
     EventSourceMapping, LeaseKey, Position, ShardId, ShardNode, Start, Wall, plan_leases,
 };
 
-use crate::keeper::{KeeperError, Leases};
+use crate::keeper::{KeeperError, Leases, Served};
 use crate::source::{ShardListing, SourceError, StreamSource};
 
 /// Under this name a lease remembers the time to which LATEST was pinned (I15).
@@ -23,12 +23,14 @@ pub(crate) enum DiscoveryError {
 }
 
 /// What a discovery found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Discovered {
     /// Leases that did not exist before.
     pub(crate) created: usize,
     /// Leases of this stream that exist now.
     pub(crate) known: usize,
+    /// What tells the stream from an earlier one of the same name.
+    pub(crate) epoch: String,
 }
 
 /// Lists the stream and creates the leases that are missing. `now` is the service's time, in case the listing does not
@@ -42,15 +44,17 @@ pub(crate) async fn discover(
     let listing = source.shards().await?;
     let of_stream = stream_key(mapping, &listing);
     let known: Vec<Lease> =
-        leases.list().await?.into_iter().filter(|lease| same_stream(&lease.key, &of_stream)).collect();
+        leases.list().await?.into_iter().filter(|lease| lease.key.is_sibling_of(&of_stream)).collect();
+    let listed = listing.shards.iter().map(|shard| shard.shard.clone()).collect();
+    leases.serve(Served { stream: of_stream.clone(), listed });
     let start = start(mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
     let new = new_leases(&listing, &of_stream, &known, &start);
     if new.is_empty() {
-        return Ok(Discovered { created: 0, known: known.len() });
+        return Ok(Discovered { created: 0, known: known.len(), epoch: listing.epoch });
     }
     let planned = new.len();
     let created = leases.create(new).await?;
-    Ok(Discovered { created, known: known.len() + planned })
+    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch })
 }
 
 fn stream_key(mapping: &EventSourceMapping, listing: &ShardListing) -> LeaseKey {
@@ -62,11 +66,6 @@ fn stream_key(mapping: &EventSourceMapping, listing: &ShardListing) -> LeaseKey 
         epoch: listing.epoch.clone(),
         shard: ShardId::new(""),
     }
-}
-
-fn same_stream(key: &LeaseKey, stream: &LeaseKey) -> bool {
-    (&key.account, &key.region, &key.stream, &key.epoch)
-        == (&stream.account, &stream.region, &stream.stream, &stream.epoch)
 }
 
 /// LATEST is pinned once: by whoever creates the stream's first lease (I15).

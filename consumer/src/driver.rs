@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -10,7 +11,7 @@ use futures::{FutureExt, StreamExt};
 use shardmill_checkpoint::{AppState, HashRange, NewLease};
 use shardmill_engine::{
     BatchResponse, ChildShard, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch, FetchFault,
-    Invocation, LaneId, Mono, Now, Outcome, Page, Position, ShardAction, ShardEvent, ShardMachine, intake,
+    Invocation, LaneId, Mono, Now, OnDestinationFailure, Outcome, Page, Position, ShardAction, ShardEvent, ShardMachine, intake,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,7 +28,10 @@ use crate::source::{ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::status::ShardCell;
 
 /// The longest sleep, so that a shard that hangs can be told from one with nothing to do.
-const TICK: std::time::Duration = std::time::Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(5);
+
+/// How long a delivery may take whatever the destination's own timeouts are.
+const DELIVERY: Duration = Duration::from_secs(30);
 
 /// What the shards of one mapping share.
 pub(crate) struct MappingContext {
@@ -61,7 +65,9 @@ pub(crate) struct Driver {
 enum Done {
     Opened(Result<Box<dyn ShardReader>, SourceError>),
     Fetched(Box<dyn ShardReader>, Result<Page, SourceError>),
-    Invoked { lane: LaneId, result: Result<BatchResponse, HandlerError>, took: std::time::Duration },
+    /// An invocation was dropped because nobody waits for it any more.
+    Cut,
+    Invoked { lane: LaneId, result: Result<BatchResponse, HandlerError>, took: Duration },
     Delivered { id: DiscardId, result: Result<(), DestinationError> },
     Dropped(DiscardId),
     Checkpointed(Result<(), KeeperError>),
@@ -98,6 +104,10 @@ impl Driver {
             let now = self.cx.clock.now();
             if let Some(exit) = self.act(now) {
                 break exit;
+            }
+            if stop.borrow().is_some_and(|deadline| now.mono >= deadline) {
+                // The machine has counted what is cut off here, even if the last checkpoint still takes its time.
+                self.cancelled.cancel();
             }
             self.publish(now);
             let wake = self.machine.poll_timeout(now).map_or(TICK, |at| at.since(now.mono).min(TICK));
@@ -182,11 +192,17 @@ impl Driver {
         };
         let span = tracing::debug_span!("invocation", %request_id, attempt, records = batch.len());
         let handler = Arc::clone(&self.cx.handler);
+        let cancelled = self.cancelled.clone();
         async move {
             let call = AssertUnwindSafe(async { handler.call(batch, cx).await }).catch_unwind();
-            let result = match tokio::time::timeout_at(deadline, call).await {
+            let ended = tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return Done::Cut,
+                ended = tokio::time::timeout_at(deadline, call) => ended,
+            };
+            let result = match ended {
                 Ok(Ok(result)) => result,
-                Ok(Err(panic)) => Err(HandlerError::function(panic_text(&*panic))),
+                Ok(Err(panic)) => Err(HandlerError::function(panic_text("handler", &*panic))),
                 Err(_) => Err(HandlerError::function("no answer within the function's timeout")),
             };
             Done::Invoked { lane, result, took: started.elapsed() }
@@ -197,15 +213,28 @@ impl Driver {
 
     fn discard(&self, id: DiscardId, failed: FailedBatch) -> BoxFuture<'static, Done> {
         let Some(destination) = self.cx.destination.clone() else {
-            tracing::warn!(
-                shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
-                from = %failed.batch.first().seq, to = %failed.batch.last().seq, condition = failed.condition.as_str(),
-                "dropped records: they are given up and no on-failure destination is configured"
-            );
+            log_dropped(&failed, "no on-failure destination is configured");
             return async move { Done::Dropped(id) }.boxed();
         };
+        let drops = self.cx.mapping.on_destination_failure() == OnDestinationFailure::Drop;
         let failure = Failure { failed, names: Arc::clone(&self.cx.names), event: Arc::clone(&self.event) };
-        async move { Done::Delivered { id, result: destination.deliver(&failure).await } }.boxed()
+        async move {
+            let delivery = AssertUnwindSafe(async { destination.deliver(&failure).await }).catch_unwind();
+            let result = match tokio::time::timeout(DELIVERY, delivery).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(panic)) => Err(DestinationError::new(panic_text("destination", &*panic))),
+                Err(_) => Err(DestinationError::new(format!(
+                    "{} did not answer within {} s",
+                    destination.describe(),
+                    DELIVERY.as_secs()
+                ))),
+            };
+            if result.is_err() && drops {
+                log_dropped(&failure.failed, "the on-failure destination did not take them");
+            }
+            Done::Delivered { id, result }
+        }
+        .boxed()
     }
 
     fn checkpoint(&self, upto: Position, children: Vec<ChildShard>) -> BoxFuture<'static, Done> {
@@ -272,6 +301,7 @@ impl Driver {
                 tracing::warn!(shard = %self.event.shard, %error, "the on-failure destination did not take a batch");
                 ShardEvent::DeliverFailed(id)
             }
+            Done::Cut => return None,
             Done::Dropped(id) => ShardEvent::Dropped(id),
             Done::Checkpointed(Ok(())) => ShardEvent::Checkpointed,
             Done::Checkpointed(Err(KeeperError::Lost | KeeperError::Stopped)) => ShardEvent::LeaseLost,
@@ -321,8 +351,17 @@ pub(crate) fn child_start(starting_position: &Position) -> Position {
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+/// Records that are given up and go nowhere leave at least their positions in the log (I3).
+fn log_dropped(failed: &FailedBatch, why: &str) {
+    tracing::warn!(
+        shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
+        from = %failed.batch.first().seq, to = %failed.batch.last().seq, condition = failed.condition.as_str(),
+        "dropped records that are given up: {why}"
+    );
+}
+
+fn panic_text(what: &str, panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("the handler panicked: {}", text.unwrap_or("no message"))
+    format!("the {what} panicked: {}", text.unwrap_or("no message"))
 }

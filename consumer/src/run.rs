@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_engine::{Counters, EventContext, Exit, Mono, Retry, ShardMachine, Wall};
+use shardmill_engine::{Counters, EventContext, Exit, LeaseKey, Mono, Retry, ShardMachine, Wall};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -32,10 +32,17 @@ pub(crate) struct Run {
     worker: Arc<Worker>,
     status: ConsumerStatus,
     interval: Duration,
-    /// Carries the deadline once the run is to stop.
+    /// Carries the deadline once the shards are to stop.
     stop: watch::Sender<Option<Mono>>,
     tasks: JoinSet<Exit>,
-    cells: HashMap<tokio::task::Id, Arc<ShardCell>>,
+    keys: HashMap<Id, LeaseKey>,
+    shards: HashMap<LeaseKey, Arc<ShardCell>>,
+    /// Leases that came back before their last run here has ended.
+    early: HashMap<LeaseKey, Grant>,
+    /// How often in a row a shard's task panicked.
+    panics: HashMap<LeaseKey, u32>,
+    /// What tells the stream from an earlier one of the same name, once it was listed.
+    epoch: Option<String>,
     discovery_failures: u32,
     discover_at: Instant,
     report: RunReport,
@@ -63,7 +70,11 @@ impl Run {
             interval,
             stop: watch::Sender::new(None),
             tasks: JoinSet::new(),
-            cells: HashMap::new(),
+            keys: HashMap::new(),
+            shards: HashMap::new(),
+            early: HashMap::new(),
+            panics: HashMap::new(),
+            epoch: None,
             discovery_failures: 0,
             discover_at: Instant::now(),
             report: RunReport::default(),
@@ -85,18 +96,20 @@ impl Run {
         let cx = Arc::clone(&self.cx);
         let mut discovery: Option<Discovery<'_>> = None;
         loop {
-            self.status.tick(self.now(), self.cx.leases.ticked());
+            self.status.tick(self.now());
             self.summarise();
             if discovery.is_none() && Instant::now() >= self.discover_at {
                 let now = || cx.clock.now().wall;
+                // Whoever asks for the next one meanwhile is not forgotten.
+                self.discover_at = Instant::now() + self.interval;
                 discovery = Some(Box::pin(discover(&*cx.source, &cx.leases, &cx.mapping, now)));
             }
-            let wake =
-                self.discover_at.min(Instant::now() + TICK).max(Instant::now() + Duration::from_millis(1));
+            let tick = Instant::now() + TICK;
+            let wake = if discovery.is_none() { self.discover_at.min(tick) } else { tick };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
-                Some(grant) = self.grants.recv() => self.start(grant),
+                Some(grant) = self.grants.recv() => self.granted(grant),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 result = poll(&mut discovery), if discovery.is_some() => {
                     discovery = None;
@@ -107,9 +120,19 @@ impl Run {
         }
     }
 
+    fn granted(&mut self, grant: Grant) {
+        let key = &grant.lease.key;
+        if self.shards.contains_key(key) {
+            // The last run has lost the lease but may still be in the middle of something (incident 10).
+            self.early.insert(key.clone(), grant);
+        } else {
+            self.start(grant);
+        }
+    }
+
     fn start(&mut self, grant: Grant) {
         let Grant { lease, held } = grant;
-        let shard = lease.key.shard.clone();
+        let (shard, key) = (lease.key.shard.clone(), lease.key);
         let source = self.cx.mapping.event_source();
         let event = EventContext {
             event_source_arn: source.arn.as_str().into(),
@@ -125,31 +148,52 @@ impl Run {
         self.status.add(Arc::clone(&cell));
         let share = self.worker.budget.share();
         let driver = Driver::new(machine, Arc::clone(&self.cx), event, held, share, Arc::clone(&cell));
+        let pause = self.panics.get(&key).map(|panics| backoff(*panics));
+        let mut stop = self.stop.subscribe();
+        let run = async move {
+            if let Some(pause) = pause {
+                // A stop ends the pause; an error says that nobody can ask for one any more.
+                let _ = tokio::time::timeout(pause, stop.wait_for(Option::is_some)).await;
+            }
+            driver.run(stop).await
+        };
         let span = tracing::info_span!("shard", %shard, mapping = %self.cx.name);
-        let task = self.tasks.spawn(driver.run(self.stop.subscribe()).instrument(span));
-        self.cells.insert(task.id(), cell);
+        let task = self.tasks.spawn(run.instrument(span));
+        self.keys.insert(task.id(), key.clone());
+        self.shards.insert(key, cell);
     }
 
-    fn ended(&mut self, ended: Result<(tokio::task::Id, Exit), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, Exit), JoinError>) {
         let id = match &ended {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
-        if let Some(cell) = self.cells.remove(&id) {
+        let Some(key) = self.keys.remove(&id) else { return };
+        if let Some(cell) = self.shards.remove(&key) {
             self.status.remove(&cell);
             add(&mut self.finished, &cell.counters());
+            self.report.cut_invocations += cell.cut_invocations();
         }
         match ended {
-            Ok((_, Exit::ShardEnd)) => {
-                // Its children may be known to nobody yet.
-                self.discover_at = Instant::now();
+            Ok((_, exit)) => {
+                self.panics.remove(&key);
+                match exit {
+                    // Its children may be known to nobody yet.
+                    Exit::ShardEnd => self.discover_at = Instant::now(),
+                    Exit::Stopped { cut } => self.report.cut_invocations += cut,
+                    Exit::LeaseLost => {}
+                }
             }
-            Ok((_, Exit::Stopped { cut })) => self.report.cut_invocations += cut,
-            Ok((_, Exit::LeaseLost)) => {}
+            Err(error) if error.is_cancelled() => {}
             // The lease was given up with the task; whoever takes it goes on at the checkpoint.
             Err(error) => {
-                tracing::error!(%error, "a shard's task ended by itself; this is a defect of shardmill");
+                let panics = self.panics.entry(key.clone()).or_default();
+                *panics = panics.saturating_add(1);
+                tracing::error!(shard = %key.shard, %error, "a shard's task panicked: a defect of shardmill or of a custom source");
             }
+        }
+        if let Some(grant) = self.early.remove(&key) {
+            self.start(grant);
         }
     }
 
@@ -164,10 +208,10 @@ impl Run {
                     tracing::info!(created = found.created, known = found.known, "found shards");
                 }
                 self.discovery_failures = 0;
-                self.discover_at = Instant::now() + self.interval;
                 self.status.source_answered();
                 self.status.store_answered(found.known);
                 self.status.recovered();
+                self.check_epoch(found.epoch);
                 Ok(())
             }
             Err(DiscoveryError::Keeper(KeeperError::Store(error))) if !error.is_retryable() => {
@@ -178,6 +222,19 @@ impl Run {
                 Ok(())
             }
         }
+    }
+
+    /// A stream that was deleted and created again under its name shares nothing with the old one (incident 43).
+    fn check_epoch(&mut self, epoch: String) {
+        if self.epoch.as_ref().is_some_and(|old| *old != epoch) {
+            tracing::warn!(
+                shards = self.shards.len(),
+                "the stream was deleted and created again under its name: its shards are read from the starting position, what is left of the old ones is given up"
+            );
+            let old = std::mem::replace(&mut self.stop, watch::Sender::new(None));
+            old.send_replace(Some(self.now() + self.worker.stop_timeout));
+        }
+        self.epoch = Some(epoch);
     }
 
     fn discovery_failed(&mut self, error: &DiscoveryError) {
@@ -193,9 +250,7 @@ impl Run {
         }
         self.status.failed(what, error, self.wall());
         self.discovery_failures = self.discovery_failures.saturating_add(1);
-        let retry =
-            Retry { initial_backoff: Duration::from_millis(200), maximum_backoff: Duration::from_secs(15) };
-        self.discover_at = Instant::now() + retry.delay(self.discovery_failures, &mut fastrand::Rng::new());
+        self.discover_at = Instant::now() + backoff(self.discovery_failures);
     }
 
     /// Nothing new; running invocations may finish; checkpoints; releases (I16).
@@ -205,19 +260,25 @@ impl Run {
         // Grants that nobody took are given up as they are dropped.
         self.grants.close();
         while self.grants.try_recv().is_ok() {}
+        self.early.clear();
         let timeout = self.worker.stop_timeout;
         self.stop.send_replace(Some(self.now() + timeout));
         let all = async {
             while let Some(ended) = self.tasks.join_next_with_id().await {
                 self.ended(ended);
             }
+            // Leases that arrived too late are given up as well.
+            self.cx.leases.idle().await;
         };
         if tokio::time::timeout(timeout + STOP_GRACE, all).await.is_err() {
             tracing::warn!(
                 shards = self.tasks.len(),
-                "the checkpoint store did not take the last checkpoints in time: their records come again"
+                "the checkpoint store did not take the last checkpoints and releases in time: records may come again"
             );
-            self.tasks.shutdown().await;
+            self.tasks.abort_all();
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                self.ended(ended);
+            }
         }
         if self.report.cut_invocations > 0 {
             tracing::warn!(
@@ -233,14 +294,14 @@ impl Run {
         }
         self.summary_at = Instant::now() + SUMMARY;
         let mut total = self.finished;
-        for cell in self.cells.values() {
+        for cell in self.shards.values() {
             add(&mut total, &cell.counters());
         }
         let since = self.summarised;
-        let behind = self.cells.values().filter_map(|cell| cell.millis_behind()).max();
+        let behind = self.shards.values().filter_map(|cell| cell.millis_behind()).max();
         tracing::info!(
             mapping = %self.cx.name,
-            shards = self.cells.len(),
+            shards = self.shards.len(),
             polled = total.polled - since.polled,
             invoked = total.invoked - since.invoked,
             failed = total.failed - since.failed,
@@ -266,6 +327,13 @@ async fn poll(discovery: &mut Option<Discovery<'_>>) -> Result<Discovered, Disco
         Some(discovery) => discovery.await,
         None => std::future::pending().await,
     }
+}
+
+/// The wait before something that failed so often in a row is tried again.
+fn backoff(failures: u32) -> Duration {
+    let retry =
+        Retry { initial_backoff: Duration::from_millis(200), maximum_backoff: Duration::from_secs(15) };
+    retry.delay(failures, &mut fastrand::Rng::new())
 }
 
 fn add(total: &mut Counters, part: &Counters) {

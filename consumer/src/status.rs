@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shardmill_engine::{Counters, Mono, Now, ShardId, ShardSnapshot, Wall};
 
-use crate::keeper::{LeaseReport, Leases};
+use crate::keeper::{Board, LeaseReport};
 use crate::source::{SourceError, SourceErrorKind};
 
 /// A running consumer, as it is now. Cheap to clone; stays readable after the run.
@@ -21,9 +21,8 @@ struct Inner {
     store_answered: bool,
     last_error: Option<ErrorReport>,
     known_shards: usize,
-    leases: Option<Leases>,
+    board: Option<Arc<Board>>,
     ticked: Mono,
-    keeper_ticked: Mono,
     state: RunState,
 }
 
@@ -139,6 +138,11 @@ impl ShardCell {
         lock(&self.state).snapshot.as_ref().map(|snapshot| snapshot.counters).unwrap_or_default()
     }
 
+    /// Invocations that a stop has cut off while the shard goes on to write its checkpoint.
+    pub(crate) fn cut_invocations(&self) -> usize {
+        lock(&self.state).snapshot.as_ref().map_or(0, |snapshot| snapshot.cut_invocations)
+    }
+
     pub(crate) fn millis_behind(&self) -> Option<u64> {
         lock(&self.state).snapshot.as_ref()?.millis_behind
     }
@@ -164,11 +168,11 @@ impl ConsumerStatus {
             source_answered: inner.source_answered,
             store_answered: inner.store_answered,
             known_shards: inner.known_shards,
-            leases: inner.leases.as_ref().map(Leases::listed).unwrap_or_default(),
+            leases: inner.board.as_ref().map(|board| board.listed()).unwrap_or_default(),
             shards: inner.shards.iter().map(|cell| cell.report()).collect(),
             last_error: inner.last_error.clone(),
             ticked: inner.ticked,
-            keeper_ticked: inner.keeper_ticked,
+            keeper_ticked: inner.board.as_ref().map(|board| board.ticked()).unwrap_or_default(),
         }
     }
 
@@ -176,15 +180,13 @@ impl ConsumerStatus {
         lock(&self.inner).state = state;
     }
 
-    /// Notes that the run went round now, and when the lease keeper last did.
-    pub(crate) fn tick(&self, now: Mono, keeper: Mono) {
-        let mut inner = lock(&self.inner);
-        inner.ticked = now;
-        inner.keeper_ticked = keeper;
+    /// Notes that the run went round now.
+    pub(crate) fn tick(&self, now: Mono) {
+        lock(&self.inner).ticked = now;
     }
 
-    pub(crate) fn watch(&self, leases: Leases) {
-        lock(&self.inner).leases = Some(leases);
+    pub(crate) fn watch(&self, board: Arc<Board>) {
+        lock(&self.inner).board = Some(board);
     }
 
     pub(crate) fn source_answered(&self) {

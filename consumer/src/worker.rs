@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shardmill_checkpoint::{ProcessIdentity, WorkerId};
 use shardmill_engine::LeaseTimes;
+use tokio::sync::Semaphore;
 
 use crate::budget::Budget;
 use crate::clock::ServiceClock;
@@ -22,7 +23,7 @@ pub struct Worker {
     pub(crate) budget: Budget,
     pub(crate) times: LeaseTimes,
     pub(crate) listing_interval: Duration,
-    pub(crate) maximum_leases: usize,
+    pub(crate) slots: Arc<Semaphore>,
     pub(crate) stop_timeout: Duration,
     limiter: ReadLimiter,
     clock: ServiceClock,
@@ -80,7 +81,7 @@ impl WorkerOptions {
         self
     }
 
-    /// Most leases that this worker takes; default: no limit.
+    /// Most leases that this worker takes, over all of its consumers; default: no limit.
     pub fn maximum_leases(mut self, leases: usize) -> Self {
         self.maximum_leases = leases.max(1);
         self
@@ -139,7 +140,7 @@ impl Worker {
             budget: Budget::new(options.buffer_bytes),
             times: LeaseTimes::new(options.lease),
             listing_interval: (options.lease / 4).min(Duration::from_millis(500)),
-            maximum_leases: options.maximum_leases,
+            slots: Arc::new(Semaphore::new(options.maximum_leases.min(Semaphore::MAX_PERMITS))),
             stop_timeout: options.stop_timeout,
             limiter: limiter.with_concurrent_reads(options.maximum_concurrent_reads),
             clock: ServiceClock::new(),

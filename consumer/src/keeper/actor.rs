@@ -8,12 +8,12 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use shardmill_checkpoint::{Checkpoint, Claim, Lease, ProcessIdentity, Renewal, StoreError, Write};
 use shardmill_engine::{LeaseAction, LeaseEvent, LeaseKey, LeasePhase, Mono, Position, ShardId, may_start};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::KeeperOptions;
 use super::calls::{Call, Calls, Done, Pending, Ticket};
 use super::entry::Entry;
-use super::held::{CheckpointOrder, Command, Grant, Held, KeeperError, Leases, Validity};
+use super::held::{CheckpointOrder, Command, Grant, Held, KeeperError, Served, Validity, WeakLeases};
 use crate::metrics;
 
 /// The longest sleep, so that a keeper that hangs can be told from one with nothing to do.
@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(500);
 pub(super) struct Actor {
     options: KeeperOptions,
     calls: Calls,
-    leases: Leases,
+    leases: WeakLeases,
     commands: mpsc::UnboundedReceiver<Command>,
     grants: mpsc::UnboundedSender<Grant>,
     entries: Vec<Entry>,
@@ -30,14 +30,19 @@ pub(super) struct Actor {
     /// When which entry wants to be asked again.
     timers: BTreeSet<(Mono, usize)>,
     running: FuturesUnordered<Call>,
+    served: Option<Arc<Served>>,
     listing: bool,
+    /// The leases changed while they were being listed.
+    list_again: bool,
     list_at: Mono,
     renewals: Vec<(Ticket, Renewal)>,
     renewing: bool,
-    checkpoints: Vec<Pending>,
-    /// Checkpoints of leases whose counter another write is using.
-    waiting: Vec<CheckpointOrder>,
+    /// Checkpoints that wait for a call, or for the write that is using their lease's counter.
+    orders: Vec<CheckpointOrder>,
     checkpointing: bool,
+    /// Leases that somebody holds.
+    held: usize,
+    on_idle: Vec<oneshot::Sender<()>>,
     retired: bool,
     store_failing: bool,
 }
@@ -45,7 +50,7 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn new(
         options: KeeperOptions,
-        leases: Leases,
+        leases: WeakLeases,
         commands: mpsc::UnboundedReceiver<Command>,
         grants: mpsc::UnboundedSender<Grant>,
     ) -> Self {
@@ -59,34 +64,49 @@ impl Actor {
             by_key: HashMap::new(),
             timers: BTreeSet::new(),
             running: FuturesUnordered::new(),
+            served: None,
             listing: false,
+            list_again: false,
             list_at: Mono::default(),
             renewals: Vec::new(),
             renewing: false,
-            checkpoints: Vec::new(),
-            waiting: Vec::new(),
+            orders: Vec::new(),
             checkpointing: false,
+            held: 0,
+            on_idle: Vec::new(),
             retired: false,
             store_failing: false,
             options,
         }
     }
 
-    /// Works until nobody can send commands any more.
+    /// Works until nobody can send commands any more and every lease is given up.
     pub(super) async fn run(mut self) {
+        let mut open = true;
         loop {
             let now = self.now();
-            self.leases.tick(now);
+            self.leases.board.tick(now);
             self.start_due(now);
+            if !(open && self.on_idle.is_empty()) && self.is_idle() {
+                for reply in self.on_idle.drain(..) {
+                    let _ = reply.send(());
+                }
+                if !open {
+                    return;
+                }
+            }
             let wake = self
                 .timers
                 .first()
                 .map_or(now + TICK, |(at, _)| (*at).min(now + TICK))
                 .min(self.next_listing(now));
             tokio::select! {
-                command = self.commands.recv() => match command {
+                command = self.commands.recv(), if open => match command {
                     Some(command) => self.command(command),
-                    None => return,
+                    None => {
+                        open = false;
+                        self.command(Command::Retire);
+                    }
                 },
                 Some(done) = self.running.next() => self.done(done),
                 () = tokio::time::sleep(wake.since(now)) => {}
@@ -98,12 +118,21 @@ impl Actor {
         }
     }
 
+    fn is_idle(&self) -> bool {
+        self.entries.iter().all(|entry| entry.machine.phase() == LeasePhase::Watching)
+    }
+
     fn now(&self) -> Mono {
         self.options.clock.now().mono
     }
 
     fn next_listing(&self, now: Mono) -> Mono {
-        if self.listing { now + TICK } else { self.list_at }
+        if self.listing || self.served.is_none() { now + TICK } else { self.list_at }
+    }
+
+    fn list_now(&mut self, now: Mono) {
+        self.list_again = self.listing;
+        self.list_at = now;
     }
 
     fn start_due(&mut self, now: Mono) {
@@ -114,7 +143,7 @@ impl Actor {
             self.entries[entry].wakes_at = None;
             self.advance(entry, now);
         }
-        if !self.listing && now >= self.list_at {
+        if !self.listing && self.served.is_some() && now >= self.list_at {
             self.listing = true;
             self.running.push(self.calls.list());
         }
@@ -124,8 +153,13 @@ impl Actor {
 
     /// Carries out what an entry's machine wants now.
     fn advance(&mut self, index: usize, now: Mono) {
-        if self.is_full() && self.entries[index].machine.phase() == LeasePhase::Watching {
-            self.entries[index].machine.handle_event(now, LeaseEvent::Wanted(false));
+        let entry = &mut self.entries[index];
+        if entry.slot.is_none() {
+            entry.slot = Arc::clone(&self.options.slots).try_acquire_owned().ok();
+        }
+        if entry.slot.is_none() {
+            // The worker has as many leases as it may have; the next listing asks again.
+            entry.machine.handle_event(now, LeaseEvent::Wanted(false));
         }
         while let Some(action) = self.entries[index].machine.poll_action(now) {
             let entry = &mut self.entries[index];
@@ -152,17 +186,29 @@ impl Actor {
                     self.running.push(self.calls.release(ticket, key, counter, now));
                 }
                 LeaseAction::Lost => {
-                    tracing::warn!(shard = %key.shard, "lost the lease: the shard's work stops here");
-                    metrics::lease_lost(&self.options.mapping);
-                    entry.lose();
+                    if !entry.given_up {
+                        tracing::warn!(shard = %key.shard, "lost the lease: the shard's work stops here");
+                        metrics::lease_lost(&self.options.mapping);
+                    }
+                    self.lose(index);
                 }
             }
         }
         self.reschedule(index);
     }
 
+    fn lose(&mut self, index: usize) {
+        if self.entries[index].lose() {
+            self.held -= 1;
+            metrics::leases_held(&self.options.mapping, self.held);
+        }
+    }
+
     fn reschedule(&mut self, index: usize) {
         let entry = &mut self.entries[index];
+        if entry.machine.phase() == LeasePhase::Watching {
+            entry.slot = None;
+        }
         let wakes_at = entry.machine.poll_timeout();
         if entry.wakes_at != wakes_at {
             if let Some(old) = entry.wakes_at {
@@ -184,48 +230,42 @@ impl Actor {
         }
         let due: Vec<_> = std::mem::take(&mut self.renewals);
         let (tickets, renewals): (Vec<_>, Vec<_>) =
-            due.into_iter().filter(|(ticket, _)| self.entry_is_valid(*ticket, now)).unzip();
+            due
+            .into_iter()
+            .filter(|(ticket, _)| self.is_current(*ticket) && self.is_valid(ticket.entry, now))
+            .unzip();
         if !tickets.is_empty() {
             self.renewing = true;
             self.running.push(self.calls.renew(tickets, renewals, now));
         }
     }
 
-    /// Sends all checkpoints that wait in one call, so that a store can commit them together.
+    /// Sends all checkpoints that wait in one call, so that a store can commit them together. Only now their leases'
+    /// counters are taken: while another call hangs they can still be renewed.
     fn send_checkpoints(&mut self, now: Mono) {
         if self.checkpointing {
             return;
         }
-        for order in std::mem::take(&mut self.waiting) {
-            self.order_checkpoint(order, now);
-        }
-        let (orders, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.checkpoints)
-            .into_iter()
-            .partition(|pending| self.entry_is_valid(pending.ticket, now));
-        for pending in lost {
-            let _ = pending.reply.send(Err(KeeperError::Lost));
-        }
-        if !orders.is_empty() {
-            self.checkpointing = true;
-            self.running.push(self.calls.checkpoint(orders, now));
-        }
-    }
-
-    fn order_checkpoint(&mut self, order: CheckpointOrder, now: Mono) {
-        let Some(index) = self.held_index(&order.key, &order.token) else {
-            let _ = order.reply.send(Err(KeeperError::Lost));
-            return;
-        };
-        let entry = &mut self.entries[index];
-        if entry.machine.valid_until().is_none_or(|until| now >= until) {
-            let _ = order.reply.send(Err(KeeperError::Lost));
-        } else if let Some(counter) = entry.machine.begin_write(now) {
+        let mut writes = Vec::new();
+        for order in std::mem::take(&mut self.orders) {
+            let index = self.held_index(&order.key, &order.token);
+            let Some(index) = index.filter(|index| self.is_valid(*index, now)) else {
+                let _ = order.reply.send(Err(KeeperError::Lost));
+                continue;
+            };
+            let entry = &mut self.entries[index];
+            let Some(counter) = entry.machine.begin_write(now) else {
+                self.orders.push(order);
+                continue;
+            };
             let ticket = Ticket { entry: index, generation: entry.generation };
-            let write = Checkpoint { key: order.key, counter, position: order.position, app: order.app };
-            self.checkpoints.push(Pending { ticket, write, reply: order.reply });
+            let CheckpointOrder { key, position, app, reply, .. } = order;
+            writes.push(Pending { ticket, write: Checkpoint { key, counter, position, app }, reply });
             self.reschedule(index);
-        } else {
-            self.waiting.push(order);
+        }
+        if !writes.is_empty() {
+            self.checkpointing = true;
+            self.running.push(self.calls.checkpoint(writes, now));
         }
     }
 
@@ -239,9 +279,8 @@ impl Actor {
         self.entries[ticket.entry].generation == ticket.generation
     }
 
-    fn entry_is_valid(&self, ticket: Ticket, now: Mono) -> bool {
-        self.is_current(ticket)
-            && self.entries[ticket.entry].machine.valid_until().is_some_and(|until| now < until)
+    fn is_valid(&self, index: usize, now: Mono) -> bool {
+        self.entries[index].machine.valid_until().is_some_and(|until| now < until)
     }
 
     fn command(&mut self, command: Command) {
@@ -252,17 +291,20 @@ impl Actor {
             Command::SetChildren { key, children, reply } => {
                 self.running.push(self.calls.set_children(key, children, reply));
             }
-            Command::Checkpoint(order) => self.order_checkpoint(order, now),
+            Command::Checkpoint(order) => self.orders.push(order),
             Command::Release { key, token, reply } => match self.held_index(&key, &token) {
                 Some(index) => {
                     let entry = &mut self.entries[index];
                     entry.on_release.extend(reply);
+                    entry.given_up = true;
                     entry.machine.handle_event(now, LeaseEvent::Release);
                     self.advance(index, now);
                 }
                 // Lost before: there is nothing to give up. The reply is dropped, which wakes whoever waits.
                 None => drop(reply),
             },
+            Command::Serve(served) => self.serve(now, served),
+            Command::Idle { reply } => self.on_idle.push(reply),
             Command::Retire => {
                 self.retired = true;
                 for entry in &mut self.entries {
@@ -270,6 +312,17 @@ impl Actor {
                 }
             }
         }
+    }
+
+    fn serve(&mut self, now: Mono, served: Arc<Served>) {
+        for entry in &mut self.entries {
+            if !entry.lease.key.is_sibling_of(&served.stream) {
+                // Whoever still holds it decides when to give it up.
+                entry.machine.handle_event(now, LeaseEvent::Wanted(false));
+            }
+        }
+        self.served = Some(served);
+        self.list_now(now);
     }
 
     fn done(&mut self, done: Done) {
@@ -288,14 +341,13 @@ impl Actor {
             Done::Released { ticket, sent, result } => {
                 self.note(result.as_ref().err());
                 self.settle(now, ticket, sent, result.ok());
-                if self.is_current(ticket) {
-                    self.entries[ticket.entry].lose();
+                let given_up = self.entries[ticket.entry].machine.phase() == LeasePhase::Watching;
+                if given_up && self.is_current(ticket) {
+                    self.lose(ticket.entry);
                 }
-                self.reschedule(ticket.entry);
-                self.list_at = now;
-                self.count_held();
+                self.list_now(now);
             }
-            Done::Changed => self.list_at = now,
+            Done::Changed => self.list_now(now),
             Done::Answered => {}
         }
     }
@@ -319,7 +371,7 @@ impl Actor {
             };
             if answer.is_ok() && pending.write.position == Position::ShardEnd {
                 // Its children may start now.
-                self.list_at = now;
+                self.list_now(now);
             }
             let _ = pending.reply.send(answer);
             self.settle(now, pending.ticket, sent, result);
@@ -368,25 +420,38 @@ impl Actor {
         {
             let validity = Arc::new(Validity::new(until));
             entry.validity = Some(Arc::clone(&validity));
-            let held = Held::new(&entry.lease, Arc::clone(token), counter, validity, self.leases.clone());
-            // Nobody receives while the consumer stops: the grant is dropped and with it the lease.
-            let _ = self.grants.send(Grant { lease: entry.lease.clone(), held });
+            self.held += 1;
+            metrics::leases_held(&self.options.mapping, self.held);
+            if let Some(leases) = self.leases.upgrade() {
+                let held = Held::new(&entry.lease, Arc::clone(token), counter, validity, leases);
+                // Nobody receives while the consumer stops: the grant is dropped and with it the lease.
+                let _ = self.grants.send(Grant { lease: entry.lease.clone(), held });
+            } else {
+                entry.given_up = true;
+                entry.machine.handle_event(now, LeaseEvent::Release);
+                self.advance(ticket.entry, now);
+            }
         }
-        self.count_held();
     }
 
     fn listed(&mut self, now: Mono, result: Result<Vec<Lease>, StoreError>) {
         self.listing = false;
-        self.list_at = now + self.options.listing_interval;
+        let again = std::mem::take(&mut self.list_again);
+        self.list_at = if again { now } else { now + self.options.listing_interval };
         self.note(result.as_ref().err());
-        let Ok(leases) = result else { return };
-        self.leases.set_listed(&leases);
+        let (Ok(mut leases), Some(served)) = (result, self.served.clone()) else { return };
+        leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
+        self.leases.board.set_listed(&leases);
         let checkpoints: BTreeMap<ShardId, Position> =
             leases.iter().map(|lease| (lease.key.shard.clone(), lease.checkpoint.clone())).collect();
         let mut dead = HashMap::new();
         for lease in leases {
             let ended = lease.checkpoint == Position::ShardEnd;
-            let startable = !ended && !self.retired && may_start(&lease.parents, &checkpoints);
+            // A shard that no listing showed yet may have parents that none showed either (I9).
+            let awaits_listing = !served.listed.contains(&lease.key.shard)
+                && lease.parents.iter().any(|parent| !checkpoints.contains_key(parent));
+            let startable =
+                !ended && !self.retired && !awaits_listing && may_start(&lease.parents, &checkpoints);
             let index = self.index_of(&lease);
             let entry = &mut self.entries[index];
             if entry.machine.phase() != LeasePhase::Watching {
@@ -409,18 +474,6 @@ impl Actor {
         self.entries.push(Entry::new(lease.clone(), self.options.times));
         self.by_key.insert(lease.key.clone(), index);
         index
-    }
-
-    fn held(&self) -> usize {
-        self.entries.iter().filter(|entry| entry.machine.phase() != LeasePhase::Watching).count()
-    }
-
-    fn is_full(&self) -> bool {
-        self.options.maximum_leases < self.entries.len() && self.held() >= self.options.maximum_leases
-    }
-
-    fn count_held(&self) {
-        metrics::leases_held(&self.options.mapping, self.held());
     }
 
     /// Says once that the store fails, and once that it is back.

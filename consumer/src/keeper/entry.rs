@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shardmill_checkpoint::{Lease, ProcessIdentity, WorkerId};
 use shardmill_engine::{LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::held::Validity;
 
@@ -20,6 +20,10 @@ pub(super) struct Entry {
     /// When the machine wants to be asked again.
     pub(super) wakes_at: Option<Mono>,
     pub(super) on_release: Vec<oneshot::Sender<()>>,
+    /// The holder gave the lease up: losing it now is no loss.
+    pub(super) given_up: bool,
+    /// One of the worker's `MaximumLeases`, while the lease is held or a write of it is under way.
+    pub(super) slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Entry {
@@ -32,6 +36,8 @@ impl Entry {
             generation: 0,
             wakes_at: None,
             on_release: Vec::new(),
+            given_up: false,
+            slot: None,
         }
     }
 
@@ -58,15 +64,18 @@ impl Entry {
         LeaseView { counter: lease.counter, owner }
     }
 
-    /// The holder may start nothing more.
-    pub(super) fn lose(&mut self) {
+    /// The holder may start nothing more. Tells whether there was one.
+    pub(super) fn lose(&mut self) -> bool {
         self.generation += 1;
         self.token = None;
-        if let Some(validity) = self.validity.take() {
+        self.given_up = false;
+        let validity = self.validity.take();
+        if let Some(validity) = &validity {
             validity.lose();
         }
         for reply in self.on_release.drain(..) {
             let _ = reply.send(());
         }
+        validity.is_some()
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -92,8 +93,21 @@ pub(super) enum Command {
         token: Arc<str>,
         reply: Option<oneshot::Sender<()>>,
     },
+    /// Take the leases of this stream from now on.
+    Serve(Arc<Served>),
     /// Take no more leases.
     Retire,
+    /// Answer once no lease is held and none is being acquired.
+    Idle { reply: oneshot::Sender<()> },
+}
+
+/// What a listing of the stream showed.
+#[derive(Debug)]
+pub(crate) struct Served {
+    /// The stream; the shard is empty. Leases of another stream, or of an earlier one of the same name, stay untouched.
+    pub(crate) stream: LeaseKey,
+    /// Its shards. One of them that has no lease yet is not taken for trimmed (I9).
+    pub(crate) listed: BTreeSet<ShardId>,
 }
 
 pub(super) struct CheckpointOrder {
@@ -104,12 +118,19 @@ pub(super) struct CheckpointOrder {
     pub(super) reply: oneshot::Sender<Result<(), KeeperError>>,
 }
 
-/// The keeper's door for one application.
+/// The keeper's door for one application. Once the last clone and the last [`Held`] are gone, the keeper's work for the
+/// application ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Leases {
     commands: mpsc::UnboundedSender<Command>,
-    ticked: Arc<AtomicU64>,
-    listed: Arc<Mutex<Vec<LeaseReport>>>,
+    board: Arc<Board>,
+}
+
+/// What the keeper shows of its work.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    ticked: AtomicU64,
+    listed: Mutex<Vec<LeaseReport>>,
 }
 
 /// A lease as the store had it when it was last listed, whoever owns it.
@@ -125,7 +146,32 @@ pub struct LeaseReport {
 
 pub(super) fn channel() -> (Leases, mpsc::UnboundedReceiver<Command>) {
     let (commands, received) = mpsc::unbounded_channel();
-    (Leases { commands, ticked: Arc::default(), listed: Arc::default() }, received)
+    (Leases { commands, board: Arc::default() }, received)
+}
+
+impl Board {
+    /// When the keeper last went round, on the clock of [`Mono`].
+    pub(crate) fn ticked(&self) -> Mono {
+        Mono::from_millis(self.ticked.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn tick(&self, now: Mono) {
+        self.ticked.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Every lease of the stream, as it was last listed.
+    pub(crate) fn listed(&self) -> Vec<LeaseReport> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_listed(&self, leases: &[Lease]) {
+        let report = |lease: &Lease| LeaseReport {
+            shard: lease.key.shard.clone(),
+            owner: lease.owner.as_ref().map(ToString::to_string),
+            checkpoint: lease.checkpoint.clone(),
+        };
+        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = leases.iter().map(report).collect();
+    }
 }
 
 impl Leases {
@@ -154,33 +200,42 @@ impl Leases {
         let _ = self.commands.send(Command::Retire);
     }
 
-    /// When the keeper last went round, on the clock of [`Mono`].
-    pub(crate) fn ticked(&self) -> Mono {
-        Mono::from_millis(self.ticked.load(Ordering::Relaxed))
+    /// Takes the leases of this stream from now on; before the first call none is taken.
+    pub(crate) fn serve(&self, served: Served) {
+        let _ = self.commands.send(Command::Serve(Arc::new(served)));
     }
 
-    pub(super) fn tick(&self, now: Mono) {
-        self.ticked.store(now.as_millis(), Ordering::Relaxed);
+    /// Waits until no lease is held and none is being acquired.
+    pub(crate) async fn idle(&self) {
+        let _ = self.ask(|reply| Command::Idle { reply }).await;
     }
 
-    /// Every lease of the application, as it was last listed.
-    pub(crate) fn listed(&self) -> Vec<LeaseReport> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) const fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
-    pub(super) fn set_listed(&self, leases: &[Lease]) {
-        let report = |lease: &Lease| LeaseReport {
-            shard: lease.key.shard.clone(),
-            owner: lease.owner.as_ref().map(ToString::to_string),
-            checkpoint: lease.checkpoint.clone(),
-        };
-        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = leases.iter().map(report).collect();
+    /// For whoever must not keep the keeper's work alive.
+    pub(super) fn downgrade(&self) -> WeakLeases {
+        WeakLeases { commands: self.commands.downgrade(), board: Arc::clone(&self.board) }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, KeeperError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).map_err(|_| KeeperError::Stopped)?;
         answer.await.map_err(|_| KeeperError::Stopped)
+    }
+}
+
+/// [`Leases`] that do not keep the keeper's work alive.
+#[derive(Debug)]
+pub(super) struct WeakLeases {
+    commands: mpsc::WeakUnboundedSender<Command>,
+    pub(super) board: Arc<Board>,
+}
+
+impl WeakLeases {
+    pub(super) fn upgrade(&self) -> Option<Leases> {
+        Some(Leases { commands: self.commands.upgrade()?, board: Arc::clone(&self.board) })
     }
 }
 

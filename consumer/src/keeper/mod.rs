@@ -16,12 +16,12 @@ use std::time::Duration;
 use shardmill_checkpoint::{LeaseStore, ProcessIdentity, WorkerId};
 use shardmill_engine::LeaseTimes;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::ServiceClock;
 pub use held::LeaseReport;
-pub(crate) use held::{Grant, Held, KeeperError, Leases};
+pub(crate) use held::{Board, Grant, Held, KeeperError, Leases, Served};
 
 /// Where the keeper's work runs.
 #[derive(Debug)]
@@ -41,7 +41,8 @@ pub(crate) struct KeeperOptions {
     pub(crate) times: LeaseTimes,
     /// How often all leases are listed.
     pub(crate) listing_interval: Duration,
-    pub(crate) maximum_leases: usize,
+    /// One permit per lease that the worker may still take.
+    pub(crate) slots: Arc<Semaphore>,
     pub(crate) clock: ServiceClock,
     /// The `mapping` label of metrics.
     pub(crate) mapping: Arc<str>,
@@ -71,7 +72,7 @@ impl Keeper {
     pub(crate) fn register(&self, options: KeeperOptions) -> (Leases, mpsc::UnboundedReceiver<Grant>) {
         let (leases, commands) = held::channel();
         let (grants, granted) = mpsc::unbounded_channel();
-        let actor = actor::Actor::new(options, leases.clone(), commands, grants);
+        let actor = actor::Actor::new(options, leases.downgrade(), commands, grants);
         let stop = self.stop.clone();
         self.runtime.spawn(async move {
             tokio::select! {

@@ -27,6 +27,13 @@ impl LeaseKey {
     pub fn sibling(&self, shard: ShardId) -> Self {
         Self { shard, ..self.clone() }
     }
+
+    /// Whether both are about shards of the same stream.
+    #[must_use]
+    pub fn is_sibling_of(&self, other: &Self) -> bool {
+        (&self.account, &self.region, &self.stream, &self.epoch)
+            == (&other.account, &other.region, &other.stream, &other.epoch)
+    }
 }
 
 impl fmt::Display for LeaseKey {

@@ -410,6 +410,10 @@ impl ShardMachine {
             read_failures: self.reader.failures(),
             checkpoint_failures: self.progress.failures(),
             iterator_age_millis: self.iterator_age_millis,
+            cut_invocations: match self.phase {
+                Phase::Stopping { cut, .. } => cut,
+                _ => 0,
+            },
             ended: self.reader_ended(),
             lanes: self.lanes.iter().map(|lane| lane_snapshot(lane, now.mono)).collect(),
             counters: self.counters,

@@ -1,0 +1,8 @@
+//! How a consumer behaves when something goes wrong, under virtual time: the real SDK against an in-memory Kinesis and a
+//! store that fails on demand. "Nothing lost" is judged by what the stream accepted against what the handlers saw.
+#![cfg(feature = "kinesis")]
+
+
+mod discovery;
+mod leases;
+mod support;
