@@ -66,7 +66,7 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     let shutdown = shutdown_on_signal()?;
     let worker = assembly::worker(&loaded.config.worker)?;
     let stop = loaded.config.worker.stop;
-    let aws = assembly::aws(&loaded.config.aws).await;
+    let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
     let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let admin = Admin::bind(loaded.config.admin).await?;
     let (enabled, disabled) = assembly::split_enabled(loaded.config);

@@ -1,1 +1,33 @@
-//! End-to-end tests against real emulators.
+//! End-to-end tests: the sidecar's binary between a Kinesis emulator and a function, each in a process or on a socket
+//! of its own. This library is the harness, the suites are in `tests/`.
+//!
+//! * [`Stream`] puts records through the real SDK and remembers what PutRecords returned: the independent truth.
+//! * [`Config`] and [`Sidecar`] start the binary and do to it what happens to processes.
+//! * [`Function`] is an HTTP function that stores what it handled in a file, synced before it answers.
+//! * [`Store`] looks into the checkpoint store's file.
+//! * [`observe`] compares the two sides.
+#![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
+
+mod config;
+mod function;
+pub mod observe;
+mod process;
+mod sidecar;
+mod store;
+mod stream;
+mod wait;
+
+pub use config::Config;
+pub use function::{Answer, End, Function, Invocation, Plan, Record, Stored};
+pub use process::Stalls;
+pub use sidecar::{Reply, Sidecar};
+pub use store::{LeaseRow, Store};
+pub use stream::{Ferrokinesis, Put, Stream, endpoint, unique};
+pub use wait::{until, until_within};
+
+/// Compares sequence numbers as the integers that they are.
+#[must_use]
+pub fn sequence_order(a: &str, b: &str) -> std::cmp::Ordering {
+    let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+}
