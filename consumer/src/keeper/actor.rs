@@ -18,6 +18,10 @@ use crate::metrics;
 
 /// The longest sleep, so that a keeper that hangs can be told from one with nothing to do.
 const TICK: Duration = Duration::from_millis(500);
+/// The least time between two calls that store checkpoints. Every shard's checkpoint that comes meanwhile joins the
+/// next one: a store in memory would otherwise be called for every batch, and each call costs two thread switches. A
+/// durable commit takes about as long.
+const CHECKPOINT_SPACING: Duration = Duration::from_millis(5);
 
 pub(super) struct Actor {
     options: KeeperOptions,
@@ -35,9 +39,11 @@ pub(super) struct Actor {
     renewals: Vec<(Ticket, Renewal)>,
     renewing: bool,
     checkpoints: Vec<Pending>,
-    /// Checkpoints of leases whose counter another write is using.
+    /// Checkpoints that wait for the next call, or until another write no longer uses their lease's counter.
     waiting: Vec<CheckpointOrder>,
     checkpointing: bool,
+    /// No call that stores checkpoints before this.
+    checkpoint_at: Mono,
     retired: bool,
     store_failing: bool,
 }
@@ -66,6 +72,7 @@ impl Actor {
             checkpoints: Vec::new(),
             waiting: Vec::new(),
             checkpointing: false,
+            checkpoint_at: Mono::default(),
             retired: false,
             store_failing: false,
             options,
@@ -82,7 +89,8 @@ impl Actor {
                 .timers
                 .first()
                 .map_or(now + TICK, |(at, _)| (*at).min(now + TICK))
-                .min(self.next_listing(now));
+                .min(self.next_listing(now))
+                .min(self.next_checkpoint(now));
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.command(command),
@@ -104,6 +112,12 @@ impl Actor {
 
     fn next_listing(&self, now: Mono) -> Mono {
         if self.listing { now + TICK } else { self.list_at }
+    }
+
+    fn next_checkpoint(&self, now: Mono) -> Mono {
+        let idle = self.checkpointing || self.waiting.is_empty();
+        // Orders that wait although the time has come wait for another write of their lease.
+        if idle || self.checkpoint_at <= now { now + TICK } else { self.checkpoint_at }
     }
 
     fn start_due(&mut self, now: Mono) {
@@ -193,7 +207,7 @@ impl Actor {
 
     /// Sends all checkpoints that wait in one call, so that a store can commit them together.
     fn send_checkpoints(&mut self, now: Mono) {
-        if self.checkpointing {
+        if self.checkpointing || now < self.checkpoint_at {
             return;
         }
         for order in std::mem::take(&mut self.waiting) {
@@ -207,6 +221,7 @@ impl Actor {
         }
         if !orders.is_empty() {
             self.checkpointing = true;
+            self.checkpoint_at = now + CHECKPOINT_SPACING;
             self.running.push(self.calls.checkpoint(orders, now));
         }
     }
@@ -252,7 +267,8 @@ impl Actor {
             Command::SetChildren { key, children, reply } => {
                 self.running.push(self.calls.set_children(key, children, reply));
             }
-            Command::Checkpoint(order) => self.order_checkpoint(order, now),
+            // Sent once whatever else is ready has joined.
+            Command::Checkpoint(order) => self.waiting.push(order),
             Command::Release { key, token, reply } => match self.held_index(&key, &token) {
                 Some(index) => {
                     let entry = &mut self.entries[index];
