@@ -18,6 +18,10 @@ use crate::metrics;
 
 /// The longest sleep, so that a keeper that hangs can be told from one with nothing to do.
 const TICK: Duration = Duration::from_millis(500);
+/// The least time between two calls that store checkpoints. Every shard's checkpoint that comes meanwhile joins the
+/// next one: a store in memory would otherwise be called for every batch, and each call costs two thread switches. A
+/// durable commit takes about as long.
+const CHECKPOINT_SPACING: Duration = Duration::from_millis(5);
 
 pub(super) struct Actor {
     options: KeeperOptions,
@@ -40,6 +44,8 @@ pub(super) struct Actor {
     /// Checkpoints that wait for a call, or for the write that is using their lease's counter.
     orders: Vec<CheckpointOrder>,
     checkpointing: bool,
+    /// No call that stores checkpoints before this.
+    checkpoint_at: Mono,
     /// Leases that somebody holds.
     held: usize,
     on_idle: Vec<oneshot::Sender<()>>,
@@ -72,6 +78,7 @@ impl Actor {
             renewing: false,
             orders: Vec::new(),
             checkpointing: false,
+            checkpoint_at: Mono::default(),
             held: 0,
             on_idle: Vec::new(),
             retired: false,
@@ -99,7 +106,8 @@ impl Actor {
                 .timers
                 .first()
                 .map_or(now + TICK, |(at, _)| (*at).min(now + TICK))
-                .min(self.next_listing(now));
+                .min(self.next_listing(now))
+                .min(self.next_checkpoint(now));
             tokio::select! {
                 command = self.commands.recv(), if open => match command {
                     Some(command) => self.command(command),
@@ -133,6 +141,12 @@ impl Actor {
     fn list_now(&mut self, now: Mono) {
         self.list_again = self.listing;
         self.list_at = now;
+    }
+
+    fn next_checkpoint(&self, now: Mono) -> Mono {
+        let idle = self.checkpointing || self.orders.is_empty();
+        // Orders that wait although the time has come wait for another write of their lease.
+        if idle || self.checkpoint_at <= now { now + TICK } else { self.checkpoint_at }
     }
 
     fn start_due(&mut self, now: Mono) {
@@ -229,8 +243,7 @@ impl Actor {
             return;
         }
         let due: Vec<_> = std::mem::take(&mut self.renewals);
-        let (tickets, renewals): (Vec<_>, Vec<_>) =
-            due
+        let (tickets, renewals): (Vec<_>, Vec<_>) = due
             .into_iter()
             .filter(|(ticket, _)| self.is_current(*ticket) && self.is_valid(ticket.entry, now))
             .unzip();
@@ -243,7 +256,7 @@ impl Actor {
     /// Sends all checkpoints that wait in one call, so that a store can commit them together. Only now their leases'
     /// counters are taken: while another call hangs they can still be renewed.
     fn send_checkpoints(&mut self, now: Mono) {
-        if self.checkpointing {
+        if self.checkpointing || now < self.checkpoint_at {
             return;
         }
         let mut writes = Vec::new();
@@ -265,6 +278,7 @@ impl Actor {
         }
         if !writes.is_empty() {
             self.checkpointing = true;
+            self.checkpoint_at = now + CHECKPOINT_SPACING;
             self.running.push(self.calls.checkpoint(writes, now));
         }
     }

@@ -2,7 +2,6 @@
 //! store that fails on demand. "Nothing lost" is judged by what the stream accepted against what the handlers saw.
 #![cfg(feature = "kinesis")]
 
-
 mod discovery;
 mod leases;
 mod support;

@@ -1,6 +1,7 @@
 //! One lane: batches one after the other, with retries, cuts and bisection (R19 to R24, R33 to R45).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failure::{Condition, FunctionResponse};
@@ -92,11 +93,18 @@ impl Lane {
         }
     }
 
-    pub(super) fn push(&mut self, now: Mono, window: Duration, record: Record) {
+    /// Queues records that came in together.
+    pub(super) fn push_all(&mut self, now: Mono, window: Duration, records: Vec<Record>) {
+        if records.is_empty() {
+            return;
+        }
         if self.queue.is_empty() {
             self.window_ends = window_end(self.window_origin, now, window);
+            // Takes the vector over: a page is not copied.
+            self.queue = records.into();
+        } else {
+            self.queue.extend(records);
         }
-        self.queue.push_back(record);
     }
 
     /// The batch to invoke now, if any; marks it as under way. `flush`: nothing more will join the queue.
@@ -132,7 +140,14 @@ impl Lane {
 
     fn form_batch(&mut self, batch_size: usize) -> Option<Batch> {
         let taken = batch_size.min(self.queue.len());
-        Batch::new(self.queue.drain(..taken).collect::<Vec<_>>())
+        // The range's length is known, so that the records move once, straight into their shared place.
+        let next = |_| self.queue.pop_front().expect("no more are taken than are queued");
+        let records: Arc<[Record]> = (0..taken).map(next).collect();
+        if self.queue.is_empty() {
+            // An idle shard does not keep the room of a page.
+            self.queue = VecDeque::new();
+        }
+        Batch::new(records)
     }
 
     /// Takes in how the invocation ended.

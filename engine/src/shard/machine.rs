@@ -240,10 +240,11 @@ impl ShardMachine {
             }
             _ => None,
         };
-        for mut record in intake.records {
+        let mut records = intake.records;
+        for record in &mut records {
             record.ordinal = self.watermark.admit();
-            self.lanes[0].push(now.mono, self.mapping.batching_window, record);
         }
+        self.lanes[0].push_all(now.mono, self.mapping.batching_window, records);
         // Records that were dropped behind the last kept one count as processed (R15).
         if let Some(scanned) = beyond {
             let ordinal = self.watermark.admit();

@@ -1,0 +1,235 @@
+//! Benchmarks: what Shardmill costs beside the work that it cannot avoid. See docs/benchmarks.md.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shardmill_testkit::pages::{Options, PageServer};
+
+use measure::{Bound, Fallible, Figure, Lap, ns_per, print_table};
+use overhead::Overhead;
+
+mod idle;
+mod library;
+mod measure;
+mod memory_source;
+mod overhead;
+mod sidecar;
+mod throughput;
+
+const USAGE: &str = "\
+cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
+  overhead       engine and driver with a stream in memory, ns per record
+  throughput     the library beside a bare GetRecords loop, interleaved
+  sidecar        resident memory of `shardmill run` with 4 idle shards
+  idle-shards    resident memory per idle shard of the library
+  startup        from the start of `shardmill run` to its first invocation
+  all            all of these
+Each prints a table of medians over RUNS runs. `sidecar` and `startup` need `cargo build --release` before.";
+
+/// Pages of 2,000 records of 1 KB that the overhead benchmark measures.
+const OVERHEAD_PAGES: u64 = 200;
+const WARM_UP_RECORDS: u64 = 40_000;
+const RECORDS: u64 = 400_000;
+const IDLE_SHARDS: usize = 1_000;
+const SETTLE: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &[String]) -> Fallible<()> {
+    let (name, rest) = args.split_first().ok_or(USAGE)?;
+    let runs = |default: usize| match rest.first() {
+        Some(text) => text.parse::<usize>().map_err(|_| USAGE),
+        None => Ok(default),
+    };
+    match name.as_str() {
+        // Each run is a process of its own, started by the benchmarks below.
+        "run-overhead" => print_overhead(overhead::run(OVERHEAD_PAGES).await?),
+        "run-library" => {
+            print_lap(throughput::library(argument(rest)?, WARM_UP_RECORDS, RECORDS).await?);
+        }
+        "run-bare" => print_lap(throughput::bare(argument(rest)?, WARM_UP_RECORDS, RECORDS).await?),
+        "run-idle-shards" => println!("{}", json!({ "bytes": idle::run(IDLE_SHARDS, SETTLE).await? })),
+        "serve" => serve(rest)?,
+        "overhead" => print_table(&overhead_figures(runs(15)?)?),
+        "throughput" => print_table(&throughput_figures(runs(15)?)?),
+        "sidecar" => print_table(&sidecar_figures(runs(3)?).await?),
+        "idle-shards" => print_table(&idle_figures(runs(3)?)?),
+        "startup" => print_table(&startup_figures(runs(15)?).await?),
+        "all" => {
+            let mut figures = overhead_figures(15)?;
+            figures.extend(throughput_figures(15)?);
+            figures.extend(sidecar_figures(3).await?);
+            figures.extend(idle_figures(3)?);
+            figures.extend(startup_figures(15).await?);
+            print_table(&figures);
+        }
+        _ => return Err(USAGE.into()),
+    }
+    Ok(())
+}
+
+fn argument(rest: &[String]) -> Fallible<&str> {
+    Ok(rest.first().ok_or(USAGE)?)
+}
+
+fn print_lap((records, lap): (u64, Lap)) {
+    let (wall, cpu) = (ns_per(lap.wall, records), ns_per(lap.cpu, records));
+    println!("{}", json!({ "wall": wall, "cpu": cpu }));
+}
+
+fn print_overhead(overhead: Overhead) {
+    let ns = |time| ns_per(time, overhead.records);
+    let (beyond, freeing) = (overhead.beyond_freeing, overhead.freeing);
+    println!("{}", json!({ "wall": ns(beyond.wall), "cpu": ns(beyond.cpu), "freeing": ns(freeing.cpu) }));
+}
+
+/// Runs this program again and reads the JSON that it prints.
+fn child(args: &[&str]) -> Fallible<Value> {
+    let output = Command::new(std::env::current_exe()?).args(args).stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("{args:?} failed: {}", output.status).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn number(value: &Value, name: &str) -> Fallible<f64> {
+    Ok(value[name].as_f64().ok_or_else(|| format!("no {name} in {value}"))?)
+}
+
+fn overhead_figures(runs: usize) -> Fallible<Vec<Figure>> {
+    let (mut wall, mut cpu, mut freeing) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let lap = child(&["run-overhead"])?;
+        wall.push(number(&lap, "wall")?);
+        cpu.push(number(&lap, "cpu")?);
+        freeing.push(number(&lap, "freeing")?);
+    }
+    let bound = Bound::AtMost { goal: 100.0, floor: 300.0 };
+    Ok(vec![
+        Figure { name: "(a) engine and driver, wall time", unit: "ns/record", samples: wall, bound },
+        Figure {
+            name: "(a) engine, driver and lease keeper, CPU time",
+            unit: "ns/record",
+            samples: cpu,
+            bound,
+        },
+        Figure {
+            name: "(a) beside that, freeing the records",
+            unit: "ns/record",
+            samples: freeing,
+            bound: Bound::None,
+        },
+    ])
+}
+
+fn throughput_figures(runs: usize) -> Fallible<Vec<Figure>> {
+    let (_server, endpoint) = serving(&[])?;
+    let (mut rate, mut cpu) = (Vec::new(), Vec::new());
+    let (mut bare_wall, mut bare_cpu) = (Vec::new(), Vec::new());
+    for run in 0..runs {
+        // The order alternates, so that a machine that slows down slows both.
+        let (library, bare) = if run % 2 == 0 {
+            let library = child(&["run-library", &endpoint])?;
+            (library, child(&["run-bare", &endpoint])?)
+        } else {
+            let bare = child(&["run-bare", &endpoint])?;
+            (child(&["run-library", &endpoint])?, bare)
+        };
+        rate.push(number(&bare, "wall")? / number(&library, "wall")?);
+        cpu.push(number(&library, "cpu")? / number(&bare, "cpu")?);
+        bare_wall.push(1e9 / number(&bare, "wall")?);
+        bare_cpu.push(number(&bare, "cpu")?);
+    }
+    let rate_bound = Bound::AtLeast { goal: 0.95, floor: 0.8 };
+    let cpu_bound = Bound::AtMost { goal: 1.05, floor: 1.25 };
+    Ok(vec![
+        Figure {
+            name: "(b) records/s, library ÷ bare loop",
+            unit: "ratio",
+            samples: rate,
+            bound: rate_bound,
+        },
+        Figure {
+            name: "(b) client CPU per record, library ÷ bare loop",
+            unit: "ratio",
+            samples: cpu,
+            bound: cpu_bound,
+        },
+        Figure { name: "(b) bare loop", unit: "records/s", samples: bare_wall, bound: Bound::None },
+        Figure {
+            name: "(b) bare loop, client CPU",
+            unit: "ns/record",
+            samples: bare_cpu,
+            bound: Bound::None,
+        },
+    ])
+}
+
+async fn sidecar_figures(runs: usize) -> Fallible<Vec<Figure>> {
+    let (_server, endpoint) = serving(&["--shards", "4", "--pages", "0"])?;
+    let mut megabytes = Vec::new();
+    for _ in 0..runs {
+        megabytes.push(sidecar::resident(&endpoint, SETTLE).await? as f64 / 1e6);
+    }
+    let bound = Bound::AtMost { goal: 25.0, floor: 40.0 };
+    Ok(vec![Figure { name: "(c) RSS of the sidecar, 4 idle shards", unit: "MB", samples: megabytes, bound }])
+}
+
+fn idle_figures(runs: usize) -> Fallible<Vec<Figure>> {
+    let mut kilobytes = Vec::new();
+    for _ in 0..runs {
+        kilobytes.push(number(&child(&["run-idle-shards"])?, "bytes")? / 1e3);
+    }
+    let bound = Bound::AtMost { goal: 40.0, floor: 100.0 };
+    Ok(vec![Figure { name: "(d) RSS per idle shard, 1,000 shards", unit: "KB", samples: kilobytes, bound }])
+}
+
+async fn startup_figures(runs: usize) -> Fallible<Vec<Figure>> {
+    let emulator = sidecar::Emulator::start().await?;
+    let (mut total, mut beyond) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let startup = sidecar::startup(&emulator).await?;
+        total.push(startup.total.as_secs_f64() * 1e3);
+        beyond.push(startup.total.saturating_sub(startup.api).as_secs_f64() * 1e3);
+    }
+    let bound = Bound::AtMost { goal: 150.0, floor: 150.0 };
+    Ok(vec![
+        Figure {
+            name: "(e) start to first invocation, beyond the API calls",
+            unit: "ms",
+            samples: beyond,
+            bound,
+        },
+        Figure { name: "(e) start to first invocation", unit: "ms", samples: total, bound: Bound::None },
+    ])
+}
+
+fn serve(options: &[String]) -> Fallible<()> {
+    let server = PageServer::bind(Options::parse(options.iter().cloned())?)?;
+    println!("{}", server.url()?);
+    server.run();
+    Ok(())
+}
+
+/// A server of prepared pages in a process of its own, and its address.
+fn serving(options: &[&str]) -> Fallible<(sidecar::Running, String)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let mut server = command.arg("serve").args(options).stdout(Stdio::piped()).spawn()?;
+    let stdout = server.stdout.take().ok_or("the server has no output")?;
+    let server = sidecar::Running(server);
+    let mut url = String::new();
+    BufReader::new(stdout).read_line(&mut url)?;
+    Ok((server, url.trim().to_owned()))
+}
