@@ -59,6 +59,7 @@
 //!
 //! The library emits metrics through the `metrics` facade and events through `tracing`, with a span `shard` for every
 //! shard's run and a span `invocation` for every invocation; the embedding program installs recorder and subscriber.
+#![cfg_attr(not(feature = "kinesis"), allow(dead_code, reason = "the pace of reads is for polling sources"))]
 
 mod budget;
 mod clock;
