@@ -11,7 +11,8 @@ use futures::{FutureExt, StreamExt};
 use shardmill_checkpoint::{AppState, HashRange, NewLease};
 use shardmill_engine::{
     BatchResponse, ChildShard, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch, FetchFault,
-    Invocation, LaneId, Mono, Now, OnDestinationFailure, Outcome, Page, Position, ShardAction, ShardEvent, ShardMachine, intake,
+    Invocation, LaneId, Mono, Now, OnDestinationFailure, Outcome, Page, Position, ShardAction, ShardEvent,
+    ShardMachine, intake,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -67,8 +68,15 @@ enum Done {
     Fetched(Box<dyn ShardReader>, Result<Page, SourceError>),
     /// An invocation was dropped because nobody waits for it any more.
     Cut,
-    Invoked { lane: LaneId, result: Result<BatchResponse, HandlerError>, took: Duration },
-    Delivered { id: DiscardId, result: Result<(), DestinationError> },
+    Invoked {
+        lane: LaneId,
+        result: Result<BatchResponse, HandlerError>,
+        took: Duration,
+    },
+    Delivered {
+        id: DiscardId,
+        result: Result<(), DestinationError>,
+    },
     Dropped(DiscardId),
     Checkpointed(Result<(), KeeperError>),
 }

@@ -229,8 +229,7 @@ impl Actor {
             return;
         }
         let due: Vec<_> = std::mem::take(&mut self.renewals);
-        let (tickets, renewals): (Vec<_>, Vec<_>) =
-            due
+        let (tickets, renewals): (Vec<_>, Vec<_>) = due
             .into_iter()
             .filter(|(ticket, _)| self.is_current(*ticket) && self.is_valid(ticket.entry, now))
             .unzip();

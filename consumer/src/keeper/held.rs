@@ -98,7 +98,9 @@ pub(super) enum Command {
     /// Take no more leases.
     Retire,
     /// Answer once no lease is held and none is being acquired.
-    Idle { reply: oneshot::Sender<()> },
+    Idle {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// What a listing of the stream showed.

@@ -125,7 +125,8 @@ async fn incidents_11_and_12_a_store_that_fails_for_less_than_a_lease_costs_noth
 }
 
 #[tokio::test(start_paused = true)]
-async fn incidents_11_and_12_an_owner_whose_store_is_gone_stops_before_another_worker_starts_and_comes_back() {
+async fn incidents_11_and_12_an_owner_whose_store_is_gone_stops_before_another_worker_starts_and_comes_back()
+{
     for fault in [Fault::ErrorBefore, Fault::HangBefore, Fault::ErrorAfter] {
         let (fake, store, seen) = (stream(2), store(), Seen::default());
         let (a, b) = (worker("a"), worker("b"));
@@ -183,9 +184,12 @@ async fn incident_14_checkpoints_that_fail_or_hang_cost_neither_the_lease_nor_a_
         }
         let now: Vec<_> = leases(&store).await.into_iter().map(|lease| lease.token).collect();
         assert_eq!(now, tokens, "no lease was lost in ten lease times: {fault:?}");
-        assert!(run.report().shards.iter().any(|shard| {
-            shard.last_error.as_ref().is_some_and(|error| error.what == "checkpoint")
-        }));
+        assert!(
+            run.report()
+                .shards
+                .iter()
+                .any(|shard| { shard.last_error.as_ref().is_some_and(|error| error.what == "checkpoint") })
+        );
         store.heal();
         until("the checkpoints", || {
             run.report().leases.iter().all(|lease| sequence(&lease.checkpoint).is_some())

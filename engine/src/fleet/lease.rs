@@ -346,7 +346,9 @@ impl Hold {
     /// 13).
     fn explains(&mut self, now: Mono, refusal: Option<LeaseView>, times: &LeaseTimes) -> bool {
         match (self.unknown, refusal) {
-            (Some(sent), Some(LeaseView { counter, owner: OwnerView::Me })) if counter == self.counter + 1 => {
+            (Some(sent), Some(LeaseView { counter, owner: OwnerView::Me }))
+                if counter == self.counter + 1 =>
+            {
                 self.counter = counter;
                 self.prove(sent, times);
                 // It proves the lease from when it was sent only: a fresh write follows at once.
