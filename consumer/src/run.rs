@@ -177,11 +177,9 @@ impl Run {
         match ended {
             Ok((_, exit)) => {
                 self.panics.remove(&key);
-                match exit {
+                if exit == Exit::ShardEnd {
                     // Its children may be known to nobody yet.
-                    Exit::ShardEnd => self.discover_at = Instant::now(),
-                    Exit::Stopped { cut } => self.report.cut_invocations += cut,
-                    Exit::LeaseLost => {}
+                    self.discover_at = Instant::now();
                 }
             }
             Err(error) if error.is_cancelled() => {}

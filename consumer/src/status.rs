@@ -138,7 +138,7 @@ impl ShardCell {
         lock(&self.state).snapshot.as_ref().map(|snapshot| snapshot.counters).unwrap_or_default()
     }
 
-    /// Invocations that a stop has cut off while the shard goes on to write its checkpoint.
+    /// Invocations that a stop has cut off; known even if the shard's last checkpoint or release never ends.
     pub(crate) fn cut_invocations(&self) -> usize {
         lock(&self.state).snapshot.as_ref().map_or(0, |snapshot| snapshot.cut_invocations)
     }

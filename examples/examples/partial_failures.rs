@@ -70,7 +70,7 @@ fn handler(done: Arc<Mutex<Vec<u64>>>) -> impl shardmill::Handler {
                 let order: Result<serde_json::Value, _> = serde_json::from_slice(&data);
                 match order.ok().and_then(|order| order["order"].as_u64()) {
                     Some(number) => {
-                        done.lock().map_err(|e| HandlerError::function(e.to_string()))?.push(number)
+                        done.lock().map_err(|e| HandlerError::function(e.to_string()))?.push(number);
                     }
                     None => return Ok(BatchResponse::failed([record.seq.number.as_str()])),
                 }

@@ -2,6 +2,11 @@
 //! store that fails on demand. "Nothing lost" is judged by what the stream accepted against what the handlers saw.
 #![cfg(feature = "kinesis")]
 
+mod destinations;
 mod discovery;
+mod driver;
 mod leases;
+mod logs;
+mod stop;
 mod support;
+mod telemetry;

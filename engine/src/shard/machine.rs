@@ -28,6 +28,8 @@ pub struct ShardMachine {
     mapping: Arc<EventSourceMapping>,
     shard: ShardId,
     phase: Phase,
+    /// Invocations that the deadline of a stop cut off.
+    cut: usize,
     paused: bool,
     reader: Reader,
     lanes: Vec<Lane>,
@@ -46,8 +48,6 @@ enum Phase {
     Running,
     Stopping {
         deadline: Mono,
-        /// Invocations that the deadline cut off.
-        cut: usize,
         /// Whether the deadline has passed: what is in flight no longer counts.
         over: bool,
     },
@@ -87,6 +87,7 @@ impl ShardMachine {
             mapping,
             shard,
             phase: Phase::Running,
+            cut: 0,
             paused: false,
             reader: Reader::new(checkpoint.clone()),
             lanes: vec![Lane::new(now.mono)],
@@ -309,12 +310,12 @@ impl ShardMachine {
 
     fn stop(&mut self, deadline: Mono) {
         if self.phase == Phase::Running {
-            self.phase = Phase::Stopping { deadline, cut: 0, over: false };
+            self.phase = Phase::Stopping { deadline, over: false };
         }
     }
 
     fn cut_at_deadline(&mut self, now: Mono) {
-        let Phase::Stopping { deadline, cut, over } = &mut self.phase else { return };
+        let Phase::Stopping { deadline, over } = &mut self.phase else { return };
         if *over || now < *deadline {
             return;
         }
@@ -322,7 +323,7 @@ impl ShardMachine {
         for lane in &mut self.lanes {
             if lane.state() == LaneState::Invoking {
                 lane.abandon();
-                *cut += 1;
+                self.cut += 1;
             }
         }
         self.discards.abandon();
@@ -334,7 +335,7 @@ impl ShardMachine {
             Phase::Exited => None,
             _ if *self.progress.stored() == Position::ShardEnd => Some(Exit::ShardEnd),
             Phase::Running => None,
-            Phase::Stopping { cut, over, .. } => {
+            Phase::Stopping { over, .. } => {
                 let delivers = self.may_deliver() && self.discards.wakes_at(true).is_some();
                 let quiet = self.lanes.iter().all(|lane| lane.state() != LaneState::Invoking)
                     && (over || !(self.discards.in_flight() || delivers));
@@ -343,7 +344,7 @@ impl ShardMachine {
                     Some(upto) => upto == *self.progress.stored() || (over && self.progress.failures() > 0),
                     None => true,
                 };
-                (quiet && flushed && !self.progress.in_flight()).then_some(Exit::Stopped { cut })
+                (quiet && flushed && !self.progress.in_flight()).then_some(Exit::Stopped { cut: self.cut })
             }
         }
     }
@@ -411,10 +412,7 @@ impl ShardMachine {
             read_failures: self.reader.failures(),
             checkpoint_failures: self.progress.failures(),
             iterator_age_millis: self.iterator_age_millis,
-            cut_invocations: match self.phase {
-                Phase::Stopping { cut, .. } => cut,
-                _ => 0,
-            },
+            cut_invocations: self.cut,
             ended: self.reader_ended(),
             lanes: self.lanes.iter().map(|lane| lane_snapshot(lane, now.mono)).collect(),
             counters: self.counters,

@@ -26,7 +26,7 @@ pub struct ShardSnapshot {
     /// The time between a record's arrival in the stream and its invocation, for the last record of the last batch, in
     /// milliseconds.
     pub iterator_age_millis: Option<u64>,
-    /// Invocations that the deadline of a stop has cut off, until the run exits.
+    /// Invocations that the deadline of a stop has cut off.
     pub cut_invocations: usize,
     /// Whether the end of the shard was read.
     pub ended: bool,
