@@ -1,6 +1,5 @@
 //! What is measured, and how samples become a figure.
 
-use std::ops::{AddAssign, Sub};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -17,25 +16,10 @@ pub(crate) struct Stopwatch {
 }
 
 /// What a stopwatch showed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Lap {
     pub(crate) wall: Duration,
     pub(crate) cpu: Duration,
-}
-
-impl AddAssign for Lap {
-    fn add_assign(&mut self, other: Self) {
-        self.wall += other.wall;
-        self.cpu += other.cpu;
-    }
-}
-
-impl Sub for Lap {
-    type Output = Self;
-
-    fn sub(self, other: Self) -> Self {
-        Self { wall: self.wall.saturating_sub(other.wall), cpu: self.cpu.saturating_sub(other.cpu) }
-    }
 }
 
 impl Stopwatch {

@@ -1,6 +1,7 @@
 //! A stream in memory whose cost can be told from that of its consumer.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use shardmill::{
 };
 use tokio::sync::Notify;
 
-use crate::measure::{Lap, Stopwatch};
+use crate::measure::Stopwatch;
 
 /// Makes pages as they are asked for; then its shards are empty and open for ever.
 #[derive(Clone)]
@@ -21,7 +22,7 @@ pub(crate) struct MemorySource {
     pub(crate) start: Arc<Notify>,
     /// Notified when the first page is asked for.
     pub(crate) asked: Arc<Notify>,
-    spent: Arc<Mutex<Lap>>,
+    spent: Arc<Mutex<Duration>>,
 }
 
 /// What a source gives.
@@ -51,20 +52,20 @@ impl MemorySource {
         Self { pages, ..Self::idle(1) }
     }
 
-    /// The time that it takes to free `pages` pages, of which none goes anywhere.
-    pub(crate) fn freeing(pages: Pages) -> Lap {
-        let mut spent = Lap::default();
+    /// The CPU time that it takes to free `pages`, none of which goes anywhere.
+    pub(crate) fn freeing(pages: Pages) -> Duration {
+        let mut spent = Duration::ZERO;
         for n in 0..pages.pages {
             let page = pages.make(n);
             let watch = Stopwatch::of_this_thread();
             drop(page);
-            spent += watch.lap();
+            spent += watch.lap().cpu;
         }
         spent
     }
 
-    /// The time that making pages took: no part of what the consumer costs.
-    pub(crate) fn spent(&self) -> Lap {
+    /// The CPU time that making pages took: no part of what the consumer costs.
+    pub(crate) fn spent(&self) -> Duration {
         *self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,7 +126,7 @@ impl ShardReader for MemoryReader {
         let watch = Stopwatch::of_this_thread();
         let page = pages.make(self.read);
         self.read += 1;
-        *self.source.spent.lock().unwrap_or_else(PoisonError::into_inner) += watch.lap();
+        *self.source.spent.lock().unwrap_or_else(PoisonError::into_inner) += watch.lap().cpu;
         Ok(page)
     }
 }

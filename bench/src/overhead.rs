@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::library::{self, Running};
-use crate::measure::{Fallible, Lap, Stopwatch};
+use crate::measure::{Fallible, Stopwatch};
 use crate::memory_source::{MemorySource, Pages};
 
 const WARM_UP_PAGES: u64 = 10;
@@ -14,10 +14,10 @@ const PAGE: Pages = Pages { pages: 0, records: 2_000, bytes: 1_024 };
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Overhead {
     pub(crate) records: u64,
-    /// What the records cost on their way, without making and freeing them.
-    pub(crate) beyond_freeing: Lap,
-    /// What freeing them costs, which whoever reads them has to pay.
-    pub(crate) freeing: Lap,
+    /// CPU time of all threads that the records cost on their way, without making and freeing them.
+    pub(crate) beyond_freeing: Duration,
+    /// CPU time that freeing them costs, which whoever reads them has to pay.
+    pub(crate) freeing: Duration,
 }
 
 /// Runs `pages` pages through a consumer. The time that making them takes is left out.
@@ -37,8 +37,8 @@ pub(crate) async fn run(pages: u64) -> Fallible<Overhead> {
     running.seen.reach(WARM_UP_PAGES * PAGE.records).await;
     let (watch, spent, before) = (Stopwatch::start(), source.spent(), running.seen.records());
     running.seen.reach((WARM_UP_PAGES + pages) * PAGE.records).await;
-    let lap = watch.lap() - (source.spent() - spent);
+    let cpu = watch.lap().cpu.saturating_sub(source.spent().saturating_sub(spent));
     let records = running.seen.records() - before;
     running.stop().await?;
-    Ok(Overhead { records, beyond_freeing: lap - freeing, freeing })
+    Ok(Overhead { records, beyond_freeing: cpu.saturating_sub(freeing), freeing })
 }

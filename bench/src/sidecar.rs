@@ -54,7 +54,7 @@ fn start(folder: &Path, endpoint: &str, function: &str) -> Fallible<Running> {
     let mut command = Command::new(binary()?);
     command.arg("run").arg("-c").arg(&file).current_dir(folder);
     command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
-    command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null());
+    command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null());
     Ok(Running(command.spawn()?))
 }
 
