@@ -25,6 +25,8 @@ pub struct Sidecar {
     output: Arc<Mutex<Vec<String>>>,
     admin: String,
     store: Store,
+    /// Keeps the folder.
+    _config: Config,
 }
 
 /// An answer of the admin endpoints.
@@ -68,7 +70,8 @@ impl Sidecar {
         let mut child = command.spawn().unwrap();
         let log = collect(child.stderr.take().unwrap());
         let output = collect(child.stdout.take().unwrap());
-        Self { child, log, output, admin: String::new(), store: Store::new(config.store()) }
+        let store = Store::new(config.store());
+        Self { child, log, output, admin: String::new(), store, _config: config.clone() }
     }
 
     /// The process.
