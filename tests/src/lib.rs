@@ -21,7 +21,7 @@ pub use config::Config;
 pub use function::{Answer, End, Function, Invocation, Plan, Record, Stored};
 pub use process::Stalls;
 pub use sidecar::{Reply, Sidecar};
-pub use store::{LeaseRow, Store};
+pub use store::{LeaseRow, Store, StoreLock};
 pub use stream::{Ferrokinesis, Put, Stream, endpoint, unique};
 pub use wait::{until, until_within};
 

@@ -61,9 +61,23 @@ impl Store {
         assert!(connection.execute(sql, [owner]).unwrap() > 0, "{owner} owns no lease");
     }
 
+    /// Keeps everybody else from writing until the value is dropped, as another program does that holds the file.
+    #[must_use]
+    pub fn lock(&self) -> StoreLock {
+        let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        StoreLock { _connection: connection }
+    }
+
     fn open(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(Duration::from_secs(30))?;
         Ok(connection)
     }
+}
+
+/// The write lock of a store's file.
+#[derive(Debug)]
+pub struct StoreLock {
+    _connection: Connection,
 }
