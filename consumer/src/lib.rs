@@ -1,4 +1,65 @@
 //! Shardmill: AWS Lambda's stream event source mapping for workers that you run yourself.
+//!
+//! A [`Consumer`] reads every shard of a stream that its [`Worker`] gets a lease for, in order, and hands batches to a
+//! [`Handler`]. Failures are retried, bisected, cut by partial responses and given up to a [`Destination`] by Lambda's
+//! rules, under the configuration of an [`EventSourceMapping`]; positions live in a
+//! [`LeaseStore`](checkpoint::LeaseStore).
+//!
+//! | part | trait | here |
+//! |---|---|---|
+//! | stream | [`StreamSource`] | [`KinesisSource`] (feature `kinesis`) |
+//! | function | [`Handler`] | closures |
+//! | positions and leases | [`checkpoint::LeaseStore`] | [`checkpoint::SqliteStore`], [`checkpoint::MemoryStore`] |
+//! | batches that are given up | [`Destination`] | [`SqsDestination`] (feature `sqs`), [`FileDestination`] |
+//!
+//! Records are delivered at least once. After a crash exactly those above the stored checkpoint come again.
+//!
+//! # Example
+//!
+//! A whole run, against a Kinesis in memory:
+//!
+//! ```
+//! use shardmill::checkpoint::MemoryStore;
+//! use shardmill::{
+//!     Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext,
+//!     KinesisSource, Worker, WorkerOptions,
+//! };
+//! use shardmill_testkit::FakeKinesis;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let kinesis = FakeKinesis::new();
+//! kinesis.create_stream("orders", 1)?;
+//! kinesis.put("orders", Some("customer-7"), "an order")?;
+//!
+//! let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+//! let mapping = EventSourceMapping::builder(arn, "orders-worker").starting_position("TRIM_HORIZON").build()?;
+//! let worker = Worker::start(WorkerOptions::default())?;
+//! // Elsewhere: aws_config::load_from_env().await
+//! let source = KinesisSource::new(&kinesis.sdk_config(), arn, &worker.clock(), worker.limiter())?;
+//!
+//! let shutdown = CancellationToken::new();
+//! let seen = shutdown.clone();
+//! let handler = move |batch: Batch, _: InvokeContext| {
+//!     assert_eq!(batch.first().data.bytes().unwrap(), "an order");
+//!     seen.cancel();
+//!     async { Ok::<_, HandlerError>(BatchResponse::success()) }
+//! };
+//! let store = MemoryStore::default();
+//! let consumer =
+//!     Consumer::builder(mapping, source, handler).lease_store(store.clone()).worker(worker).build()?;
+//! consumer.run(shutdown).await?;
+//! # use shardmill::{Position, checkpoint::LeaseStore as _};
+//! # assert!(matches!(store.list().await?[0].checkpoint, Position::After(_)));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Metrics and tracing
+//!
+//! The library emits metrics through the `metrics` facade and events through `tracing`, with a span `shard` for every
+//! shard's run and a span `invocation` for every invocation; the embedding program installs recorder and subscriber.
+#![cfg_attr(not(feature = "kinesis"), allow(dead_code, reason = "the pace of reads is for polling sources"))]
 
 mod budget;
 mod clock;
@@ -35,3 +96,8 @@ pub use source::{
 pub use status::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport};
 pub use tokio_util::sync::CancellationToken;
 pub use worker::{Worker, WorkerOptions};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -1,5 +1,6 @@
 //! The whole path in one process under virtual time: the real SDK against an in-memory Kinesis, a handler, a memory
 //! store. "Nothing lost" is judged by what the fake accepted against what the handler saw.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -99,55 +99,79 @@ pub struct Setting<'a> {
     pub stream: &'a [Seq],
 }
 
-/// One invariant.
-pub type Invariant = fn(Setting<'_>, &[Seen]) -> Result<(), Violation>;
+/// Sees one history as it happens and checks every invariant at each fact.
+#[derive(Clone, Debug, Default)]
+pub struct Observer {
+    books: Books,
+    index: usize,
+}
 
-/// All invariants of a shard machine that this module knows.
-pub const ALL: [Invariant; 7] = [
-    i1_records_are_handled_in_order,
-    i2_the_checkpoint_only_moves_over_resolved_records,
-    i3_no_record_is_lost,
-    i4_a_batch_is_invoked_within_its_budget,
-    i6_splitting_ends,
-    i7_the_answer_decides_what_comes_again,
-    i16_a_stop_starts_nothing,
-];
+impl Observer {
+    /// Takes in what was seen next.
+    ///
+    /// # Errors
+    /// The first invariant that it breaks.
+    pub fn observe(&mut self, setting: Setting<'_>, seen: &Seen) -> Result<(), Violation> {
+        for (invariant, judge) in JUDGES {
+            judge(setting, &self.books, seen).map_err(|what| self.violation(invariant, what))?;
+        }
+        self.enter(setting, seen);
+        Ok(())
+    }
 
-/// Checks every invariant, [`i14_reading_leaves_no_gap_and_repeats_nothing`] included.
+    fn enter(&mut self, setting: Setting<'_>, seen: &Seen) {
+        self.books.enter(setting.mapping, seen);
+        self.index += 1;
+    }
+
+    const fn violation(&self, invariant: &'static str, what: String) -> Violation {
+        Violation { invariant, index: self.index, what }
+    }
+}
+
+/// Checks every invariant over a history.
 ///
 /// # Errors
 /// The first violation.
 pub fn check(setting: Setting<'_>, history: &[Seen]) -> Result<(), Violation> {
-    ALL.iter().try_for_each(|invariant| invariant(setting, history))?;
-    i14_reading_leaves_no_gap_and_repeats_nothing(setting, history)
+    let mut observer = Observer::default();
+    history.iter().try_for_each(|seen| observer.observe(setting, seen))
 }
 
-/// Walks a history with the plainest possible bookkeeping; `judge` sees each fact before it is booked.
-fn walk(
-    invariant: &'static str,
-    setting: Setting<'_>,
-    history: &[Seen],
-    mut judge: impl FnMut(&Books, &Seen) -> Result<(), String>,
-) -> Result<(), Violation> {
-    let mut books = Books::default();
-    for (index, seen) in history.iter().enumerate() {
-        judge(&books, seen).map_err(|what| Violation { invariant, index, what })?;
-        books.enter(setting.mapping, seen);
+/// Checks the invariant with this id in DESIGN.md, and no other.
+///
+/// # Errors
+/// The first violation.
+pub fn check_one(id: &str, setting: Setting<'_>, history: &[Seen]) -> Result<(), Violation> {
+    let mut observer = Observer::default();
+    for seen in history {
+        for (invariant, judge) in JUDGES.into_iter().filter(|(invariant, _)| *invariant == id) {
+            judge(setting, &observer.books, seen).map_err(|what| observer.violation(invariant, what))?;
+        }
+        observer.enter(setting, seen);
     }
     Ok(())
 }
 
+/// Judges a fact by what was booked before it.
+type Judge = fn(Setting<'_>, &Books, &Seen) -> Result<(), String>;
+
+const JUDGES: [(&str, Judge); 8] =
+    [("I1", i1), ("I2", i2), ("I3", i3), ("I4", i4), ("I6", i6), ("I7", i7), ("I14", i14), ("I16", i16)];
+
 /// What follows from a history, told without the machine's data structures.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Books {
     /// Over all runs: succeeded, filtered or discarded.
     resolved: BTreeSet<Seq>,
     stored: Option<Position>,
+    /// Where the first run began: what lies before is not ours.
+    start: Option<Position>,
     run: RunBooks,
 }
 
 /// What is known of the current run.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct RunBooks {
     began_at: Option<Position>,
     read: Vec<Seq>,
@@ -174,6 +198,7 @@ impl Books {
         match &seen.fact {
             Fact::Begun(at) => {
                 self.stored = Some(at.clone());
+                self.start.get_or_insert_with(|| at.clone());
                 self.run = RunBooks { began_at: Some(at.clone()), ..RunBooks::default() };
             }
             Fact::Read { kept, filtered } => {
@@ -233,6 +258,10 @@ impl RunBooks {
         self.last.insert(lane, (id, records, outcome.clone()));
     }
 
+    fn is_resolved(&self, record: &Seq) -> bool {
+        self.succeeded.contains(record) || self.discarded.contains(record)
+    }
+
     fn is_over_with(&self, record: &Seq) -> bool {
         self.succeeded.contains(record) || self.given_up.contains(record)
     }
@@ -272,60 +301,40 @@ fn covers(upto: &Position, record: &Seq) -> bool {
 
 /// I1: one invocation at a time; a batch is an unbroken run of the shard; nothing is invoked before all that came
 /// before it has succeeded or is given up.
-///
-/// # Errors
-/// The first violation.
-pub fn i1_records_are_handled_in_order(setting: Setting<'_>, history: &[Seen]) -> Result<(), Violation> {
-    walk("I1", setting, history, |books, seen| {
-        let Fact::Invoked { lane, records, .. } = &seen.fact else { return Ok(()) };
-        let run = &books.run;
-        ensure(!run.in_flight.contains_key(lane), || format!("{lane:?} has an invocation in flight"))?;
-        let Some(first) = records.first() else { return Err("an empty batch".into()) };
-        let Some(at) = run.read.iter().position(|seq| seq == first) else {
-            return Err(format!("{first} was not read"));
-        };
-        let end = at + records.len();
-        ensure(run.read.get(at..end) == Some(records), || format!("{records:?} is not a run of the shard"))?;
-        let early = run.read.iter().take(at).find(|seq| !run.is_over_with(seq));
-        ensure(early.is_none(), || format!("{first} is invoked before {early:?} is over with"))
-    })
+fn i1(_: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
+    let Fact::Invoked { lane, records, .. } = &seen.fact else { return Ok(()) };
+    let run = &books.run;
+    ensure(!run.in_flight.contains_key(lane), || format!("{lane:?} has an invocation in flight"))?;
+    let Some(first) = records.first() else { return Err("an empty batch".into()) };
+    let Some(at) = run.read.iter().position(|seq| seq == first) else {
+        return Err(format!("{first} was not read"));
+    };
+    let end = at + records.len();
+    ensure(run.read.get(at..end) == Some(records), || format!("{records:?} is not a run of the shard"))?;
+    let early = run.read.iter().take(at).find(|seq| !run.is_over_with(seq));
+    ensure(early.is_none(), || format!("{first} is invoked before {early:?} is over with"))
 }
 
 /// I2: the checkpoint moves forward, and never passes a record that was read and is not resolved.
-///
-/// # Errors
-/// The first violation.
-pub fn i2_the_checkpoint_only_moves_over_resolved_records(
-    setting: Setting<'_>,
-    history: &[Seen],
-) -> Result<(), Violation> {
-    walk("I2", setting, history, |books, seen| {
-        let (Fact::Storing(upto) | Fact::Stored(upto)) = &seen.fact else { return Ok(()) };
-        if let Some(stored) = &books.stored {
-            ensure(stored.may_advance_to(upto), || format!("{stored} moves to {upto}"))?;
-        }
-        let open = books.run.read.iter().find(|seq| covers(upto, seq) && !books.resolved.contains(seq));
-        ensure(open.is_none(), || format!("{upto} passes {open:?}"))
-    })
+fn i2(_: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
+    let (Fact::Storing(upto) | Fact::Stored(upto)) = &seen.fact else { return Ok(()) };
+    if let Some(stored) = &books.stored {
+        ensure(stored.may_advance_to(upto), || format!("{stored} moves to {upto}"))?;
+    }
+    let open = books.run.read.iter().find(|seq| covers(upto, seq) && !books.run.is_resolved(seq));
+    ensure(open.is_none(), || format!("{upto} passes {open:?}"))
 }
 
 /// I3: a stored checkpoint covers no record of the stream that was not resolved, read or not; a run begins where the
 /// store says; nothing is resolved that was not invoked as often as it may be.
-///
-/// # Errors
-/// The first violation.
-pub fn i3_no_record_is_lost(setting: Setting<'_>, history: &[Seen]) -> Result<(), Violation> {
-    let start = history.iter().find_map(|seen| match &seen.fact {
-        Fact::Begun(at) => Some(at),
-        _ => None,
-    });
-    walk("I3", setting, history, |books, seen| match &seen.fact {
+fn i3(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
+    match &seen.fact {
         Fact::Begun(at) => match &books.stored {
             Some(stored) => ensure(at == stored, || format!("begins at {at}, stored is {stored}")),
             None => Ok(()),
         },
         Fact::Stored(upto) => {
-            let ours = |seq: &&Seq| !start.is_some_and(|start| covers(start, seq));
+            let ours = |seq: &&Seq| !books.start.as_ref().is_some_and(|start| covers(start, seq));
             let lost = setting
                 .stream
                 .iter()
@@ -339,84 +348,56 @@ pub fn i3_no_record_is_lost(setting: Setting<'_>, history: &[Seen]) -> Result<()
             ensure(early.is_none(), || format!("{early:?} is discarded with attempts left"))
         }
         _ => Ok(()),
-    })
+    }
 }
 
 /// I4: a batch is invoked at most 1 + `MaximumRetryAttempts` times, tries that did not reach the function aside; an
 /// unchanged batch keeps its request id, and no other batch has it (R20, R21, R23).
-///
-/// # Errors
-/// The first violation.
-pub fn i4_a_batch_is_invoked_within_its_budget(
-    setting: Setting<'_>,
-    history: &[Seen],
-) -> Result<(), Violation> {
-    walk("I4", setting, history, |books, seen| {
-        let Fact::Invoked { records, request_id, .. } = &seen.fact else { return Ok(()) };
-        let spent = books.run.counted.get(records).copied().unwrap_or(0);
-        let over = setting.mapping.maximum_retry_attempts.is_some_and(|maximum| spent > maximum);
-        ensure(!over, || format!("{records:?} is invoked after {spent} attempts"))?;
-        match books.run.ids.get(records) {
-            Some(id) => ensure(id == request_id, || format!("{records:?} changes its request id")),
-            None => {
-                let taken = books.run.ids.values().any(|id| id == request_id);
-                ensure(!taken, || format!("{records:?} has another batch's request id"))
-            }
+fn i4(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
+    let Fact::Invoked { records, request_id, .. } = &seen.fact else { return Ok(()) };
+    let spent = books.run.counted.get(records).copied().unwrap_or(0);
+    let over = setting.mapping.maximum_retry_attempts.is_some_and(|maximum| spent > maximum);
+    ensure(!over, || format!("{records:?} is invoked after {spent} attempts"))?;
+    match books.run.ids.get(records) {
+        Some(id) => ensure(id == request_id, || format!("{records:?} changes its request id")),
+        None => {
+            let taken = books.run.ids.values().any(|id| id == request_id);
+            ensure(!taken, || format!("{records:?} has another batch's request id"))
         }
-    })
+    }
 }
 
 /// I6: a batch of n records is split at most n-1 times, so that it and its parts are at most 2n-1 batches.
-///
-/// # Errors
-/// The first violation.
-pub fn i6_splitting_ends(setting: Setting<'_>, history: &[Seen]) -> Result<(), Violation> {
-    walk("I6", setting, history, |books, seen| {
-        let Fact::Invoked { records, .. } = &seen.fact else { return Ok(()) };
-        let known = &books.run.ids;
-        let within =
-            |part: &[Seq], whole: &[Seq]| part.first() >= whole.first() && part.last() <= whole.last();
-        let whole = known.keys().filter(|whole| within(records, whole)).max_by_key(|whole| whole.len());
-        let Some(whole) = whole else { return Ok(()) };
-        let parts = known.keys().filter(|part| within(part, whole)).count();
-        let parts = parts + usize::from(!known.contains_key(records));
-        ensure(parts < 2 * whole.len(), || format!("{} records became {parts} batches", whole.len()))
-    })
+fn i6(_: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
+    let Fact::Invoked { records, .. } = &seen.fact else { return Ok(()) };
+    let known = &books.run.ids;
+    let within = |part: &[Seq], whole: &[Seq]| part.first() >= whole.first() && part.last() <= whole.last();
+    let whole = known.keys().filter(|whole| within(records, whole)).max_by_key(|whole| whole.len());
+    let Some(whole) = whole else { return Ok(()) };
+    let parts = known.keys().filter(|part| within(part, whole)).count();
+    let parts = parts + usize::from(!known.contains_key(records));
+    ensure(parts < 2 * whole.len(), || format!("{} records became {parts} batches", whole.len()))
 }
 
 /// I7: what comes next is what the last answer left: nothing that succeeded, and first the lowest record that failed.
-///
-/// # Errors
-/// The first violation.
-pub fn i7_the_answer_decides_what_comes_again(
-    setting: Setting<'_>,
-    history: &[Seen],
-) -> Result<(), Violation> {
-    walk("I7", setting, history, |books, seen| {
-        let Fact::Invoked { lane, records, .. } = &seen.fact else { return Ok(()) };
-        let again = records.iter().find(|seq| books.run.is_over_with(seq));
-        ensure(again.is_none(), || format!("{again:?} is over with and comes again"))?;
-        let Some((_, before, outcome)) = books.run.last.get(lane) else { return Ok(()) };
-        let left = before.get(leading_successes(setting.mapping, before, outcome)..).unwrap_or_default();
-        match left.first() {
-            Some(lowest) if !books.run.given_up.contains(lowest) => {
-                ensure(records.first() == Some(lowest), || format!("{lowest} failed, {records:?} follows"))
-            }
-            _ => Ok(()),
+fn i7(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
+    let Fact::Invoked { lane, records, .. } = &seen.fact else { return Ok(()) };
+    let again = records.iter().find(|seq| books.run.is_over_with(seq));
+    ensure(again.is_none(), || format!("{again:?} is over with and comes again"))?;
+    let Some((_, before, outcome)) = books.run.last.get(lane) else { return Ok(()) };
+    let left = before.get(leading_successes(setting.mapping, before, outcome)..).unwrap_or_default();
+    match left.first() {
+        Some(lowest) if !books.run.given_up.contains(lowest) => {
+            ensure(records.first() == Some(lowest), || format!("{lowest} failed, {records:?} follows"))
         }
-    })
+        _ => Ok(()),
+    }
 }
 
 /// I14: within a run every record of the stream is read once and in order; the shard is opened again after the last
 /// record that was read, or at the run's start if none was.
-///
-/// # Errors
-/// The first violation.
-pub fn i14_reading_leaves_no_gap_and_repeats_nothing(
-    setting: Setting<'_>,
-    history: &[Seen],
-) -> Result<(), Violation> {
-    walk("I14", setting, history, |books, seen| match &seen.fact {
+fn i14(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
+    match &seen.fact {
         Fact::Opened(at) => {
             let expected = match books.run.read.last() {
                 Some(last) => Some(Position::After(last.clone())),
@@ -441,47 +422,40 @@ pub fn i14_reading_leaves_no_gap_and_repeats_nothing(
             ensure(gap.is_none(), || format!("read and due differ: {gap:?}"))
         }
         _ => Ok(()),
-    })
+    }
 }
 
 /// I16: after a stop no open, fetch or invocation starts; the run ends when nothing is in flight or the deadline has
 /// passed, with the checkpoint at the last resolved record unless the store failed. A lost lease and an exit start
 /// nothing at all (I10).
-///
-/// # Errors
-/// The first violation.
-pub fn i16_a_stop_starts_nothing(setting: Setting<'_>, history: &[Seen]) -> Result<(), Violation> {
-    walk("I16", setting, history, |books, seen| {
-        let run = &books.run;
-        match &seen.fact {
-            Fact::Begun(_) => return Ok(()),
-            Fact::Opened(_) | Fact::Fetching | Fact::Invoked { .. } => {
-                ensure(run.stopping.is_none(), || "started after a stop".into())?;
-            }
-            Fact::Exited(Exit::Stopped { cut }) => {
-                let deadline = run.stopping.ok_or("stopped unasked")?;
-                let in_flight = run.in_flight.len();
-                ensure((in_flight..=in_flight + run.late).contains(cut), || {
-                    format!("{in_flight} in flight, {cut} said to be cut")
-                })?;
-                ensure(*cut == 0 || seen.at >= deadline, || "cut before the deadline".into())?;
-                let is_resolved = |seq: &&Seq| run.succeeded.contains(*seq) || run.discarded.contains(*seq);
-                let prefix = run.read.iter().take_while(is_resolved).last();
-                let flushed =
-                    prefix.is_none_or(|last| books.stored.as_ref().is_some_and(|at| covers(at, last)));
-                let excused = run.store_failed || seen.at >= deadline;
-                ensure(flushed || excused, || format!("{prefix:?} is resolved and not stored"))?;
-            }
-            Fact::Exited(Exit::ShardEnd) => {
-                ensure(books.stored == Some(Position::ShardEnd), || "the end is not stored".into())?;
-            }
-            _ => {}
+fn i16(_: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
+    let run = &books.run;
+    match &seen.fact {
+        Fact::Begun(_) => return Ok(()),
+        Fact::Opened(_) | Fact::Fetching | Fact::Invoked { .. } => {
+            ensure(run.stopping.is_none(), || "started after a stop".into())?;
         }
-        let starts = matches!(
-            seen.fact,
-            Fact::Opened(_) | Fact::Fetching | Fact::Invoked { .. } | Fact::Discarding(_) | Fact::Storing(_)
-        );
-        ensure(!run.exited, || "something after the exit".into())?;
-        ensure(!(starts && run.lease_lost), || "started without a lease".into())
-    })
+        Fact::Exited(Exit::Stopped { cut }) => {
+            let deadline = run.stopping.ok_or("stopped unasked")?;
+            let in_flight = run.in_flight.len();
+            ensure((in_flight..=in_flight + run.late).contains(cut), || {
+                format!("{in_flight} in flight, {cut} said to be cut")
+            })?;
+            ensure(*cut == 0 || seen.at >= deadline, || "cut before the deadline".into())?;
+            let prefix = run.read.iter().take_while(|seq| run.is_resolved(seq)).last();
+            let flushed = prefix.is_none_or(|last| books.stored.as_ref().is_some_and(|at| covers(at, last)));
+            let excused = run.store_failed || seen.at >= deadline;
+            ensure(flushed || excused, || format!("{prefix:?} is resolved and not stored"))?;
+        }
+        Fact::Exited(Exit::ShardEnd) => {
+            ensure(books.stored == Some(Position::ShardEnd), || "the end is not stored".into())?;
+        }
+        _ => {}
+    }
+    let starts = matches!(
+        seen.fact,
+        Fact::Opened(_) | Fact::Fetching | Fact::Invoked { .. } | Fact::Discarding(_) | Fact::Storing(_)
+    );
+    ensure(!run.exited, || "something after the exit".into())?;
+    ensure(!(starts && run.lease_lost), || "started without a lease".into())
 }

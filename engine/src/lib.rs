@@ -2,6 +2,43 @@
 //!
 //! Fully deterministic: no IO, no clock, no entropy, no environment. Time, randomness and results come in as arguments;
 //! what to do next comes out as values.
+//!
+//! A [`ShardMachine`] decides for one shard what to read, to invoke, to give up and to store; a [`LeaseMachine`] decides
+//! for one lease when to take, renew and lose it. Both take events, give out actions, and say when to be asked again:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! use shardmill_engine::{
+//!     BatchResponse, Data, EventSourceMapping, Now, Outcome, Page, Position, Record, Seq, ShardAction, ShardEvent,
+//!     ShardMachine, intake,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+//! let mapping = Arc::new(EventSourceMapping::builder(arn, "orders-worker").build()?);
+//! let now = Now::default();
+//! let mut machine = ShardMachine::new(mapping, "shardId-0".into(), Position::TrimHorizon, 7, now);
+//!
+//! assert_eq!(machine.poll_action(now), Some(ShardAction::Open { at: Position::TrimHorizon }));
+//! assert_eq!(machine.poll_action(now), None, "until the shard is open");
+//! machine.handle_event(now, ShardEvent::Opened);
+//! assert!(matches!(machine.poll_action(now), Some(ShardAction::Fetch { .. })));
+//!
+//! let record = Record::new(Seq::plain("49"), Some("customer-7".into()), None, Data::Raw("an order".into()));
+//! let page = Page { records: vec![record], ..Page::default() };
+//! machine.handle_event(now, ShardEvent::Fetched(intake(page, machine.position())));
+//! let Some(ShardAction::Invoke(invocation)) = machine.poll_action(now) else { panic!() };
+//!
+//! let outcome = Outcome::Answered(BatchResponse::success());
+//! machine.handle_event(now, ShardEvent::Invoked { lane: invocation.lane, outcome });
+//! let Some(ShardAction::Checkpoint { upto, .. }) = machine.poll_action(now) else { panic!() };
+//! assert_eq!(upto, Position::After(Seq::plain("49")));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Rules (R1 to R80) and invariants (I1 to I17) that comments and tests cite are Lambda's documented and observed
+//! behaviour, and what this project promises beyond it.
 
 mod event;
 mod failure;

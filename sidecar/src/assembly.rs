@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
@@ -84,12 +87,18 @@ pub fn worker(config: &config::Worker) -> Result<Arc<Worker>, AssemblyError> {
     Ok(Worker::start(options)?)
 }
 
-/// The SDK's own chain, with what the file says instead.
-pub async fn aws(aws: &Aws) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest());
-    if let Some(region) = &aws.region {
-        loader = loader.region(Region::new(region.clone()));
+/// The SDK's own chain, with what the file says instead. Where neither names a region, it is `stream_region`: the
+/// metadata service of EC2, which only answers there, is not asked for one.
+pub async fn aws(aws: &Aws, stream_region: &str) -> SdkConfig {
+    let mut of_profile = ProfileFileRegionProvider::builder();
+    if let Some(profile) = &aws.profile {
+        of_profile = of_profile.profile_name(profile);
     }
+    let region = RegionProviderChain::first_try(aws.region.clone().map(Region::new))
+        .or_else(EnvironmentVariableRegionProvider::new())
+        .or_else(of_profile.build())
+        .or_else(Region::new(stream_region.to_owned()));
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(region);
     if let Some(profile) = &aws.profile {
         loader = loader.profile_name(profile);
     }
@@ -212,6 +221,12 @@ pub fn consumer(parts: &Parts, worker: Arc<Worker>) -> Result<Consumer, Assembly
 
 /// How long probes of a configuration may take.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The region of the first mapping's stream.
+#[must_use]
+pub fn stream_region(config: &Config) -> &str {
+    config.mappings.first().map_or("us-east-1", |mapping| &mapping.mapping.event_source().region)
+}
 
 /// Says what a file contains that has no effect or may surprise.
 pub fn log_notes(loaded: &config::Loaded) {

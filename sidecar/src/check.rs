@@ -27,7 +27,7 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
         return Ok(true);
     }
     let worker = assembly::worker(&loaded.config.worker)?;
-    let aws = assembly::aws(&loaded.config.aws).await;
+    let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
     let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let mut well = true;
     for mapping in loaded.config.mappings {

@@ -1,9 +1,14 @@
 //! The sidecar's parts: everything of the binary `shardmill` but its command line.
+//!
+//! [`config`] turns a file into settings, [`assembly`] turns settings into the parts of consumers, [`run`] runs them until
+//! a signal, [`check`] asks whether they would run, [`admin`] shows them, [`handler`] calls the function, [`demo`] shows
+//! it all. A library only so that tests reach them: its API follows the binary's needs.
 
 pub mod admin;
 pub mod assembly;
 pub mod check;
 pub mod config;
+pub mod demo;
 pub mod handler;
 pub mod logging;
 pub mod run;

@@ -17,9 +17,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging; `RUST_LOG` chooses what is logged, by default `info`.
-pub fn start(format: LogFormat) {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+/// Starts logging; `RUST_LOG` chooses what is logged, else `level` and above.
+pub fn start(format: LogFormat, level: LevelFilter) {
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start, as in tests, leaves the first one in place.

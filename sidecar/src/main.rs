@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shardmill_sidecar::logging::{self, LogFormat};
 use shardmill_sidecar::run::SidecarError;
-use shardmill_sidecar::{check, config, run};
+use shardmill_sidecar::{check, config, demo, run};
+use tracing_subscriber::filter::LevelFilter;
 
 /// Runs AWS Lambda stream event source mappings outside of Lambda: polls every shard in order, invokes your function
 /// with micro-batches, retries, bisects, sends what it gives up to a dead-letter destination, and checkpoints.
@@ -20,10 +21,27 @@ struct Cli {
     command: Command,
 }
 
+const RUN_HELP: &str = "\
+Example:
+  shardmill run -c shardmill.yaml
+
+A whole file:
+  EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/orders
+  FunctionName: orders-worker
+  StartingPosition: TRIM_HORIZON
+  MaximumRetryAttempts: 3
+  BisectBatchOnFunctionError: true
+  DestinationConfig: {OnFailure: {Destination: \"file:./dead-letters.jsonl\"}}
+  Function: {Url: \"http://127.0.0.1:8080/\", Timeout: 20}
+  Checkpoints: sqlite:./shardmill.db";
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows the whole path on this machine, without AWS and without a configuration, and checks the outcome.
+    #[command(after_help = "Example:\n  shardmill demo")]
+    Demo,
     /// Runs the mappings of a file until SIGTERM or SIGINT.
-    #[command(after_help = "Example:\n  shardmill run -c shardmill.yaml")]
+    #[command(after_help = RUN_HELP)]
     Run(File),
     /// Validates a file; with --online also asks the stream, the destination, the store and the function.
     #[command(after_help = "Example:\n  shardmill check -c shardmill.yaml --online")]
@@ -48,7 +66,9 @@ struct File {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::start(cli.log_format);
+    // The demo speaks for itself: only what goes wrong is logged.
+    let level = if matches!(cli.command, Command::Demo) { LevelFilter::WARN } else { LevelFilter::INFO };
+    logging::start(cli.log_format, level);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -67,6 +87,10 @@ fn main() -> ExitCode {
 
 async fn execute(command: Command) -> Result<ExitCode, SidecarError> {
     match command {
+        Command::Demo => {
+            let well = demo::demo().await?;
+            Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Run(file) => run::run(&file.config).await.map(|()| ExitCode::SUCCESS),
         Command::Check { file, online } => {
             let well = check::check(&file.config, online).await?;

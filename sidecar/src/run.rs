@@ -33,6 +33,9 @@ pub enum SidecarError {
     /// Signals cannot be received, or a recorder is already installed.
     #[error("{0}")]
     Setup(String),
+    /// The demo cannot be shown.
+    #[error(transparent)]
+    Demo(#[from] crate::demo::DemoError),
     /// Every mapping has stopped by itself.
     #[error("every mapping has stopped: {0}")]
     Stopped(String),
@@ -66,7 +69,7 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     let shutdown = shutdown_on_signal()?;
     let worker = assembly::worker(&loaded.config.worker)?;
     let stop = loaded.config.worker.stop;
-    let aws = assembly::aws(&loaded.config.aws).await;
+    let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
     let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let admin = Admin::bind(loaded.config.admin).await?;
     let (enabled, disabled) = assembly::split_enabled(loaded.config);

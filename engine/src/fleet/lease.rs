@@ -134,7 +134,7 @@ enum State {
     Watching(Watch),
     Acquiring(Watch),
     Held(Hold),
-    Releasing { counter: u64 },
+    Releasing(Hold),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,17 +201,18 @@ impl LeaseMachine {
                     return None;
                 }
                 let counter = hold.counter;
-                if hold.releasing {
-                    self.state = State::Releasing { counter };
-                    return Some(LeaseAction::Release { counter });
-                }
-                if now < hold.renew_at {
+                // A write of unknown result is asked about again after a pause only, a release as well.
+                if now < hold.renew_at && (!hold.releasing || hold.unknown.is_some()) {
                     return None;
+                }
+                if hold.releasing {
+                    self.state = State::Releasing(hold.clone());
+                    return Some(LeaseAction::Release { counter });
                 }
                 hold.writing = true;
                 Some(LeaseAction::Renew { counter })
             }
-            State::Acquiring(_) | State::Releasing { .. } => None,
+            State::Acquiring(_) | State::Releasing(_) => None,
         }
     }
 
@@ -224,16 +225,20 @@ impl LeaseMachine {
                 let end = hold.proven + self.times.validity();
                 Some(if hold.writing { end } else { end.min(hold.renew_at) })
             }
-            State::Acquiring(_) | State::Releasing { .. } => None,
+            State::Acquiring(_) | State::Releasing(_) => None,
         }
     }
 
     /// Starts a write on the holder's behalf, which counts as a renewal: the counter to expect, or `None` if a write is
-    /// under way or the lease is not to be written any more (I10).
+    /// under way, the result of one is not known, or the lease is not to be written any more (I10).
+    ///
+    /// After a write of unknown result a renewal finds out first: a refusal would not tell whether the holder's own
+    /// write happened, and writes that hang must not take the renewal's turn again and again.
     pub fn begin_write(&mut self, now: Mono) -> Option<u64> {
         let validity = self.times.validity();
         let State::Held(hold) = &mut self.state else { return None };
-        if hold.writing || hold.releasing || hold.lost || now >= hold.proven + validity {
+        let open = !(hold.writing || hold.releasing || hold.lost || hold.unknown.is_some());
+        if !open || now >= hold.proven + validity {
             return None;
         }
         hold.writing = true;
@@ -244,7 +249,7 @@ impl LeaseMachine {
     #[must_use]
     pub fn valid_until(&self) -> Option<Mono> {
         match &self.state {
-            State::Held(hold) if !hold.lost => Some(hold.proven + self.times.validity()),
+            State::Held(hold) if !hold.lost && !hold.releasing => Some(hold.proven + self.times.validity()),
             _ => None,
         }
     }
@@ -256,7 +261,7 @@ impl LeaseMachine {
             State::Watching(_) => LeasePhase::Watching,
             State::Acquiring(_) => LeasePhase::Acquiring,
             State::Held(_) => LeasePhase::Held,
-            State::Releasing { .. } => LeasePhase::Releasing,
+            State::Releasing(_) => LeasePhase::Releasing,
         }
     }
 
@@ -290,7 +295,7 @@ impl LeaseMachine {
                 hold.counter = counter;
                 hold.prove(sent, &self.times);
             }
-            State::Releasing { .. } => self.watch_again(now, Some(counter)),
+            State::Releasing(_) => self.watch_again(now, Some(counter)),
             State::Watching(_) => {}
         }
     }
@@ -299,20 +304,15 @@ impl LeaseMachine {
         match &mut self.state {
             State::Held(hold) => {
                 hold.writing = false;
-                match (hold.unknown, view) {
-                    // The write of unknown result did happen, and nobody else wrote since (incident 13).
-                    (Some(sent), Some(LeaseView { counter, owner: OwnerView::Me }))
-                        if counter == hold.counter + 1 =>
-                    {
-                        hold.counter = counter;
-                        hold.prove(sent, &self.times);
-                        // It proves the lease from when it was sent only: a fresh write follows at once.
-                        hold.renew_at = now;
-                    }
-                    _ => hold.lost = true,
-                }
+                hold.lost = !hold.explains(now, view, &self.times);
             }
-            State::Acquiring(_) | State::Releasing { .. } => {
+            State::Acquiring(_) | State::Releasing(_) => {
+                if let State::Releasing(hold) = &mut self.state
+                    && hold.explains(now, view, &self.times)
+                {
+                    self.state = State::Held(hold.clone());
+                    return;
+                }
                 self.watch_again(now, None);
                 if let Some(view) = view {
                     self.observe(now, view);
@@ -324,14 +324,13 @@ impl LeaseMachine {
 
     fn unknown(&mut self, now: Mono, sent: Mono) {
         match &mut self.state {
-            State::Held(hold) => {
-                hold.writing = false;
-                // The first one counts: a later try may have been refused because of it.
-                hold.unknown.get_or_insert(sent);
-                hold.renew_at = now + self.times.retry();
+            State::Held(hold) => hold.unsure(now, sent, &self.times),
+            State::Releasing(hold) => {
+                hold.unsure(now, sent, &self.times);
+                self.state = State::Held(hold.clone());
             }
             // A listing will show whether it happened.
-            State::Acquiring(_) | State::Releasing { .. } => self.watch_again(now, None),
+            State::Acquiring(_) => self.watch_again(now, None),
             State::Watching(_) => {}
         }
     }
@@ -343,6 +342,30 @@ impl LeaseMachine {
 }
 
 impl Hold {
+    /// Whether a refusal only says that the write of unknown result did happen, and nobody else wrote since (incident
+    /// 13).
+    fn explains(&mut self, now: Mono, refusal: Option<LeaseView>, times: &LeaseTimes) -> bool {
+        match (self.unknown, refusal) {
+            (Some(sent), Some(LeaseView { counter, owner: OwnerView::Me }))
+                if counter == self.counter + 1 =>
+            {
+                self.counter = counter;
+                self.prove(sent, times);
+                // It proves the lease from when it was sent only: a fresh write follows at once.
+                self.renew_at = now;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn unsure(&mut self, now: Mono, sent: Mono, times: &LeaseTimes) {
+        self.writing = false;
+        // The first one counts: a later try may have been refused because of it.
+        self.unknown.get_or_insert(sent);
+        self.renew_at = now + times.retry();
+    }
+
     fn prove(&mut self, sent: Mono, times: &LeaseTimes) {
         self.writing = false;
         self.unknown = None;

@@ -45,12 +45,13 @@ pub enum Start {
 ///
 /// A shard whose parent has a lease is read from its beginning, so that nothing between the two is skipped (R53). With
 /// LATEST a first listing calls only for the shards that are open: what came before the pinned time is not wanted, and
-/// what comes later is in those shards and their children.
+/// what comes later is in those shards and their children. A listing without any open shard was made in the middle of
+/// a reshard: then the closed ones are called for, and lead to their children.
 #[must_use]
 pub fn plan_leases(listing: &[ShardNode], known: &BTreeSet<ShardId>, start: &Start) -> Vec<PlannedLease> {
     let first = known.is_empty();
     let listed: BTreeSet<&ShardId> = listing.iter().map(|node| &node.shard).collect();
-    let only_open = first && matches!(start, Start::Latest { .. });
+    let only_open = first && matches!(start, Start::Latest { .. }) && listing.iter().any(|node| node.open);
     listing
         .iter()
         .filter(|node| !known.contains(&node.shard) && (node.open || !only_open))
@@ -132,6 +133,12 @@ mod tests {
         let planned = plan(&listing, &["a"], &Start::Latest { pinned: 77 });
         assert_eq!(planned[0], ("b".to_owned(), Position::AtTimestamp(77), vec![]));
         assert_eq!(planned[1], ("c".to_owned(), Position::AtTimestamp(77), vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn i15_a_listing_in_the_middle_of_a_reshard_pins_latest_at_the_closed_shards() {
+        let planned = plan(&[node("a", &[], false)], &[], &Start::Latest { pinned: 77 });
+        assert_eq!(planned, [("a".to_owned(), Position::AtTimestamp(77), vec![])], "incident 33");
     }
 
     #[test]

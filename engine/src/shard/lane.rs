@@ -11,6 +11,10 @@ use crate::record::{Batch, Record};
 use crate::request::RequestId;
 use crate::time::Mono;
 
+/// A function that asks to be left alone for longer is asked again after this: a mistake there must not stop a shard
+/// for a day.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(900);
+
 /// Names a lane of a shard; 0 without `ParallelizationFactor`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(pub u16);
@@ -147,7 +151,11 @@ impl Lane {
             Outcome::NotReached { retry_after } => {
                 attempt.misses = attempt.misses.saturating_add(1);
                 let backoff = mapping.retry.delay(attempt.misses, rng);
-                self.wait(now, attempt, backoff.max(retry_after.unwrap_or_default()));
+                self.wait(
+                    now,
+                    attempt,
+                    backoff.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)),
+                );
                 Resolution::Pending
             }
             Outcome::Answered(answer) => {

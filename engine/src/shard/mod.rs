@@ -1,6 +1,7 @@
 //! One shard's state machine: when to read, what to invoke, what to give up, how far the checkpoint goes.
 
 mod discard;
+mod exchange;
 mod lane;
 mod machine;
 mod progress;
@@ -9,8 +10,9 @@ mod snapshot;
 mod watermark;
 
 pub use discard::DiscardId;
+pub use exchange::{Exit, FetchFault, Invocation, ShardAction, ShardEvent};
 pub use lane::LaneId;
-pub use machine::{Exit, FetchFault, Invocation, ShardAction, ShardEvent, ShardMachine};
+pub use machine::ShardMachine;
 pub use snapshot::{Counters, LaneSnapshot, ShardSnapshot};
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::machine::FetchFault;
+use super::exchange::FetchFault;
 use crate::intake::{ChildShard, Intake};
 use crate::mapping::{Polling, Retry};
 use crate::position::Position;

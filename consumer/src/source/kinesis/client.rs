@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::interceptors::{
     BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
@@ -16,6 +15,7 @@ use aws_sdk_kinesis::config::{
 use aws_sdk_kinesis::error::BoxError;
 use aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
+use aws_types::SdkConfig;
 use shardmill_engine::Mono;
 
 use super::KinesisStream;

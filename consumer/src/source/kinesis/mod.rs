@@ -13,8 +13,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_config::SdkConfig;
 use aws_sdk_kinesis::Client;
+use aws_types::SdkConfig;
 use shardmill_engine::{Position, ShardId};
 
 use super::limiter::ReadLimiter;

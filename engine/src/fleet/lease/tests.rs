@@ -138,6 +138,52 @@ fn releasing_waits_for_the_write_under_way_and_is_not_followed_by_taking_it_back
 }
 
 #[test]
+fn incident_13_a_checkpoint_waits_until_a_renewal_has_found_out_about_a_write_of_unknown_result() {
+    let mut machine = held(0);
+    assert_eq!(machine.begin_write(at(100)), Some(1));
+    machine.handle_event(at(3_400), LeaseEvent::Unknown { sent: at(100) });
+    assert_eq!(machine.begin_write(at(3_400)), None);
+    assert_eq!(machine.poll_timeout(), Some(at(3_900)));
+    assert_eq!(machine.poll_action(at(3_900)), Some(LeaseAction::Renew { counter: 1 }));
+    let mine = LeaseView { counter: 2, owner: OwnerView::Me };
+    machine.handle_event(at(3_910), LeaseEvent::Refused(Some(mine)));
+    assert_eq!(machine.begin_write(at(3_910)), Some(2));
+}
+
+#[test]
+fn a_release_of_unknown_result_is_tried_again_and_nothing_may_be_started_meanwhile() {
+    for happened in [false, true] {
+        let mut machine = held(0);
+        machine.handle_event(at(100), LeaseEvent::Release);
+        assert_eq!(machine.valid_until(), None, "the holder has given it up");
+        assert_eq!(machine.poll_action(at(100)), Some(LeaseAction::Release { counter: 1 }));
+        machine.handle_event(at(200), LeaseEvent::Unknown { sent: at(100) });
+        assert_eq!((machine.poll_action(at(200)), machine.poll_timeout()), (None, Some(at(700))));
+        assert_eq!(machine.poll_action(at(700)), Some(LeaseAction::Release { counter: 1 }));
+        machine.handle_event(
+            at(710),
+            match happened {
+                true => LeaseEvent::Refused(Some(LeaseView { counter: 2, owner: OwnerView::Nobody })),
+                false => LeaseEvent::Written { sent: at(700), counter: 2 },
+            },
+        );
+        assert_eq!((machine.phase(), machine.poll_action(at(800))), (LeasePhase::Watching, None));
+    }
+}
+
+#[test]
+fn incident_13_a_release_after_a_renewal_of_unknown_result_that_did_happen_gives_the_lease_up() {
+    let mut machine = held(0);
+    assert_eq!(machine.poll_action(at(3_400)), Some(LeaseAction::Renew { counter: 1 }));
+    machine.handle_event(at(4_000), LeaseEvent::Unknown { sent: at(3_400) });
+    machine.handle_event(at(4_000), LeaseEvent::Release);
+    assert_eq!(machine.poll_action(at(4_500)), Some(LeaseAction::Release { counter: 1 }));
+    let mine = LeaseView { counter: 2, owner: OwnerView::Me };
+    machine.handle_event(at(4_510), LeaseEvent::Refused(Some(mine)));
+    assert_eq!(machine.poll_action(at(4_510)), Some(LeaseAction::Release { counter: 2 }));
+}
+
+#[test]
 fn a_lost_race_for_a_lease_watches_the_winner() {
     let mut machine = machine();
     machine.handle_event(at(0), seen(0, OwnerView::Nobody));
@@ -168,8 +214,18 @@ mod race {
         machine: LeaseMachine,
         origin: u64,
         paused_until: u64,
-        /// A write under way: sent, arrives, answered, kind, expected counter, result once it arrived.
-        write: Option<(u64, u64, u64, LeaseAction, Option<Result<u64, LeaseView>>)>,
+        write: Option<Write>,
+    }
+
+    /// A write under way.
+    #[derive(Clone, Copy)]
+    struct Write {
+        sent: u64,
+        arrives: u64,
+        answered: u64,
+        action: LeaseAction,
+        /// Once it arrived.
+        result: Option<Result<u64, LeaseView>>,
     }
 
     impl World {
@@ -188,7 +244,10 @@ mod race {
 
         fn arrive(&mut self, who: usize) {
             let view = self.view(who);
-            let Some((_, arrives, _, action, result @ None)) = &mut self.workers[who].write else { return };
+            let Some(Write { arrives, action, result: result @ None, .. }) = &mut self.workers[who].write
+            else {
+                return;
+            };
             if *arrives > self.time {
                 return;
             }
@@ -215,7 +274,7 @@ mod race {
             let (now, view) = (self.mono(who), self.view(who));
             let origin = self.workers[who].origin;
             let worker = &mut self.workers[who];
-            if let Some((sent, _, answered, _, result)) = worker.write.clone()
+            if let Some(Write { sent, answered, result, .. }) = worker.write
                 && answered <= self.time
             {
                 worker.write = None;
@@ -234,7 +293,8 @@ mod race {
             while let Some(action) = worker.machine.poll_action(now) {
                 if action != LeaseAction::Lost {
                     // A write arrives before it is given up: the store's clients bound every call.
-                    worker.write = Some((self.time, self.time + delay, self.time + 2 * delay, action, None));
+                    let (sent, arrives, answered) = (self.time, self.time + delay, self.time + 2 * delay);
+                    worker.write = Some(Write { sent, arrives, answered, action, result: None });
                 }
             }
         }

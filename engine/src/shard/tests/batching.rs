@@ -53,6 +53,16 @@ fn r4_the_next_window_starts_when_the_previous_invocation_finishes() {
 }
 
 #[test]
+fn r4_a_record_that_comes_after_the_invocation_waits_for_the_window_that_began_at_its_end() {
+    let mut rig = Rig::new(mapping(|m| m.batching_window = ms(5000)));
+    rig.function = Box::new(|_| Reply::After(1700, success()));
+    rig.put([1]);
+    rig.put_at(8000, [2]);
+    rig.run(30_000);
+    assert_eq!(rig.invocations(), [(5000, vec![1]), (11_700, vec![2])]);
+}
+
+#[test]
 fn r4_after_a_long_silence_a_record_waits_for_the_rest_of_the_running_window() {
     let mut rig = Rig::new(mapping(|m| m.batching_window = ms(5000)));
     rig.put_at(61_000, [1]);

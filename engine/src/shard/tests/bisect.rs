@@ -1,7 +1,7 @@
 //! Bisection (R41 to R45), alone and with partial batch responses, against the traces of the native service.
 
 use super::retries::gaps;
-use super::rig::{Call, Did, Reply, Rig, after, failed_at, mapping, success};
+use super::rig::{Did, Function, Reply, Rig, after, failed_at, mapping, success};
 use crate::mapping::EventSourceMapping;
 use crate::outcome::Outcome;
 
@@ -14,7 +14,7 @@ fn bisecting(change: impl FnOnce(&mut EventSourceMapping)) -> Rig {
 }
 
 /// A function that throws whenever its batch holds one of `bad`.
-fn throws_at(bad: &'static [u64]) -> Box<dyn FnMut(&Call) -> Reply<Outcome>> {
+fn throws_at(bad: &'static [u64]) -> Function {
     Box::new(|call| {
         let fails = call.records.iter().any(|record| bad.contains(record));
         Reply::After(1, if fails { Outcome::FunctionError } else { success() })

@@ -151,3 +151,15 @@ fn answers_about_another_delivery_change_nothing_and_count_nothing() {
         );
     }
 }
+
+#[test]
+fn a_delivery_that_recovered_leaves_no_backoff_to_the_next_one() {
+    let mut rig = failing_below(3, |_| {});
+    rig.destination = Some(Box::new(|n| Reply::Now(![1, 2, 3, 5].contains(&n))));
+    rig.put(1..=2);
+    rig.run(60_000);
+    let at = deliveries(&rig);
+    assert_eq!(at.len(), 6);
+    assert_eq!(at[4], at[3], "the next message is sent at once");
+    assert!((200..=300).contains(&(at[5] - at[4])), "{at:?}");
+}

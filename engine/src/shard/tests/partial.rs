@@ -1,7 +1,7 @@
 //! Partial batch responses (R14, R33 to R39) against the traces of the native service.
 
 use super::retries::gaps;
-use super::rig::{Reply, Rig, after, failed_at, mapping, success};
+use super::rig::{Function, Reply, Rig, after, failed_at, mapping, success};
 use crate::mapping::EventSourceMapping;
 use crate::outcome::{BatchResponse, Outcome};
 
@@ -13,7 +13,7 @@ fn partial(change: impl FnOnce(&mut EventSourceMapping)) -> Rig {
 }
 
 /// A function that reports `bad` whenever its batch holds it.
-fn always_bad(bad: u64) -> Box<dyn FnMut(&super::rig::Call) -> Reply<Outcome>> {
+fn always_bad(bad: u64) -> Function {
     Box::new(move |call| Reply::Now(if call.records.contains(&bad) { failed_at([bad]) } else { success() }))
 }
 

@@ -108,7 +108,7 @@ impl Plan {
         let about: Vec<_> = records.iter().copied().chain([u64::from(nth)]).collect();
         let dice = chance(self.seed, &about);
         // Some records fail often, so that budgets are used up; without a maximum everything succeeds in the end.
-        let poison = records.iter().any(|n| chance(self.seed, &[*n]) % 8 == 0);
+        let poison = records.iter().any(|n| chance(self.seed, &[*n]).is_multiple_of(8));
         let fails = dice % 100 < self.function_fails + if poison { 30 } else { 0 };
         if !fails || (self.retries.is_none() && nth > 4) {
             return success();
@@ -119,7 +119,9 @@ impl Plan {
             3..=6 => failed_at([pick(2), pick(3)]),
             7 => failed_at([pick(4), 1_000_000]),
             8 => Outcome::TooLarge,
-            _ if nth < 6 => Outcome::NotReached { retry_after: (dice % 2 == 0).then(|| ms(dice % 900)) },
+            _ if nth < 6 => {
+                Outcome::NotReached { retry_after: dice.is_multiple_of(2).then(|| ms(dice % 900)) }
+            }
             _ => Outcome::FunctionError,
         }
     }

@@ -212,3 +212,51 @@ fn empty_pages_in_the_middle_of_a_shard_do_not_slow_it_down_later() {
     assert_eq!(gaps[..20], [200; 20], "empty, but behind");
     assert_eq!(gaps[20..25], [250; 5], "only empty pages at the tip count");
 }
+
+#[test]
+fn a_shard_that_was_idle_then_behind_starts_over_at_the_idle_interval() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.polling.idle_interval = ms(250);
+        m.polling.maximum_idle_interval = ms(2000);
+    }));
+    rig.behind = |now, _| Some(if (6000..8000).contains(&now) { 5000 } else { 0 });
+    rig.run(12_000);
+    let fetches = rig.fetches();
+    let gaps = gaps(&fetches);
+    let tip = fetches.iter().position(|at| *at >= 8000).unwrap();
+    assert!(gaps[..tip].contains(&2000) && gaps[tip - 1] == 200, "{gaps:?}");
+    assert_eq!(gaps[tip..tip + 5], [250; 5]);
+}
+
+#[test]
+fn r1_a_mebibyte_in_a_page_says_backlog_where_the_service_does_not_tell() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.behind = |_, _| None;
+    rig.put_sized(1, 1 << 20);
+    rig.run(500);
+    assert_eq!(rig.fetches(), [0, 200]);
+}
+
+#[test]
+fn i13_large_records_make_pages_smaller_and_small_ones_larger_again() {
+    let mut rig = Rig::new(mapping(|m| m.polling.buffer_bytes = 1 << 20));
+    rig.page = 2;
+    for n in 1..=4 {
+        rig.put_sized(n, 100 << 10);
+    }
+    for n in 5..=30 {
+        rig.put_sized(n, 10);
+    }
+    rig.run(5000);
+    let limits: Vec<_> = rig
+        .trace
+        .iter()
+        .filter_map(|(_, did)| match did {
+            Did::Fetch(limit) => Some(*limit),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(limits[0], 1024);
+    assert!(limits[2] < 15, "{limits:?}");
+    assert!(*limits.last().unwrap() > 1000, "{limits:?}");
+}

@@ -169,3 +169,29 @@ fn r40_a_function_error_and_a_reported_failure_differ_only_in_the_response() {
         assert_eq!(discard, Some((Condition::RetryAttemptsExhausted, Some(expected))));
     }
 }
+
+#[test]
+fn r23_an_invocation_that_counts_ends_a_series_of_misses() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.function = Box::new(|call| match call.nth {
+        1..=4 | 6 => Reply::Now(Outcome::NotReached { retry_after: None }),
+        5 => Reply::Now(Outcome::FunctionError),
+        _ => Reply::Now(success()),
+    });
+    rig.put([1]);
+    rig.run(60_000);
+    let gaps = gaps(&rig);
+    assert!(gaps[3] >= 1600 && (200..=300).contains(&gaps[5]), "{gaps:?}");
+}
+
+#[test]
+fn r23_an_absurd_retry_after_does_not_stop_the_shard_for_a_day() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.function = Box::new(|call| match call.nth {
+        1 => Reply::Now(Outcome::NotReached { retry_after: Some(ms(86_400_000)) }),
+        _ => Reply::Now(success()),
+    });
+    rig.put([1]);
+    rig.run(1_000_000);
+    assert_eq!(gaps(&rig), [900_000]);
+}

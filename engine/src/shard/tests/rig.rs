@@ -91,7 +91,7 @@ pub(super) enum Reply<T> {
     Never,
 }
 
-type Function = Box<dyn FnMut(&Call) -> Reply<Outcome>>;
+pub(super) type Function = Box<dyn FnMut(&Call) -> Reply<Outcome>>;
 /// Told the number of the call, from 1; answers whether it succeeds.
 type Peer = Box<dyn FnMut(usize) -> Reply<bool>>;
 type Reads = Box<dyn FnMut(usize) -> Reply<Result<(), FetchFault>>>;
@@ -345,7 +345,7 @@ impl Rig {
                 let reply = (self.function)(&call);
                 self.later(reply, |outcome| Due::Invoke(lane, outcome));
             }
-            ShardAction::Discard { id, failed } => self.discard(id, failed),
+            ShardAction::Discard { id, failed } => self.discard(id, &failed),
             ShardAction::Checkpoint { upto, children } => {
                 self.see(Fact::Storing(upto.clone()));
                 self.trace.push((self.now, Did::Checkpoint(upto.clone(), children)));
@@ -361,7 +361,7 @@ impl Rig {
         }
     }
 
-    fn discard(&mut self, id: DiscardId, failed: FailedBatch) {
+    fn discard(&mut self, id: DiscardId, failed: &FailedBatch) {
         let records = seqs(&failed.batch);
         self.see(Fact::Discarding(records.clone()));
         self.trace.push((
@@ -450,58 +450,6 @@ impl Rig {
     /// How the current run ended.
     pub(super) const fn exit(&self) -> Option<Exit> {
         self.exited
-    }
-
-    /// When which records were invoked, in order.
-    pub(super) fn invocations(&self) -> Vec<(u64, Vec<u64>)> {
-        let invoked = |(at, did): &(u64, Did)| match did {
-            Did::Invoke { records, .. } => Some((*at, records.clone())),
-            _ => None,
-        };
-        self.trace.iter().filter_map(invoked).collect()
-    }
-
-    /// Which records were invoked, in order.
-    pub(super) fn batches(&self) -> Vec<Vec<u64>> {
-        self.invocations().into_iter().map(|(_, records)| records).collect()
-    }
-
-    pub(super) fn ids(&self) -> Vec<RequestId> {
-        let id = |(_, did): &(u64, Did)| match did {
-            Did::Invoke { id, .. } => Some(*id),
-            _ => None,
-        };
-        self.trace.iter().filter_map(id).collect()
-    }
-
-    /// The records and the invoke count of each message, in order.
-    pub(super) fn messages(&self) -> Vec<(Vec<u64>, u32)> {
-        let message = |(_, did): &(u64, Did)| match did {
-            Did::Discard { records, count, .. } => Some((records.clone(), *count)),
-            _ => None,
-        };
-        self.trace.iter().filter_map(message).collect()
-    }
-
-    pub(super) fn checkpoints(&self) -> Vec<(u64, Position)> {
-        let checkpoint = |(at, did): &(u64, Did)| match did {
-            Did::Checkpoint(upto, _) => Some((*at, upto.clone())),
-            _ => None,
-        };
-        self.trace.iter().filter_map(checkpoint).collect()
-    }
-
-    /// When pages were asked for.
-    pub(super) fn fetches(&self) -> Vec<u64> {
-        self.trace.iter().filter(|(_, did)| matches!(did, Did::Fetch(_))).map(|(at, _)| *at).collect()
-    }
-
-    pub(super) fn opened(&self) -> Vec<(u64, Position)> {
-        let opened = |(at, did): &(u64, Did)| match did {
-            Did::Open(position) => Some((*at, position.clone())),
-            _ => None,
-        };
-        self.trace.iter().filter_map(opened).collect()
     }
 }
 

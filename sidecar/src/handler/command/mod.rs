@@ -6,7 +6,7 @@ mod output;
 mod pool;
 mod process;
 #[cfg(test)]
-mod ric_tests;
+mod python;
 #[cfg(test)]
 mod tests;
 

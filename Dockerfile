@@ -1,0 +1,18 @@
+# The sidecar: `docker build -t shardmill .`
+FROM rust:1.95.0-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --package shardmill-sidecar
+
+FROM debian:bookworm-20260824-slim
+# The service endpoints' certificates; SQLite and TLS are linked in.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --no-create-home shardmill \
+    && install --directory --owner=shardmill /var/lib/shardmill
+COPY --from=build /src/target/release/shardmill /usr/local/bin/shardmill
+USER shardmill
+WORKDIR /var/lib/shardmill
+ENTRYPOINT ["/usr/local/bin/shardmill"]
+CMD ["run", "-c", "/etc/shardmill/shardmill.yaml"]

@@ -1,0 +1,124 @@
+//! What goes into a shard machine and what comes out of it, as data.
+
+use super::discard::DiscardId;
+use super::lane::LaneId;
+use crate::failure::FailedBatch;
+use crate::intake::{ChildShard, Intake};
+use crate::outcome::Outcome;
+use crate::position::Position;
+use crate::record::Batch;
+use crate::request::RequestId;
+use crate::time::Mono;
+
+/// What happened to a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardEvent {
+    /// The shard was opened.
+    Opened,
+    /// The shard could not be opened.
+    OpenFailed,
+    /// A page was read.
+    Fetched(Intake),
+    /// A page could not be read.
+    FetchFailed(FetchFault),
+    /// An invocation ended.
+    Invoked {
+        /// The lane of the invocation.
+        lane: LaneId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The destination took a discard.
+    Delivered(DiscardId),
+    /// No destination is configured: the discard was logged.
+    Dropped(DiscardId),
+    /// The destination did not take a discard.
+    DeliverFailed(DiscardId),
+    /// The checkpoint is stored.
+    Checkpointed,
+    /// The checkpoint could not be stored; the lease is still held.
+    CheckpointFailed,
+    /// The lease is lost or its time has run out: nothing more is started (I10).
+    LeaseLost,
+    /// Stop: nothing new is started, what is in flight may end until `deadline` (I16).
+    Stop {
+        /// When whatever is still in flight is cut off.
+        deadline: Mono,
+    },
+    /// Start nothing new until `Resume`.
+    Pause,
+    /// Go on after `Pause`.
+    Resume,
+}
+
+/// Why a page could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FetchFault {
+    /// The iterator is too old: the shard is opened again at the last position (I14).
+    IteratorExpired,
+    /// Anything else: asked again after a backoff.
+    Other,
+}
+
+/// What to do for a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardAction {
+    /// Open the shard for reading.
+    Open {
+        /// Where.
+        at: Position,
+    },
+    /// Read the next page.
+    Fetch {
+        /// At most this many records.
+        limit: usize,
+    },
+    /// Invoke the function.
+    Invoke(Invocation),
+    /// Hand a batch that is given up to the destination.
+    Discard {
+        /// Names the discard in the answer.
+        id: DiscardId,
+        /// The batch and why it is given up.
+        failed: FailedBatch,
+    },
+    /// Store the checkpoint.
+    Checkpoint {
+        /// How far.
+        upto: Position,
+        /// With [`Position::ShardEnd`], the shards that follow, as far as the service told them: their leases are
+        /// created before the end is stored.
+        children: Vec<ChildShard>,
+    },
+    /// The run is over.
+    Exit(Exit),
+}
+
+/// An invocation to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// Names the lane in the answer.
+    pub lane: LaneId,
+    /// The records.
+    pub batch: Batch,
+    /// Stays the same while an unchanged batch is retried (R21).
+    pub request_id: RequestId,
+    /// 1 for the first invocation that counts.
+    pub attempt: u32,
+    /// When the invocation is over as a function error.
+    pub deadline: Mono,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exit {
+    /// Every record is resolved and the end of the shard is stored.
+    ShardEnd,
+    /// Stopped as asked.
+    Stopped {
+        /// Invocations that the deadline cut off: their records come again.
+        cut: usize,
+    },
+    /// The lease was lost.
+    LeaseLost,
+}
