@@ -38,7 +38,8 @@ fn serve(connection: TcpStream, file: &str) -> Result<()> {
             let pid = std::process::id().to_string();
             Command::new("sh").args(["-c", "kill -SEGV $0", &pid]).status()?;
         }
-        connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")?;
+        connection
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")?;
     }
     Ok(())
 }

@@ -52,7 +52,10 @@ impl Case {
     }
 
     /// Runs a function that does what `behaviour` says, and stops when the checkpoint stands behind the last record.
-    pub(crate) async fn run(self, behaviour: impl Fn(&Invocation) -> Plan + Send + Sync + 'static) -> Outcome {
+    pub(crate) async fn run(
+        self,
+        behaviour: impl Fn(&Invocation) -> Plan + Send + Sync + 'static,
+    ) -> Outcome {
         self.run_at("", behaviour).await
     }
 
@@ -135,7 +138,13 @@ impl Outcome {
 
     /// This discard is of these records, after so many invocations, with this function error.
     #[track_caller]
-    pub(crate) fn assert_discard(&self, line: &Value, records: &[usize], invocations: u64, error: Option<&str>) {
+    pub(crate) fn assert_discard(
+        &self,
+        line: &Value,
+        records: &[usize],
+        invocations: u64,
+        error: Option<&str>,
+    ) {
         let info = &line["KinesisBatchInfo"];
         let sequence = |record: Option<&usize>| self.sequences[record.unwrap() - 1].as_str();
         assert_eq!(info["startSequenceNumber"], sequence(records.first()), "{line:#}");

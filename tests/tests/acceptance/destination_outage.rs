@@ -55,10 +55,8 @@ impl Outage {
     async fn only_deliveries_are_left(&self, sidecar: &Sidecar, undelivered: u64) {
         let good = self.stream.records().len() - self.bad.len();
         let last_good = self.stream.by_shard()[GOOD_SHARD].last().unwrap().clone();
-        until("the good records are handled", async || {
-            (self.function.stored_count() >= good).then_some(())
-        })
-        .await;
+        until("the good records are handled", async || (self.function.stored_count() >= good).then_some(()))
+            .await;
         until("the other shard's checkpoint has moved", async || {
             let leases = sidecar.store().leases();
             (leases.get(GOOD_SHARD)?.checkpoint == last_good).then_some(())
@@ -94,7 +92,11 @@ impl Outage {
         })
         .await;
         for (shard, lease) in sidecar.store().leases() {
-            assert_eq!((&lease.owner, &lease.token), (&before[&shard].owner, &before[&shard].token), "{shard}");
+            assert_eq!(
+                (&lease.owner, &lease.token),
+                (&before[&shard].owner, &before[&shard].token),
+                "{shard}"
+            );
         }
     }
 

@@ -77,10 +77,8 @@ async fn test_create_kinesis_event_source_mapping_multiple_lambdas_single_kinesi
     ]);
     let mut sidecar = Sidecar::start(&config).await;
     for function in [&a, &b] {
-        until("both functions have every record", async || {
-            (function.stored_count() >= 20).then_some(())
-        })
-        .await;
+        until("both functions have every record", async || (function.stored_count() >= 20).then_some(()))
+            .await;
     }
     until("both mappings are ready", async || sidecar.ready().await.then_some(())).await;
     let status = sidecar.status().await;
@@ -101,8 +99,7 @@ async fn test_create_kinesis_event_source_mapping_multiple_lambdas_single_kinesi
 async fn test_create_kinesis_event_source_mapping_with_async_invocation() {
     let emulator = Ferrokinesis::start().await;
     let mut stream = Stream::create(emulator.url(), "orders", 1).await;
-    let function =
-        Function::behaving(|_| Plan::success_after(std::time::Duration::from_millis(700))).await;
+    let function = Function::behaving(|_| Plan::success_after(std::time::Duration::from_millis(700))).await;
     let config = Config::new(&stream).url(function.url("")).set("BatchSize", 10);
     // Only full batches, however the emulator cuts its pages.
     let sidecar = Sidecar::start(&config.set("MaximumBatchingWindowInSeconds", 300)).await;
@@ -141,8 +138,7 @@ async fn test_kinesis_event_source_trim_horizon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn test_kinesis_event_source_mapping_with_on_failure_destination_config() {
     let case = Case::new(&["{\"input\": \"hello\"}"]).await;
-    let outcome =
-        case.set("BatchSize", 1).set("MaximumRetryAttempts", 1).run(|_| Plan::failure()).await;
+    let outcome = case.set("BatchSize", 1).set("MaximumRetryAttempts", 1).run(|_| Plan::failure()).await;
     assert_eq!(outcome.trace, [[1], [1]]);
     outcome.assert_request_ids();
     outcome.assert_one_discard(&[1], 2, Some("Unhandled"));

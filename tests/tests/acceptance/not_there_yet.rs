@@ -80,7 +80,11 @@ async fn a_stream_of_another_region_is_missing_and_the_message_says_what_to_chec
     let elsewhere = arn.replace("eu-west-1", "us-east-1");
     let config = Config::at(&server.url(), &elsewhere).url(function.url(""));
     let sidecar = Sidecar::start(&config).await;
-    red(&sidecar, &["ResourceNotFoundException", "stream orders in us-east-1", "check name, account and region"]).await;
+    red(
+        &sidecar,
+        &["ResourceNotFoundException", "stream orders in us-east-1", "check name, account and region"],
+    )
+    .await;
     drop(sidecar);
 
     let sidecar = Sidecar::start(&config.set("EventSourceArn", arn)).await;
@@ -199,11 +203,7 @@ async fn r23_a_program_that_is_not_there_yet_is_waited_for_without_spending_an_a
 
     let program = config.folder().join("bootstrap");
     let draft = config.folder().join("bootstrap.draft");
-    std::fs::write(
-        &draft,
-        format!("#!/bin/sh\nexec '{}'\n", env!("CARGO_BIN_EXE_lambda-function")),
-    )
-    .unwrap();
+    std::fs::write(&draft, format!("#!/bin/sh\nexec '{}'\n", env!("CARGO_BIN_EXE_lambda-function"))).unwrap();
     std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::rename(draft, program).unwrap();
     resolved(&sidecar, &stream).await;

@@ -55,7 +55,10 @@ pub(crate) fn masked(message: &str) -> String {
     let form = "dddd-dd-ddTdd:dd:dd.dddZ";
     let is_time = |text: &str| {
         text.len() == form.len()
-            && text.bytes().zip(form.bytes()).all(|(c, f)| if f == b'd' { c.is_ascii_digit() } else { c == f })
+            && text
+                .bytes()
+                .zip(form.bytes())
+                .all(|(c, f)| if f == b'd' { c.is_ascii_digit() } else { c == f })
     };
     let parts: Vec<&str> =
         message.split('"').map(|part| if is_time(part) { "<time>" } else { part }).collect();

@@ -140,7 +140,8 @@ mod go {
             // Tests run in processes of their own: each may build, none sees half a program.
             let draft = folder.join(format!("go-function-draft-{}", std::process::id()));
             let mut build = std::process::Command::new("go");
-            let built = build.args(["build", "-o"]).arg(&draft).arg(".").current_dir(source).output().unwrap();
+            let built =
+                build.args(["build", "-o"]).arg(&draft).arg(".").current_dir(source).output().unwrap();
             assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
             std::fs::rename(draft, &program).unwrap();
         }

@@ -34,10 +34,8 @@ fn emulator(invocation: &Invocation) -> Plan {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runtime_interface_emulators_answers_lose_no_record_and_discard_no_good_one() {
     let records = ["good", "timeout", "good", "crash", "good", "good", "error", "good"];
-    let case = Case::new(&records)
-        .await
-        .set("MaximumRetryAttempts", 1)
-        .set("BisectBatchOnFunctionError", true);
+    let case =
+        Case::new(&records).await.set("MaximumRetryAttempts", 1).set("BisectBatchOnFunctionError", true);
     let outcome = case.run_at(RIE, emulator).await;
     assert_eq!(outcome.handled, [1, 3, 5, 6, 8], "every good record once, in order");
     assert_eq!(outcome.discarded.len(), 3, "{:#?}", outcome.discarded);
@@ -100,20 +98,20 @@ impl Drop for Supervised {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_on_which_the_server_segfaults_is_discarded_and_its_neighbours_are_handled() {
     let records = ["one", "two", "three", "segv", "five", "six"];
-    let case = Case::new(&records)
-        .await
-        .set("MaximumRetryAttempts", 1)
-        .set("BisectBatchOnFunctionError", true);
+    let case =
+        Case::new(&records).await.set("MaximumRetryAttempts", 1).set("BisectBatchOnFunctionError", true);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let notes = case.config.folder().join("notes");
     let server = Supervised::start(free, &notes);
-    let (_, sequences, discarded) =
-        case.set("Function.Url", format!("http://{free}/")).finish().await;
+    let (_, sequences, discarded) = case.set("Function.Url", format!("http://{free}/")).finish().await;
     drop(server);
 
     assert_eq!(discarded.len(), 1, "{discarded:#?}");
     let info = &discarded[0]["KinesisBatchInfo"];
-    assert_eq!((&info["startSequenceNumber"], &info["batchSize"]), (&sequences[3].as_str().into(), &1.into()));
+    assert_eq!(
+        (&info["startSequenceNumber"], &info["batchSize"]),
+        (&sequences[3].as_str().into(), &1.into())
+    );
     assert_eq!(discarded[0]["requestContext"]["approximateInvokeCount"], 2);
     assert_eq!(discarded[0]["responseContext"]["functionError"], "Unhandled");
     let notes = std::fs::read_to_string(notes).unwrap();
