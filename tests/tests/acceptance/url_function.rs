@@ -103,7 +103,8 @@ async fn a_record_on_which_the_server_segfaults_is_discarded_and_its_neighbours_
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let notes = case.config.folder().join("notes");
     let server = Supervised::start(free, &notes);
-    let (_, sequences, discarded) = case.set("Function.Url", format!("http://{free}/")).finish().await;
+    let case = case.set("Function.Url", format!("http://{free}/"));
+    let (_, sequences, discarded) = case.finish().await;
     drop(server);
 
     assert_eq!(discarded.len(), 1, "{discarded:#?}");
