@@ -23,11 +23,13 @@ async fn green(sidecar: &Sidecar) {
 }
 
 /// A warning or error with this text is in the log, once, and nothing panicked.
-#[track_caller]
-fn assert_logged_once(sidecar: &Sidecar, text: &str) {
-    let log = sidecar.log();
-    let lines = log.iter().filter(|line| line.contains(text) && !line.contains("\"INFO\"")).count();
-    assert_eq!(lines, 1, "{text}: {log:#?}");
+async fn assert_logged_once(sidecar: &Sidecar, text: &str) {
+    let count = || {
+        let log = sidecar.log();
+        log.iter().filter(|line| line.contains(text) && !line.contains("\"INFO\"")).count()
+    };
+    until(&format!("the log says {text:?}"), async || (count() > 0).then_some(())).await;
+    assert_eq!(count(), 1, "{text}: {:#?}", sidecar.log());
     assert_no_panic(sidecar);
 }
 
@@ -57,7 +59,7 @@ async fn a_missing_stream_is_named_and_found_once_it_exists() {
     let function = Function::start().await;
     let sidecar = Sidecar::start(&Config::new(&missing).url(function.url(""))).await;
     red(&sidecar, &["ResourceNotFoundException", &name, "check name, account and region"]).await;
-    assert_logged_once(&sidecar, "ResourceNotFoundException");
+    assert_logged_once(&sidecar, "ResourceNotFoundException").await;
 
     missing.client().create_stream().stream_name(&name).shard_count(1).send().await.unwrap();
     green(&sidecar).await;
@@ -102,7 +104,7 @@ async fn refused(fault: Fault, texts: &[&str]) {
     let refusal = fake.faults().on_any().hold(fault.clone());
     let sidecar = Sidecar::start(&Config::at(&server.url(), &arn).url(function.url(""))).await;
     red(&sidecar, texts).await;
-    assert_logged_once(&sidecar, texts[0]);
+    assert_logged_once(&sidecar, texts[0]).await;
     until("it is tried again", async || (refusal.hits() >= 3).then_some(())).await;
     let reads = fake.faults().on(Operation::GetRecords).hold(fault);
     drop(refusal);
@@ -156,7 +158,7 @@ async fn a_dead_endpoint_is_named_and_tried_again_until_it_lives() {
     let config = Config::new(&stream).url(function.url("")).set("Aws.EndpointUrl", proxy.url());
     let sidecar = Sidecar::start(&config).await;
     red(&sidecar, &["the stream has not answered yet", "the endpoint was not reached"]).await;
-    assert_logged_once(&sidecar, "the endpoint was not reached");
+    assert_logged_once(&sidecar, "the endpoint was not reached").await;
     proxy.set(ProxyMode::Pass).await.unwrap();
     handled(&function, 1).await;
     green(&sidecar).await;
