@@ -24,15 +24,21 @@ impl Config {
     /// folder, the lease time is 2 seconds, empty shards are read again after 200 ms.
     #[must_use]
     pub fn new(stream: &Stream) -> Self {
+        Self::at(stream.endpoint(), stream.arn())
+    }
+
+    /// The same for a stream that need not be there.
+    #[must_use]
+    pub fn at(endpoint: &str, arn: &str) -> Self {
         let file = json!({
-            "EventSourceArn": stream.arn(),
+            "EventSourceArn": arn,
             "FunctionName": "orders-worker",
             "StartingPosition": "TRIM_HORIZON",
             "Polling": {"IdleIntervalMilliseconds": 200},
             "Checkpoints": "sqlite:./shardmill.db",
             "Worker": {"LeaseSeconds": 2},
             "Admin": {"Listen": "127.0.0.1:0"},
-            "Aws": {"EndpointUrl": stream.endpoint(), "Region": REGION},
+            "Aws": {"EndpointUrl": endpoint, "Region": REGION},
         });
         Self { folder: Arc::new(tempfile::tempdir().unwrap()), file, environment: Vec::new() }
     }
@@ -51,6 +57,22 @@ impl Config {
             place = &mut place[key];
         }
         *place = value.into();
+        self
+    }
+
+    /// Makes several mappings of the one so far, each with these keys of its own. What mappings share stays at the top.
+    #[must_use]
+    pub fn mappings(mut self, mappings: impl IntoIterator<Item = Value>) -> Self {
+        let shared = ["Polling", "Retry", "Checkpoints", "Worker", "Admin", "Aws"];
+        let mut one = self.file.clone();
+        self.file.as_object_mut().unwrap().retain(|key, _| shared.contains(&key.as_str()));
+        one.as_object_mut().unwrap().retain(|key, _| !shared.contains(&key.as_str()));
+        let merged = mappings.into_iter().map(|own| {
+            let mut mapping = one.clone();
+            mapping.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+            mapping
+        });
+        self.file["Mappings"] = merged.collect();
         self
     }
 

@@ -1,0 +1,13 @@
+//! What a function and its mapping can rely on, from a stream through the sidecar's binary to the function, the
+//! on-failure destination and the checkpoint: Lambda's acceptance tests, its recorded traces, its runtimes, and what is
+//! not there or goes away.
+#![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
+
+mod case;
+mod destination_outage;
+mod kinesis_mapping;
+mod not_there_yet;
+mod queue;
+mod retries;
+mod runtimes;
+mod url_function;
