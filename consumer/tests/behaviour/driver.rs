@@ -268,7 +268,7 @@ async fn i13_records_larger_than_every_budget_pass_one_page_at_a_time() {
     .await;
     run.stop().await;
     assert_eq!(seen.by_shard(), accepted(&fake));
-    assert!(most >= LARGE && most <= 2 * (LARGE + 4096), "a page per shard at most: {most}");
+    assert!((LARGE..=2 * (LARGE + 4096)).contains(&most), "a page per shard at most: {most}");
 }
 
 /// A source whose readers panic at pages of the test's choice.

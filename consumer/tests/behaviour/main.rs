@@ -1,6 +1,7 @@
 //! How a consumer behaves when something goes wrong, under virtual time: the real SDK against an in-memory Kinesis and a
 //! store that fails on demand. "Nothing lost" is judged by what the stream accepted against what the handlers saw.
 #![cfg(feature = "kinesis")]
+#![expect(clippy::unwrap_used, reason = "a test may fail at any step")]
 
 mod destinations;
 mod discovery;
