@@ -12,6 +12,7 @@ use crate::destination::Destination;
 use crate::driver::MappingContext;
 use crate::handler::{DynHandler, Handler};
 use crate::keeper::KeeperOptions;
+use crate::metrics;
 use crate::run::Run;
 use crate::source::StreamSource;
 use crate::status::ConsumerStatus;
@@ -118,6 +119,7 @@ impl Consumer {
     /// The store cannot be used as it is. Other consumers of the process are not affected.
     pub async fn run(self, shutdown: CancellationToken) -> Result<RunReport, RunError> {
         let name: Arc<str> = self.mapping.application_name().into();
+        metrics::mapping_starts(&name);
         let source = self.mapping.event_source();
         let (leases, grants) = self.worker.keeper.register(KeeperOptions {
             store: self.store,

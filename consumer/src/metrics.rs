@@ -8,6 +8,43 @@ use shardmill_engine::{Counters, ShardId, ShardSnapshot};
 
 use crate::source::{SourceError, SourceErrorKind};
 
+/// Makes the mapping's counters visible from its start, also on a worker that has no shard yet: an alert on a series
+/// that appears with its first fault misses that fault.
+pub(crate) fn mapping_starts(mapping: &Arc<str>) {
+    for name in [
+        "shardmill_polled_events_total",
+        // There is no filter yet; the metric is there so that dashboards need no second version.
+        "shardmill_filtered_out_events_total",
+        "shardmill_invoked_events_total",
+        "shardmill_failed_invoke_events_total",
+        "shardmill_dropped_events_total",
+        "shardmill_on_failure_destination_delivered_events_total",
+        "shardmill_destination_delivery_failures_total",
+    ] {
+        counter!(name, "mapping" => Arc::clone(mapping)).increment(0);
+    }
+    for outcome in OUTCOMES {
+        counter!("shardmill_invocations_total", "mapping" => Arc::clone(mapping), "outcome" => outcome)
+            .increment(0);
+    }
+    counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(0);
+    gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).increment(0.0);
+    for api in ["ListShards", "GetShardIterator", "GetRecords"] {
+        counter!("shardmill_throttles_total", "mapping" => Arc::clone(mapping), "api" => api).increment(0);
+    }
+    for kind in [
+        SourceErrorKind::Throttled,
+        SourceErrorKind::Unavailable,
+        SourceErrorKind::IteratorExpired,
+        SourceErrorKind::NotFound,
+        SourceErrorKind::AccessDenied,
+        SourceErrorKind::Rejected,
+    ] {
+        counter!("shardmill_source_errors_total", "mapping" => Arc::clone(mapping), "kind" => kind.as_str())
+            .increment(0);
+    }
+}
+
 pub(crate) fn lease_lost(mapping: &Arc<str>) {
     counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(1);
 }
@@ -31,6 +68,9 @@ pub(crate) fn source_failed(mapping: &Arc<str>, error: &SourceError) {
 pub(crate) fn clock_offset(millis: i64) {
     gauge!("shardmill_clock_offset_milliseconds").set(millis as f64);
 }
+
+/// The `outcome` label, in the order of [`InvocationOutcome`].
+const OUTCOMES: [&str; 4] = ["success", "function_error", "too_large", "not_reached"];
 
 /// How an invocation ended, as a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +103,6 @@ impl ShardMetrics {
         let gauge =
             |name: &'static str| gauge!(name, "mapping" => Arc::clone(mapping), "shard" => shard.to_string());
         let outcome = |outcome: &'static str| counter!("shardmill_invocations_total", "mapping" => Arc::clone(mapping), "outcome" => outcome);
-        // There is no filter yet; the metric is there so that dashboards need no second version.
-        count("shardmill_filtered_out_events_total").increment(0);
         Self {
             polled: count("shardmill_polled_events_total"),
             invoked: count("shardmill_invoked_events_total"),
@@ -72,7 +110,7 @@ impl ShardMetrics {
             dropped: count("shardmill_dropped_events_total"),
             delivered: count("shardmill_on_failure_destination_delivered_events_total"),
             delivery_failures: count("shardmill_destination_delivery_failures_total"),
-            outcomes: ["success", "function_error", "too_large", "not_reached"].map(outcome),
+            outcomes: OUTCOMES.map(outcome),
             duration: histogram!("shardmill_invocation_duration_seconds", "mapping" => Arc::clone(mapping)),
             iterator_age: gauge("shardmill_iterator_age_milliseconds"),
             undelivered: gauge("shardmill_undelivered_discards"),
@@ -118,5 +156,59 @@ impl Drop for ShardMetrics {
         self.iterator_age.set(0.0);
         self.undelivered.set(0.0);
         self.buffered.set(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use metrics::{Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Registered(Mutex<Vec<String>>);
+
+    impl Registered {
+        fn note(&self, key: &Key) {
+            let labels: Vec<_> = key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
+            self.0.lock().unwrap().push(format!("{}{{{}}}", key.name(), labels.join(",")));
+        }
+    }
+
+    impl Recorder for Registered {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            self.note(key);
+            Counter::noop()
+        }
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            self.note(key);
+            Gauge::noop()
+        }
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            self.note(key);
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn the_counters_of_a_mapping_are_there_from_its_start() {
+        let registered = Registered::default();
+        with_local_recorder(&registered, || mapping_starts(&"m".into()));
+        let names = registered.0.into_inner().unwrap();
+        for expected in [
+            "shardmill_leases_lost_total{mapping=m}",
+            "shardmill_leases_held{mapping=m}",
+            "shardmill_dropped_events_total{mapping=m}",
+            "shardmill_invocations_total{mapping=m,outcome=function_error}",
+            "shardmill_throttles_total{mapping=m,api=GetRecords}",
+            "shardmill_source_errors_total{mapping=m,kind=access_denied}",
+        ] {
+            assert!(names.iter().any(|name| name == expected), "{expected}: {names:?}");
+        }
     }
 }

@@ -167,11 +167,11 @@ impl Stores {
             Checkpoints::Memory => return Ok(Arc::new(MemoryStore::default())),
             Checkpoints::Sqlite(path) => path,
         };
-        if let Some(store) = self.open.get(path) {
+        if let Some(store) = self.open.get(&config::one_spelling(path)) {
             return Ok(Arc::new(store.for_application(application)?));
         }
         let store = SqliteStore::open_with(path, application, &self.options)?;
-        self.open.insert(path.clone(), store.clone());
+        self.open.insert(config::one_spelling(path), store.clone());
         Ok(Arc::new(store))
     }
 }

@@ -17,11 +17,11 @@ use crate::run::SidecarError;
 pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
     let loaded = config::load(path, &|name| std::env::var(name).ok())?;
     for note in loaded.ignored.iter().chain(&loaded.warnings) {
-        println!("note     line {}: {}: {}", note.line, note.key, note.message);
+        say!("note     line {}: {}: {}", note.line, note.key, note.message);
     }
     for mapping in &loaded.config.mappings {
         let mapping = &mapping.mapping;
-        println!("ok       {} reads {}", mapping.application_name(), mapping.event_source().arn);
+        say!("ok       {} reads {}", mapping.application_name(), mapping.event_source().arn);
     }
     if !online {
         return Ok(true);
@@ -34,7 +34,7 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
         let parts = match assembly::parts(mapping, &aws, &worker, &mut stores).await {
             Ok(parts) => parts,
             Err(error) => {
-                println!("FAILED   {error}");
+                say!("FAILED   {error}");
                 well = false;
                 continue;
             }
@@ -69,11 +69,11 @@ async fn line(what: &str, probe: impl Future<Output = Result<String, String>>) -
     let result = tokio::time::timeout(PROBE_TIMEOUT, probe).await;
     match result.unwrap_or_else(|_| Err(format!("no answer within {} s", PROBE_TIMEOUT.as_secs()))) {
         Ok(text) => {
-            println!("ok       {what}: {text}");
+            say!("ok       {what}: {text}");
             true
         }
         Err(text) => {
-            println!("FAILED   {what}: {text}");
+            say!("FAILED   {what}: {text}");
             false
         }
     }

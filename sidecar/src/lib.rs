@@ -4,6 +4,16 @@
 //! a signal, [`check`] asks whether they would run, [`admin`] shows them, [`handler`] calls the function, [`demo`] shows
 //! it all. A library only so that tests reach them: its API follows the binary's needs.
 
+/// Prints a line for people. A reader that has gone away, as `head` does, is no reason to fail: the exit status still says
+/// how it ended.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 pub mod admin;
 pub mod assembly;
 pub mod check;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shardmill_sidecar::logging::{self, LogFormat};
 use shardmill_sidecar::run::SidecarError;
-use shardmill_sidecar::{check, config, demo, run};
+use shardmill_sidecar::{check, config, demo, run, say};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Runs AWS Lambda stream event source mappings outside of Lambda: polls every shard in order, invokes your function
@@ -97,7 +97,7 @@ async fn execute(command: Command) -> Result<ExitCode, SidecarError> {
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Schema => {
-            println!("{:#}", config::schema());
+            say!("{:#}", config::schema());
             Ok(ExitCode::SUCCESS)
         }
     }

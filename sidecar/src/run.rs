@@ -73,14 +73,25 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let admin = Admin::bind(loaded.config.admin).await?;
     let (enabled, disabled) = assembly::split_enabled(loaded.config);
+    for mapping in &disabled {
+        tracing::info!(mapping = mapping.mapping.application_name(), "loaded and idle: Enabled is false");
+    }
     let mut views: Vec<_> = disabled.iter().map(MappingView::disabled).collect();
     let mut running = JoinSet::new();
     let mut handlers = Vec::new();
+    // A mapping that cannot be put together ends the process before another one has begun to work.
+    let mut all = Vec::new();
     for mapping in enabled {
-        let parts = assembly::parts(mapping, &aws, &worker, &mut stores).await?;
+        all.push(assembly::parts(mapping, &aws, &worker, &mut stores).await?);
+    }
+    for parts in all {
         log_start(&parts, &worker);
         let consumer = assembly::consumer(&parts, Arc::clone(&worker))?;
-        let function = FunctionState::watch(parts.function.clone(), shutdown.clone());
+        let function = FunctionState::watch(
+            parts.function.clone(),
+            parts.config.mapping.application_name(),
+            shutdown.clone(),
+        );
         views.push(MappingView::enabled(&parts.config, consumer.status(), function));
         handlers.push(parts.function);
         let (shutdown, name) = (shutdown.clone(), parts.config.mapping.application_name().to_owned());

@@ -319,3 +319,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn mappings_that_share_a_file_under_two_spellings_share_an_application() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    let two = |one: &str, other: &str| {
+        let mapping = |path: &str| {
+            format!(
+                "  - EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/orders\n    \
+                 FunctionName: f\n    StartingPosition: LATEST\n    Function: {{Stdout: true}}\n    \
+                 Checkpoints: sqlite:{path}\n"
+            )
+        };
+        let text = format!("Mappings:\n{}{}", mapping(one), mapping(other));
+        config::parse(Path::new("c.yaml"), &text, &environment, Wall::from_millis(i64::MAX))
+    };
+    let in_folder = |path: &str| folder.path().join(path).display().to_string();
+    for (one, other) in [
+        ("a.db".to_owned(), "./a.db".to_owned()),
+        ("tests/../a.db".to_owned(), "a.db".to_owned()),
+        (in_folder("a.db"), in_folder("sub/../a.db")),
+    ] {
+        let refused = two(&one, &other).unwrap_err().to_string();
+        assert!(refused.contains("they would share checkpoints"), "{one} {other}: {refused}");
+    }
+    assert_eq!(two("a.db", "b.db").unwrap().config.mappings.len(), 2);
+}

@@ -95,6 +95,8 @@ impl MappingView {
             "functionArn": self.function_arn,
             "uuid": self.uuid,
             "state": "Disabled",
+            // A mapping that is disabled has nothing to wait for; see below for one that runs.
+            "ready": true,
         });
         if let (Some(report), Value::Object(fields)) = (self.report(), &mut value) {
             fields.insert("state".into(), json!(format!("{:?}", report.state)));

@@ -21,6 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use error::{ConfigError, ConfigErrors, Note};
 pub use schema::schema;
 use shardmill_engine::Wall;
+pub(crate) use types::one_spelling;
 pub use types::{Admin, Aws, Checkpoints, Config, Function, MappingConfig, OnGap, Target, Worker};
 
 use mapping::Shared;
@@ -140,7 +141,7 @@ fn distinct(mappings: &[MappingConfig], sections: &[Section<'_>], report: &mut R
     for (i, (one, section)) in mappings.iter().zip(sections).enumerate() {
         let name = one.mapping.application_name();
         let same =
-            |m: &&MappingConfig| m.mapping.application_name() == name && m.checkpoints == one.checkpoints;
+            |m: &&MappingConfig| m.mapping.application_name() == name && m.checkpoints.same(&one.checkpoints);
         if mappings.iter().take(i).any(|earlier| same(&earlier)) {
             let message = format!(
                 "{name} is the application of an earlier mapping, too: they would share checkpoints; permitted: a name \

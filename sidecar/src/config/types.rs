@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use shardmill_engine::EventSourceMapping;
@@ -72,6 +72,27 @@ pub enum Checkpoints {
     Sqlite(PathBuf),
     /// This process's memory: lost when it ends.
     Memory,
+}
+
+impl Checkpoints {
+    /// Whether both are one store, however its path is written.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sqlite(one), Self::Sqlite(other)) => one_spelling(one) == one_spelling(other),
+            _ => self == other,
+        }
+    }
+}
+
+/// The same path for every way to write it. The file need not exist yet.
+pub(crate) fn one_spelling(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (absolute.canonicalize(), absolute.parent().map(Path::canonicalize), absolute.file_name()) {
+        (Ok(file), ..) => file,
+        (_, Some(Ok(folder)), Some(name)) => folder.join(name),
+        _ => absolute,
+    }
 }
 
 /// What happens when data was trimmed unread (I17).

@@ -30,12 +30,13 @@ impl FunctionHandler {
         }
     }
 
-    /// Whether the function can be started; only `Command` starts anything.
+    /// Whether the function can be started (`Command`), or its lines be written (`Stdout`).
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         match self {
             Self::Command(handler) => handler.readiness().borrow().clone(),
-            Self::Url(_) | Self::Stdout(_) => Readiness::Ready,
+            Self::Stdout(handler) => handler.readiness().borrow().clone(),
+            Self::Url(_) => Readiness::Ready,
         }
     }
 

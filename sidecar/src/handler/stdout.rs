@@ -6,20 +6,22 @@ use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext};
-use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::ProbeError;
 use super::gate::Schedule;
+use super::{ProbeError, Readiness};
 
 /// Writes one event per line; an invocation succeeds when its line is flushed.
 ///
-/// Lines of all shards are written one after the other and never mixed. A reader that is slow makes the shards wait;
-/// one that has gone away is a function error.
+/// Lines of all shards are written one after the other and never mixed. A reader that is slow makes the shards wait.
+/// One that has gone away and a disk that is full say nothing about the records: they are not reached (R23), so no
+/// attempt is spent and nothing is discarded, and `/readyz` is red until a line is out again.
 #[derive(Clone)]
 pub struct StdoutHandler {
     turn: Arc<Mutex<()>>,
     lines: mpsc::Sender<Line>,
+    readiness: watch::Sender<Readiness>,
 }
 
 struct Line {
@@ -42,7 +44,7 @@ impl StdoutHandler {
         let (lines, receiver) = mpsc::channel();
         // A thread of its own, not a blocking task: a reader that never reads must not hold up the end of the process.
         std::thread::Builder::new().name("stdout".into()).spawn(move || write_lines(output, &receiver))?;
-        Ok(Self { turn: Arc::default(), lines })
+        Ok(Self { turn: Arc::default(), lines, readiness: watch::Sender::new(Readiness::Ready) })
     }
 
     /// Always succeeds: whether someone reads is seen only by writing.
@@ -65,16 +67,33 @@ impl StdoutHandler {
         // A thread that is gone is noticed by the dropped channel.
         let _ = self.lines.send(Line { event, written, _turn: turn });
         match timeout_at(schedule.deadline, result).await {
-            Ok(Ok(Ok(()))) => Ok(BatchResponse::success()),
-            Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Err(HandlerError::function("stdout is closed: the program that read it has ended"))
+            Ok(Ok(Ok(()))) => {
+                self.readiness.send_if_modified(|now| std::mem::replace(now, Readiness::Ready) != *now);
+                Ok(BatchResponse::success())
             }
-            Ok(Ok(Err(error))) => Err(HandlerError::function(format!("stdout cannot be written: {error}"))),
-            Ok(Err(_)) => Err(HandlerError::function("stdout cannot be written: its thread has ended")),
+            Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Err(self.broken("stdout is closed: the program that read it has ended".into()))
+            }
+            Ok(Ok(Err(error))) => Err(self.broken(format!("stdout cannot be written: {error}"))),
+            Ok(Err(_)) => Err(self.broken("stdout cannot be written: its thread has ended".into())),
             Err(_) => {
                 Err(HandlerError::function("the reader of stdout did not take the event within Timeout"))
             }
         }
+    }
+
+    /// Whether the last line could be written.
+    #[must_use]
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    fn broken(&self, reason: String) -> HandlerError {
+        let now = Readiness::NotReady { reason: reason.as_str().into() };
+        if self.readiness.send_replace(now.clone()) != now {
+            tracing::error!("{reason}; no record is discarded, it is tried again");
+        }
+        HandlerError::NotReached { reason, retry_after: None }
     }
 }
 
@@ -142,13 +161,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_has_ended_is_a_function_error_that_says_so() {
+    async fn r23_a_reader_that_has_ended_is_not_reached_so_that_no_record_is_discarded() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let handler = StdoutHandler::to(writer).unwrap();
         let error = handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap_err();
-        assert!(matches!(error, HandlerError::Function(_)));
+        assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
         assert!(error.to_string().contains("the program that read it has ended"), "{error}");
+        assert!(matches!(*handler.readiness().borrow(), Readiness::NotReady { .. }));
+    }
+
+    #[tokio::test]
+    async fn r23_a_full_disk_is_not_reached_and_a_line_that_gets_out_makes_it_ready_again() {
+        struct FullOnce(bool);
+        impl Write for FullOnce {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if std::mem::replace(&mut self.0, false) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let handler = StdoutHandler::to(FullOnce(true)).unwrap();
+        let error = handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap_err();
+        assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
+        assert!(matches!(*handler.readiness().borrow(), Readiness::NotReady { .. }));
+        handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap();
+        assert_eq!(*handler.readiness().borrow(), Readiness::Ready);
     }
 
     #[tokio::test]

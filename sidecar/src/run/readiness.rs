@@ -19,15 +19,24 @@ pub struct FunctionState {
 impl FunctionState {
     /// Asks until the function answers or `shutdown` is cancelled.
     #[must_use]
-    pub fn watch(handler: FunctionHandler, shutdown: CancellationToken) -> Self {
+    pub fn watch(handler: FunctionHandler, mapping: &str, shutdown: CancellationToken) -> Self {
         let unanswered = Arc::new(Mutex::new(Some("not asked yet".to_owned())));
         let state = Self { handler: handler.clone(), unanswered: Arc::clone(&unanswered) };
+        let mapping = mapping.to_owned();
         tokio::spawn(shutdown.run_until_cancelled_owned(async move {
+            let mut failed = false;
             loop {
                 let result = handler.probe().await.err().map(|error| error.to_string());
-                let answered = result.is_none();
+                match &result {
+                    Some(error) if !failed => {
+                        tracing::warn!(mapping, error, "the function does not answer; asking until it does");
+                    }
+                    None if failed => tracing::info!(mapping, "the function answers"),
+                    _ => {}
+                }
+                failed = result.is_some();
                 *unanswered.lock().unwrap_or_else(PoisonError::into_inner) = result;
-                if answered {
+                if !failed {
                     return;
                 }
                 tokio::time::sleep(PROBE_INTERVAL).await;

@@ -112,7 +112,10 @@ impl Pool {
         state.failed_starts = state.failed_starts.saturating_add(1);
         state.start_not_before = Some(Instant::now() + wait);
         drop(state);
-        self.readiness.send_replace(Readiness::NotReady { reason: reason.as_str().into() });
+        let before = self.readiness.send_replace(Readiness::NotReady { reason: reason.as_str().into() });
+        if before == Readiness::Ready {
+            tracing::warn!(reason, "the function cannot be started; trying again until it starts");
+        }
         not_reached(reason, Some(wait))
     }
 
@@ -122,8 +125,12 @@ impl Pool {
         state.failed_starts = 0;
         state.start_not_before = None;
         drop(state);
-        self.readiness
+        let changed = self
+            .readiness
             .send_if_modified(|readiness| std::mem::replace(readiness, Readiness::Ready) != Readiness::Ready);
+        if changed {
+            tracing::info!("the function can be started again");
+        }
     }
 
     /// Takes a process back that has no invocation any more.
