@@ -21,7 +21,12 @@ pub enum LogFormat {
 pub fn start(format: LogFormat, level: LevelFilter) {
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
     let terminal = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost. To say so on the same standard error would panic, and whoever reads the log
+    // may be gone long before the sidecar.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // A second start, as in tests, leaves the first one in place.
     let _ = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

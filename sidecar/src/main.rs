@@ -1,5 +1,6 @@
 //! The binary `shardmill`: AWS Lambda's stream event source mapping beside a program in any language.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -80,7 +81,8 @@ fn main() -> ExitCode {
     // What hangs in a blocking call must not keep the process from ending.
     runtime.shutdown_background();
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
+        // Whoever read it may be gone; the exit status still tells.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
         error.exit_code()
     })
 }

@@ -142,6 +142,9 @@ fn localstack(folder: &Path, port: u16, scratch: &Path) -> Result<Command> {
         ("DISABLE_EVENTS", "1"),
         ("SKIP_SSL_CERT_DOWNLOAD", "1"),
         ("EAGER_SERVICE_LOADING", "0"),
+        // Else its Kinesis writes every record that it holds into one file every five seconds, and does little else once
+        // there are some thousands.
+        ("KINESIS_PERSISTENCE", "0"),
         // Where it believes to be in a container it would ignore the file system below and reload old streams.
         ("OVERRIDE_IN_DOCKER", "0"),
         // Else Python writes its caches beside the scripts of this repository.
