@@ -28,6 +28,8 @@ impl Metrics {
             match value {
                 DebugValue::Counter(value) => *self.0.entry(name).or_default() += value,
                 DebugValue::Gauge(value) => {
+                    // Every gauge that is looked at here counts whole things.
+                    #[expect(clippy::cast_possible_truncation, reason = "whole numbers far below 2^53")]
                     self.0.insert(name, value.into_inner() as u64);
                 }
                 DebugValue::Histogram(values) => *self.0.entry(name).or_default() += values.len() as u64,
