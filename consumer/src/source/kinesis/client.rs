@@ -1,7 +1,6 @@
 //! The polling client: no retries of its own, bounded calls, and an eye on the service's clock.
 
-use std::hint::black_box;
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
@@ -24,8 +23,6 @@ use crate::clock::ServiceClock;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
-/// Bytes of the largest answer: 10 MiB of data as base64 within JSON.
-const LARGEST_ANSWER: usize = 16 << 20;
 
 /// A client for the stream's own region.
 pub(super) fn from_config(config: &SdkConfig, stream: &KinesisStream, clock: &ServiceClock) -> Client {
@@ -40,24 +37,12 @@ pub(super) fn from_client(client: &Client, clock: &ServiceClock) -> Client {
 }
 
 fn for_polling(builder: Builder, timeouts: Option<&TimeoutConfig>, clock: &ServiceClock) -> Builder {
-    expect_large_answers();
     builder
         .retry_config(RetryConfig::disabled())
         .timeout_config(bounded(timeouts))
         // The timeouts bound a stalled answer; a second watcher over every body only costs.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .interceptor(ObserveDate { clock: clock.clone() })
-}
-
-/// Prepares the allocator for pages.
-///
-/// glibc's allocator gives memory back to the kernel by a threshold that it raises to the largest block that was ever
-/// freed. Below it, the buffers of every page would be faulted in and given back again, which costs a tenth of what
-/// reading the page costs. So a block of the largest page's size is freed once, before the first page; it is never
-/// touched and takes no memory. Other allocators are not affected.
-fn expect_large_answers() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| drop(black_box(Vec::<u8>::with_capacity(LARGEST_ANSWER))));
 }
 
 /// The timeouts that were set, and ours where none was set or it was switched off: a peer that accepts and never
