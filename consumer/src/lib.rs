@@ -68,6 +68,8 @@ mod destination;
 mod discovery;
 mod driver;
 mod handler;
+#[cfg(feature = "lambda")]
+mod handler_lambda;
 mod keeper;
 mod metrics;
 mod run;
@@ -81,6 +83,8 @@ pub use consumer::{BuildError, Consumer, ConsumerBuilder, RunError, RunReport};
 pub use destination::SqsDestination;
 pub use destination::{Destination, DestinationError, Failure, FailureNames, FileDestination};
 pub use handler::{Handler, HandlerError, InvokeContext};
+#[cfg(feature = "lambda")]
+pub use handler_lambda::LambdaHandler;
 pub use keeper::LeaseReport;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
