@@ -26,7 +26,7 @@ use crate::handler::{DynHandler, HandlerError, InvokeContext};
 use crate::keeper::{Held, KeeperError, Leases};
 use crate::metrics::{self, InvocationOutcome, ShardMetrics};
 use crate::source::{ShardReader, SourceError, SourceErrorKind, StreamSource};
-use crate::status::ShardCell;
+use crate::status::{CHECKPOINT, DESTINATION, FUNCTION, ShardCell};
 
 /// The longest sleep, so that a shard that hangs can be told from one with nothing to do.
 const TICK: Duration = Duration::from_secs(5);
@@ -303,18 +303,24 @@ impl Driver {
                 self.metrics.invoked(label, took);
                 ShardEvent::Invoked { lane, outcome }
             }
-            Done::Delivered { id, result: Ok(()) } => ShardEvent::Delivered(id),
+            Done::Delivered { id, result: Ok(()) } => {
+                self.status.worked(DESTINATION);
+                ShardEvent::Delivered(id)
+            }
             Done::Delivered { id, result: Err(error) } => {
-                self.status.failed("destination", &error);
+                self.status.failed(DESTINATION, &error);
                 tracing::warn!(shard = %self.event.shard, %error, "the on-failure destination did not take a batch");
                 ShardEvent::DeliverFailed(id)
             }
             Done::Cut => return None,
             Done::Dropped(id) => ShardEvent::Dropped(id),
-            Done::Checkpointed(Ok(())) => ShardEvent::Checkpointed,
+            Done::Checkpointed(Ok(())) => {
+                self.status.worked(CHECKPOINT);
+                ShardEvent::Checkpointed
+            }
             Done::Checkpointed(Err(KeeperError::Lost | KeeperError::Stopped)) => ShardEvent::LeaseLost,
             Done::Checkpointed(Err(KeeperError::Store(error))) => {
-                self.status.failed("checkpoint", &error);
+                self.status.failed(CHECKPOINT, &error);
                 ShardEvent::CheckpointFailed
             }
         })
@@ -322,11 +328,18 @@ impl Driver {
 
     fn outcome(&self, result: Result<BatchResponse, HandlerError>) -> (Outcome, InvocationOutcome) {
         let error = match result {
-            Ok(response) => return (Outcome::Answered(response), InvocationOutcome::Success),
+            Ok(response) => {
+                if self.status.worked(FUNCTION) {
+                    tracing::info!(shard = %self.event.shard, "the function works again");
+                }
+                return (Outcome::Answered(response), InvocationOutcome::Success);
+            }
             Err(error) => error,
         };
-        self.status.failed("function", &error);
-        tracing::debug!(shard = %self.event.shard, %error, "an invocation failed");
+        // One line per series of failures, not one per batch; each is a metric.
+        if self.status.function_failed(&error) {
+            tracing::warn!(shard = %self.event.shard, %error, "the function fails");
+        }
         match error {
             HandlerError::Function(_) => (Outcome::FunctionError, InvocationOutcome::FunctionError),
             HandlerError::TooLarge(_) => (Outcome::TooLarge, InvocationOutcome::TooLarge),
