@@ -22,13 +22,16 @@ struct Event {
     records: Vec<Value>,
 }
 
+/// The sequence numbers and the request id of each call.
+type Calls = Arc<Mutex<Vec<(Vec<String>, String)>>>;
+
 #[tokio::test(start_paused = true)]
 async fn a_lambda_runtime_function_gets_lambdas_event_and_its_partial_answer_errors_and_context_count() {
     let fake = FakeKinesis::new();
     fake.create_stream("orders", 1).unwrap();
     let put: Vec<_> =
         (0..3).map(|i| fake.put("orders", Some("k"), format!("{i}")).unwrap().sequence_number).collect();
-    let calls: Arc<Mutex<Vec<(Vec<String>, String)>>> = Arc::default();
+    let calls: Calls = Arc::default();
     let noted = Arc::clone(&calls);
     let function = service_fn(move |event: LambdaEvent<Event>| {
         let noted = Arc::clone(&noted);
