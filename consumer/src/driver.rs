@@ -26,7 +26,7 @@ use crate::handler::{DynHandler, HandlerError, InvokeContext};
 use crate::keeper::{Held, KeeperError, Leases};
 use crate::metrics::{self, InvocationOutcome, ShardMetrics};
 use crate::source::{ShardReader, SourceError, SourceErrorKind, StreamSource};
-use crate::status::{CHECKPOINT, DESTINATION, FUNCTION, ShardCell};
+use crate::status::ShardCell;
 
 /// The longest sleep, so that a shard that hangs can be told from one with nothing to do.
 const TICK: Duration = Duration::from_secs(5);
@@ -303,24 +303,18 @@ impl Driver {
                 self.metrics.invoked(label, took);
                 ShardEvent::Invoked { lane, outcome }
             }
-            Done::Delivered { id, result: Ok(()) } => {
-                self.status.worked(DESTINATION);
-                ShardEvent::Delivered(id)
-            }
+            Done::Delivered { id, result: Ok(()) } => ShardEvent::Delivered(id),
             Done::Delivered { id, result: Err(error) } => {
-                self.status.failed(DESTINATION, &error);
+                self.status.failed("destination", &error);
                 tracing::warn!(shard = %self.event.shard, %error, "the on-failure destination did not take a batch");
                 ShardEvent::DeliverFailed(id)
             }
             Done::Cut => return None,
             Done::Dropped(id) => ShardEvent::Dropped(id),
-            Done::Checkpointed(Ok(())) => {
-                self.status.worked(CHECKPOINT);
-                ShardEvent::Checkpointed
-            }
+            Done::Checkpointed(Ok(())) => ShardEvent::Checkpointed,
             Done::Checkpointed(Err(KeeperError::Lost | KeeperError::Stopped)) => ShardEvent::LeaseLost,
             Done::Checkpointed(Err(KeeperError::Store(error))) => {
-                self.status.failed(CHECKPOINT, &error);
+                self.status.failed("checkpoint", &error);
                 ShardEvent::CheckpointFailed
             }
         })
@@ -328,18 +322,11 @@ impl Driver {
 
     fn outcome(&self, result: Result<BatchResponse, HandlerError>) -> (Outcome, InvocationOutcome) {
         let error = match result {
-            Ok(response) => {
-                if self.status.worked(FUNCTION) {
-                    tracing::info!(shard = %self.event.shard, "the function works again");
-                }
-                return (Outcome::Answered(response), InvocationOutcome::Success);
-            }
+            Ok(response) => return (Outcome::Answered(response), InvocationOutcome::Success),
             Err(error) => error,
         };
-        // One line per series of failures, not one per batch; each is a metric.
-        if self.status.function_failed(&error) {
-            tracing::warn!(shard = %self.event.shard, %error, "the function fails");
-        }
+        self.status.failed("function", &error);
+        tracing::debug!(shard = %self.event.shard, %error, "an invocation failed");
         match error {
             HandlerError::Function(_) => (Outcome::FunctionError, InvocationOutcome::FunctionError),
             HandlerError::TooLarge(_) => (Outcome::TooLarge, InvocationOutcome::TooLarge),

@@ -1,6 +1,5 @@
 //! What a running consumer shows of itself.
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -83,19 +82,13 @@ pub struct ShardReport {
 /// An error, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorReport {
-    /// What failed: `stream`, `function`, `destination`, `checkpoint`, or a call's name.
+    /// What failed: `GetRecords`, `function`, `destination`, `checkpoint`.
     pub what: String,
     /// What happened.
     pub message: String,
     /// When, by the service's clock; none if it happened before the shard's first round.
     pub at: Option<Wall>,
 }
-
-/// What a shard's errors are about.
-pub(crate) const STREAM: &str = "stream";
-pub(crate) const FUNCTION: &str = "function";
-pub(crate) const DESTINATION: &str = "destination";
-pub(crate) const CHECKPOINT: &str = "checkpoint";
 
 /// One shard's place in the status.
 #[derive(Debug)]
@@ -110,8 +103,6 @@ struct CellState {
     last_error: Option<ErrorReport>,
     now: Now,
     source_fault: Option<SourceErrorKind>,
-    /// What has failed and has not worked since.
-    failing: BTreeSet<&'static str>,
 }
 
 impl ShardCell {
@@ -131,31 +122,15 @@ impl ShardCell {
         state.last_error = Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at });
     }
 
-    /// Notes that something that may have failed before has worked; whether it had failed.
-    pub(crate) fn worked(&self, what: &str) -> bool {
-        let mut state = lock(&self.state);
-        if state.last_error.as_ref().is_some_and(|last| last.what == what) {
-            state.last_error = None;
-        }
-        state.failing.remove(what)
-    }
-
-    /// Notes a failed invocation; whether the last one had worked, so that it is worth a line in the log.
-    pub(crate) fn function_failed(&self, error: &dyn Display) -> bool {
-        self.failed(FUNCTION, error);
-        lock(&self.state).failing.insert(FUNCTION)
-    }
-
     /// Notes a failed read; whether it is a new kind of failure, worth a line in the log.
     pub(crate) fn source_failed(&self, error: &SourceError) -> bool {
-        self.failed(STREAM, error);
+        self.failed(error.api, error);
         // An expired iterator and a throttle are part of a healthy run.
         let quiet = matches!(error.kind, SourceErrorKind::IteratorExpired | SourceErrorKind::Throttled);
         lock(&self.state).source_fault.replace(error.kind) != Some(error.kind) && !quiet
     }
 
     pub(crate) fn source_answered(&self) {
-        self.worked(STREAM);
         lock(&self.state).source_fault = None;
     }
 
