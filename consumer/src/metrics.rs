@@ -65,8 +65,8 @@ pub(crate) fn source_failed(mapping: &Arc<str>, error: &SourceError) {
     counter!("shardmill_source_errors_total", "mapping" => Arc::clone(mapping), "kind" => error.kind.as_str()).increment(1);
 }
 
-pub(crate) fn clock_offset(millis: i64) {
-    gauge!("shardmill_clock_offset_milliseconds").set(millis as f64);
+pub(crate) fn clock_offset(mapping: &Arc<str>, millis: i64) {
+    gauge!("shardmill_clock_offset_milliseconds", "mapping" => Arc::clone(mapping)).set(millis as f64);
 }
 
 /// The `outcome` label, in the order of [`InvocationOutcome`].
