@@ -193,10 +193,7 @@ impl Lane {
             Outcome::TooLarge => {
                 attempt.count(None);
                 // A part may fit, and making batches fit is not bisection: it needs no configuration (R3c, R24).
-                match self.halve(attempt, rng) {
-                    Ok(()) => Resolution::Pending,
-                    Err(attempt) => self.give_up_or_wait(now, attempt, mapping, rng),
-                }
+                self.halve_or_retry(now, attempt, mapping, rng)
             }
         }
     }
@@ -209,9 +206,19 @@ impl Lane {
         mapping: &EventSourceMapping,
         rng: &mut fastrand::Rng,
     ) -> Resolution {
-        if !mapping.bisect_batch_on_function_error {
-            return self.give_up_or_wait(now, attempt, mapping, rng);
+        if mapping.bisect_batch_on_function_error {
+            return self.halve_or_retry(now, attempt, mapping, rng);
         }
+        self.give_up_or_wait(now, attempt, mapping, rng)
+    }
+
+    fn halve_or_retry(
+        &mut self,
+        now: Mono,
+        attempt: Attempt,
+        mapping: &EventSourceMapping,
+        rng: &mut fastrand::Rng,
+    ) -> Resolution {
         match self.halve(attempt, rng) {
             Ok(()) => Resolution::Pending,
             Err(attempt) => self.give_up_or_wait(now, attempt, mapping, rng),
