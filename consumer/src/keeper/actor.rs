@@ -308,9 +308,11 @@ impl Actor {
             Command::Checkpoint(order) => self.orders.push(order),
             Command::Release { key, token, reply } => match self.held_index(&key, &token) {
                 Some(index) => {
+                    // A holder that noticed the end of its lease first gives up what is lost all the same.
+                    let valid = self.is_valid(index, now);
                     let entry = &mut self.entries[index];
                     entry.on_release.extend(reply);
-                    entry.given_up = true;
+                    entry.given_up = valid;
                     entry.machine.handle_event(now, LeaseEvent::Release);
                     self.advance(index, now);
                 }
