@@ -11,8 +11,8 @@ use futures::{FutureExt, StreamExt};
 use shardmill_checkpoint::{AppState, HashRange, NewLease};
 use shardmill_engine::{
     BatchResponse, ChildShard, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch, FetchFault,
-    Invocation, LaneId, Mono, Now, OnDestinationFailure, Outcome, Page, Position, ShardAction, ShardEvent,
-    ShardMachine, intake,
+    Invocation, LaneId, Mono, Now, OnDestinationFailure, Outcome, Page, Position, Record, ShardAction,
+    ShardEvent, ShardMachine, intake,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -185,7 +185,7 @@ impl Driver {
     }
 
     fn invoke(&self, invocation: Invocation, now: Now) -> BoxFuture<'static, Done> {
-        let Invocation { lane, batch, request_id, attempt, deadline } = invocation;
+        let Invocation { lane, batch, request_id, attempt, deadline, window } = invocation;
         let started = Instant::now();
         let deadline = started + deadline.since(now.mono);
         let cx = InvokeContext {
@@ -196,6 +196,7 @@ impl Driver {
             fencing_token: self.held.fencing_token(),
             cancelled: self.cancelled.child_token(),
             function_arn: Arc::clone(&self.cx.function_arn),
+            window,
             event: Arc::clone(&self.event),
         };
         let span = tracing::debug_span!("invocation", %request_id, attempt, records = batch.len());
@@ -288,7 +289,7 @@ impl Driver {
             Done::Fetched(reader, Ok(page)) => {
                 self.reader = Some(reader);
                 self.status.source_answered();
-                ShardEvent::Fetched(intake(page, self.machine.position()))
+                ShardEvent::Fetched(intake(page, self.machine.position(), |_| true))
             }
             Done::Fetched(reader, Err(error)) => {
                 self.reader = Some(reader);
@@ -361,9 +362,10 @@ pub(crate) fn child_start(starting_position: &Position) -> Position {
 
 /// Records that are given up and go nowhere leave at least their positions in the log (I3).
 fn log_dropped(failed: &FailedBatch, why: &str) {
+    let seq = |record: Option<&Record>| record.map(|record| tracing::field::display(record.seq.clone()));
     tracing::warn!(
         shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
-        from = %failed.batch.first().seq, to = %failed.batch.last().seq, condition = failed.condition.as_str(),
+        from = seq(failed.batch.first()), to = seq(failed.batch.last()), condition = failed.condition.as_str(),
         "dropped records that are given up: {why}"
     );
 }

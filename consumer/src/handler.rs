@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use shardmill_engine::{Batch, BatchResponse, EventContext, RequestId, ShardId};
+use shardmill_engine::{Batch, BatchResponse, EventContext, RequestId, ShardId, WindowCall};
 use tokio_util::sync::CancellationToken;
 
 /// Processes batches. Implemented by closures `Fn(Batch, InvokeContext) -> Future`.
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 /// Calls for one shard come one after the other (per lane with `ParallelizationFactor`), calls for different shards at
 /// the same time. A panic is a function error: the batch is retried and the shard goes on.
 pub trait Handler: Send + Sync + 'static {
-    /// Processes one batch. `Ok` names the records that are to come again, if any; it is read only if the mapping has
-    /// `ReportBatchItemFailures` (R33).
+    /// Processes one batch. `Ok` names the records that are to come again, if any, which is read only if the mapping has
+    /// `ReportBatchItemFailures` (R33), and carries a tumbling window's new state, if the mapping has windows (R66).
     fn handle(
         &self,
         batch: Batch,
@@ -55,6 +55,9 @@ pub struct InvokeContext {
     pub cancelled: CancellationToken,
     /// The ARN of the function, as configured.
     pub function_arn: Arc<str>,
+    /// The tumbling window of the records, with the state that its last invocation answered; `None` without
+    /// `TumblingWindowInSeconds` (R65). The answer must carry the new state (R66).
+    pub window: Option<WindowCall>,
     pub(crate) event: Arc<EventContext>,
 }
 
@@ -62,7 +65,7 @@ impl InvokeContext {
     /// The event that Lambda would send for `batch`, as JSON. Encoded at most once per batch.
     #[must_use]
     pub fn event(&self, batch: &Batch) -> Bytes {
-        batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event))
+        batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event, self.window.as_ref()))
     }
 
     /// A context for testing a handler: attempt 1, a deadline one minute away.
@@ -82,6 +85,7 @@ impl InvokeContext {
             fencing_token: 1,
             cancelled: CancellationToken::new(),
             function_arn: "arn:aws:lambda:us-east-1:000000000000:function:test".into(),
+            window: None,
             event: Arc::new(event),
         }
     }

@@ -41,7 +41,7 @@
 //! let shutdown = CancellationToken::new();
 //! let seen = shutdown.clone();
 //! let handler = move |batch: Batch, _: InvokeContext| {
-//!     assert_eq!(batch.first().data.bytes().unwrap(), "an order");
+//!     assert_eq!(batch.records()[0].bytes().unwrap(), "an order");
 //!     seen.cancel();
 //!     async { Ok::<_, HandlerError>(BatchResponse::success()) }
 //! };
@@ -89,8 +89,8 @@ pub use keeper::LeaseReport;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{
-    Batch, BatchResponse, Data, EventSourceMapping, Page, Position, Record, RequestId, Seq, SequenceNumber,
-    ShardId,
+    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, Page, Payload, Position, Record,
+    RequestId, Seq, SequenceNumber, ShardId, WindowCall,
 };
 #[cfg(feature = "kinesis")]
 pub use source::{KinesisSource, KinesisStream};

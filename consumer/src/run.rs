@@ -133,13 +133,7 @@ impl Run {
     fn start(&mut self, grant: Grant) {
         let Grant { lease, held } = grant;
         let (shard, key) = (lease.key.shard.clone(), lease.key);
-        let source = self.cx.mapping.event_source();
-        let event = EventContext {
-            event_source_arn: source.arn.as_str().into(),
-            region: source.region.as_str().into(),
-            invoke_identity_arn: self.cx.mapping.invoke_identity_arn().into(),
-            shard: shard.clone(),
-        };
+        let event = EventContext::new(&self.cx.mapping, shard.clone());
         tracing::debug!(%shard, checkpoint = %lease.checkpoint, "got the lease");
         let seed = fastrand::u64(..);
         let mapping = Arc::clone(&self.cx.mapping);

@@ -61,7 +61,7 @@ async fn read(reader: &mut dyn ShardReader, count: usize) -> Vec<(String, Vec<u8
     while read.len() < count {
         let page = reader.next_page(3).await.unwrap();
         assert!(!page.end_of_shard);
-        let pair = |r: shardmill::Record| (r.seq.number.to_string(), r.data.bytes().unwrap().to_vec());
+        let pair = |r: shardmill::Record| (r.seq.number.to_string(), r.bytes().unwrap().to_vec());
         read.extend(page.records.into_iter().map(pair));
     }
     read

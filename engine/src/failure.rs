@@ -4,6 +4,7 @@ use crate::json::push_escaped;
 use crate::record::{Batch, Record, ShardId};
 use crate::request::RequestId;
 use crate::time::{Wall, write_iso8601};
+use crate::window::WindowCall;
 
 /// A batch that is given up, for its destination.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,8 @@ pub struct FailedBatch {
     pub response: Option<FunctionResponse>,
     /// When it was given up, by the service's clock.
     pub at: Wall,
+    /// The tumbling window that it belongs to.
+    pub window: Option<WindowCall>,
 }
 
 /// Why a batch is given up (R78).
@@ -124,19 +127,21 @@ fn push_request(out: &mut Vec<u8>, failed: &FailedBatch, names: &FailureNames) {
 
 /// `"timestamp":"…","KinesisBatchInfo":{…}}`
 fn push_batch(out: &mut Vec<u8>, failed: &FailedBatch, names: &FailureNames) {
-    let (first, last) = (failed.batch.first(), failed.batch.last());
     push_field(out, "timestamp", &iso_millis(failed.at));
     out.extend_from_slice(br#","KinesisBatchInfo":{"#);
     push_field(out, "shardId", failed.shard.as_str());
     out.push(b',');
-    push_field(out, "startSequenceNumber", first.seq.number.as_str());
-    out.push(b',');
-    push_field(out, "endSequenceNumber", last.seq.number.as_str());
-    push_arrival(out, "approximateArrivalOfFirstRecord", first);
-    push_arrival(out, "approximateArrivalOfLastRecord", last);
-    out.extend_from_slice(br#","batchSize":"#);
-    push_number(out, failed.batch.len());
-    out.push(b',');
+    // The final call of a tumbling window has no records, and its message nothing about them.
+    if let (Some(first), Some(last)) = (failed.batch.first(), failed.batch.last()) {
+        push_field(out, "startSequenceNumber", first.seq.number.as_str());
+        out.push(b',');
+        push_field(out, "endSequenceNumber", last.seq.number.as_str());
+        push_arrival(out, "approximateArrivalOfFirstRecord", first);
+        push_arrival(out, "approximateArrivalOfLastRecord", last);
+        out.extend_from_slice(br#","batchSize":"#);
+        push_number(out, failed.batch.len());
+        out.push(b',');
+    }
     push_field(out, "streamArn", &names.stream_arn);
     out.extend_from_slice(b"}}");
 }
@@ -220,6 +225,7 @@ mod tests {
             approximate_invoke_count: 1,
             response: Some(FunctionResponse::Returned),
             at: Wall::from_millis(1_789_809_045_948),
+            window: None,
         }
     }
 
@@ -293,7 +299,7 @@ mod tests {
             invoke_identity_arn: "arn:aws:iam::000000000000:role/shardmill".into(),
             shard: failed.shard.clone(),
         };
-        encode(&failed.batch, &cx)
+        encode(&failed.batch, &cx, failed.window.as_ref())
     }
 
     #[test]
@@ -329,8 +335,8 @@ mod tests {
     proptest! {
         #[test]
         fn r73_the_objects_payload_reads_back_as_the_event_and_fits_one_line(key in any::<String>(), arn in any::<String>()) {
-            let mut record = record(NUMBER, None);
-            record.partition_key = Some(key);
+            let data = Data::Raw(Bytes::from_static(b"x"));
+            let record = Record::new(Seq::plain(NUMBER), Some(key), None, data);
             let failed = failed(vec![record]);
             let names = FailureNames { function_arn: arn.clone(), ..names() };
             let event = event(&failed);

@@ -41,6 +41,8 @@ pub struct Intake {
     pub(crate) bytes: usize,
     /// Records of the raw page.
     pub(crate) polled: usize,
+    /// Records that the filter removed.
+    pub(crate) filtered: usize,
     pub(crate) children: Vec<ChildShard>,
     pub(crate) end_of_shard: bool,
     pub(crate) millis_behind: Option<u64>,
@@ -58,14 +60,21 @@ impl Intake {
     pub const fn polled(&self) -> usize {
         self.polled
     }
+
+    /// How many of them the filter removed.
+    #[must_use]
+    pub const fn filtered(&self) -> usize {
+        self.filtered
+    }
 }
 
 /// Turns a raw page into what the shard machine buffers.
 ///
 /// `after` is where the reader stood: a record at or before it was delivered already (a reader that reopened by time
-/// sees some twice) and is dropped, so that a checkpoint never moves backwards (I2).
+/// sees some twice) and is dropped, so that a checkpoint never moves backwards (I2). A record that `keep` refuses leaves
+/// only its position: it counts as processed (R15) and not for `BatchSize` (R56).
 #[must_use]
-pub fn intake(page: Page, after: &Position) -> Intake {
+pub fn intake(page: Page, after: &Position, keep: impl FnMut(&Record) -> bool) -> Intake {
     let polled = page.records.len();
     let mut records = page.records;
     let last = records.last().map(|record| record.seq.clone());
@@ -74,7 +83,10 @@ pub fn intake(page: Page, after: &Position) -> Intake {
         let old = records.partition_point(|record| record.seq <= *done);
         records.drain(..old);
     }
+    let before = records.len();
+    records.retain(keep);
     Intake {
+        filtered: before - records.len(),
         bytes: records.iter().map(Record::footprint).sum(),
         records,
         scanned: page.continuation.max(last),
@@ -98,7 +110,7 @@ mod tests {
 
     #[test]
     fn records_that_were_read_before_are_dropped_but_the_position_advances() {
-        let taken = intake(page(&["8", "9", "10"]), &Position::After(Seq::plain("9")));
+        let taken = intake(page(&["8", "9", "10"]), &Position::After(Seq::plain("9")), |_| true);
         assert_eq!(taken.records().len(), 1);
         assert_eq!(taken.records()[0].seq, Seq::plain("10"));
         assert_eq!((taken.polled(), taken.scanned), (3, Some(Seq::plain("10"))));
@@ -108,14 +120,24 @@ mod tests {
     fn a_continuation_before_the_last_record_does_not_take_the_position_back() {
         let from = |continuation| Page { continuation: Some(Seq::plain(continuation)), ..page(&["9", "10"]) };
         for (continuation, scanned) in [("8", "10"), ("10", "10"), ("12", "12")] {
-            let taken = intake(from(continuation), &Position::TrimHorizon);
+            let taken = intake(from(continuation), &Position::TrimHorizon, |_| true);
             assert_eq!(taken.scanned, Some(Seq::plain(scanned)));
         }
     }
 
     #[test]
+    fn r15_a_record_that_is_filtered_out_leaves_its_position() {
+        let taken =
+            intake(page(&["8", "9", "10"]), &Position::TrimHorizon, |record| record.seq == Seq::plain("8"));
+        assert_eq!((taken.records().len(), taken.polled(), taken.filtered()), (1, 3, 2));
+        assert_eq!(taken.scanned, Some(Seq::plain("10")));
+        let none = intake(page(&["8"]), &Position::TrimHorizon, |_| false);
+        assert_eq!((none.records().len(), none.scanned), (0, Some(Seq::plain("8"))));
+    }
+
+    #[test]
     fn an_empty_page_scans_nothing() {
-        let taken = intake(page(&[]), &Position::TrimHorizon);
+        let taken = intake(page(&[]), &Position::TrimHorizon, |_| true);
         assert_eq!((taken.polled(), taken.scanned, taken.bytes), (0, None, 0));
     }
 }

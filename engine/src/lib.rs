@@ -26,7 +26,7 @@
 //!
 //! let record = Record::new(Seq::plain("49"), Some("customer-7".into()), None, Data::Raw("an order".into()));
 //! let page = Page { records: vec![record], ..Page::default() };
-//! machine.handle_event(now, ShardEvent::Fetched(intake(page, machine.position())));
+//! machine.handle_event(now, ShardEvent::Fetched(intake(page, machine.position(), |_| true)));
 //! let Some(ShardAction::Invoke(invocation)) = machine.poll_action(now) else { panic!() };
 //!
 //! let outcome = Outcome::Answered(BatchResponse::success());
@@ -55,6 +55,7 @@ mod request;
 mod retry;
 mod shard;
 mod time;
+mod window;
 
 pub use event::{EventContext, encode, encoded_len};
 pub use failure::{
@@ -72,10 +73,11 @@ pub use mapping::{
 };
 pub use outcome::{BatchResponse, InvalidResponse, Outcome};
 pub use position::{Position, Seq, SequenceNumber};
-pub use record::{Batch, Data, InvalidBase64, Record, ShardId};
+pub use record::{Batch, Data, DynamoDbRecord, InvalidBase64, Payload, Record, ShardId};
 pub use request::RequestId;
 pub use shard::{
     Counters, DiscardId, Exit, FetchFault, Invocation, LaneId, LaneSnapshot, ShardAction, ShardEvent,
     ShardMachine, ShardSnapshot,
 };
 pub use time::{Mono, Now, Wall};
+pub use window::WindowCall;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// How an invocation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +26,8 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BatchResponse {
     failures: Vec<ItemFailure>,
+    /// The text of the JSON object in `state`.
+    state: Option<Bytes>,
 }
 
 /// One entry of `batchItemFailures`.
@@ -39,7 +43,7 @@ impl BatchResponse {
     /// Every record succeeded.
     #[must_use]
     pub const fn success() -> Self {
-        Self { failures: Vec::new() }
+        Self { failures: Vec::new(), state: None }
     }
 
     /// The records with these sequence numbers failed; the lowest one and everything after it comes again (R36). A
@@ -47,26 +51,65 @@ impl BatchResponse {
     #[must_use]
     pub fn failed<I: Into<String>>(sequence_numbers: impl IntoIterator<Item = I>) -> Self {
         let failures = sequence_numbers.into_iter().map(|id| ItemFailure::Identifier(id.into())).collect();
-        Self { failures }
+        Self { failures, state: None }
+    }
+
+    /// The same answer with a tumbling window's new state, the text of a JSON object, which the window's next invocation
+    /// gets (R66). Anything else than an object counts as no state, which fails the invocation.
+    #[must_use]
+    pub fn with_state(mut self, state: impl Into<Bytes>) -> Self {
+        self.state = Some(state.into()).filter(|text| is_object(text));
+        self
     }
 
     /// Reads a function's JSON answer. An empty body, and any JSON without `batchItemFailures`, is complete success
-    /// (R34); an entry without a usable `itemIdentifier` fails the batch (R35).
+    /// (R34); an entry without a usable `itemIdentifier` fails the batch (R35). A `state` that is an object is kept as
+    /// the function wrote it (R66).
     ///
     /// # Errors
     /// [`InvalidResponse`] if the body is not JSON.
     pub fn from_json(body: &[u8]) -> Result<Self, InvalidResponse> {
+        #[derive(Deserialize)]
+        struct Answer<'a> {
+            #[serde(rename = "batchItemFailures", default)]
+            failures: serde_json::Value,
+            #[serde(borrow, default)]
+            state: Option<&'a RawValue>,
+        }
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::success());
         }
-        let value: serde_json::Value =
+        // Arrays would be read as structs, field by field: only an object has fields here.
+        if !is_object_like(body) {
+            return match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+                Ok(_) => Ok(Self::success()),
+                Err(error) => Err(InvalidResponse { reason: error.to_string() }),
+            };
+        }
+        let answer: Answer<'_> =
             serde_json::from_slice(body).map_err(|e| InvalidResponse { reason: e.to_string() })?;
-        Ok(Self { failures: value.get("batchItemFailures").map(read_failures).unwrap_or_default() })
+        let state = answer.state.map(|state| Bytes::copy_from_slice(state.get().as_bytes()));
+        Ok(Self {
+            failures: read_failures(&answer.failures),
+            state: state.filter(|text| is_object_like(text)),
+        })
     }
 
     pub(crate) fn failures(&self) -> &[ItemFailure] {
         &self.failures
     }
+
+    pub(crate) const fn state(&self) -> Option<&Bytes> {
+        self.state.as_ref()
+    }
+}
+
+fn is_object_like(text: &[u8]) -> bool {
+    text.trim_ascii_start().first() == Some(&b'{')
+}
+
+fn is_object(text: &[u8]) -> bool {
+    is_object_like(text) && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 fn read_failures(value: &serde_json::Value) -> Vec<ItemFailure> {

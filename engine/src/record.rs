@@ -97,34 +97,126 @@ pub struct InvalidBase64;
 pub struct Record {
     /// Identity and order.
     pub seq: Seq,
-    /// Absent where the stream distributes records itself (`RecordDistributionStrategy` AUTO).
-    pub partition_key: Option<String>,
-    /// When the service received the record (`ApproximateArrivalTimestamp`), if it said so.
+    /// When the service received the record (`ApproximateArrivalTimestamp`, `ApproximateCreationDateTime`), if it said
+    /// so.
     pub arrival: Option<Wall>,
-    /// The payload.
-    pub data: Data,
+    /// What the record says.
+    pub payload: Payload,
     /// Place in the shard since this run began; given by the shard machine, counts filtered records too.
     pub(crate) ordinal: u64,
+}
+
+/// What a record says, by the kind of its stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Payload {
+    /// A record of a Kinesis data stream.
+    Kinesis {
+        /// Absent where the stream distributes records itself (`RecordDistributionStrategy` AUTO).
+        partition_key: Option<String>,
+        /// What the producer put.
+        data: Data,
+    },
+    /// A change of an item, from a DynamoDB stream.
+    DynamoDb(DynamoDbRecord),
+}
+
+/// A change of an item as the event shows it, encoded once, when it was read.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct DynamoDbRecord {
+    /// The record's JSON object up to, but without, `,"eventSourceARN":"…"}`, which is the same for a whole stream.
+    pub(crate) json: Bytes,
+    /// Where in `json` the text of `Keys` is: the item's primary key (R48).
+    pub(crate) key: Range<usize>,
+}
+
+impl DynamoDbRecord {
+    /// The item's primary key as JSON text, equal for all changes of one item.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        self.json.get(self.key.clone()).unwrap_or_default()
+    }
+
+    /// Bytes that this record occupies in memory.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.json.len()
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.json.is_empty()
+    }
+}
+
+impl fmt::Debug for DynamoDbRecord {
+    // Items may be secret: logs show their size only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DynamoDbRecord({} bytes)", self.json.len())
+    }
 }
 
 impl Record {
     /// A plain Kinesis record.
     #[must_use]
     pub fn new(seq: Seq, partition_key: Option<String>, arrival: Option<Wall>, data: Data) -> Self {
-        Self { seq, partition_key, arrival, data, ordinal: 0 }
+        Self { seq, arrival, payload: Payload::Kinesis { partition_key, data }, ordinal: 0 }
+    }
+
+    /// A change from a DynamoDB stream.
+    #[must_use]
+    pub const fn dynamodb(seq: Seq, arrival: Option<Wall>, change: DynamoDbRecord) -> Self {
+        Self { seq, arrival, payload: Payload::DynamoDb(change), ordinal: 0 }
+    }
+
+    /// The partition key of a Kinesis record that has one.
+    #[must_use]
+    pub fn partition_key(&self) -> Option<&str> {
+        match &self.payload {
+            Payload::Kinesis { partition_key, .. } => partition_key.as_deref(),
+            Payload::DynamoDb(_) => None,
+        }
+    }
+
+    /// The data of a Kinesis record.
+    #[must_use]
+    pub const fn data(&self) -> Option<&Data> {
+        match &self.payload {
+            Payload::Kinesis { data, .. } => Some(data),
+            Payload::DynamoDb(_) => None,
+        }
+    }
+
+    /// What the record says: the bytes that the producer put into a Kinesis stream. Of a DynamoDB stream, nothing.
+    ///
+    /// # Errors
+    /// [`InvalidBase64`] if they arrived as text that is no base64.
+    pub fn bytes(&self) -> Result<Bytes, InvalidBase64> {
+        self.data().map_or_else(|| Ok(Bytes::new()), Data::bytes)
+    }
+
+    /// What keeps records in order among each other beyond their shard: partition key or item key (R48).
+    pub(crate) fn order_key(&self) -> Option<&[u8]> {
+        match &self.payload {
+            Payload::Kinesis { partition_key, .. } => partition_key.as_deref().map(str::as_bytes),
+            Payload::DynamoDb(record) => Some(record.key()),
+        }
     }
 
     /// Bytes that this record occupies, for buffer budgets (I13): payload, key and bookkeeping.
     #[must_use]
     pub fn footprint(&self) -> usize {
-        size_of::<Self>()
-            + self.data.len()
-            + self.partition_key.as_ref().map_or(0, String::len)
-            + self.seq.number.as_str().len()
+        let payload = match &self.payload {
+            Payload::Kinesis { partition_key, data } => {
+                data.len() + partition_key.as_ref().map_or(0, String::len)
+            }
+            Payload::DynamoDb(record) => record.len(),
+        };
+        size_of::<Self>() + payload + self.seq.number.as_str().len()
     }
 }
 
-/// A non-empty run of records of one shard that are invoked together.
+/// A run of records of one shard that are invoked together; empty only for the final call of a tumbling window (R67).
 ///
 /// Cheap to clone. The encoded event is made at most once and shared by all clones, so a retry reuses it; a part of a
 /// batch is a batch of its own with an event of its own.
@@ -144,6 +236,12 @@ impl Batch {
         (!range.is_empty()).then(|| Self { records, range, event: Arc::default() })
     }
 
+    /// The batch of a call without records.
+    #[must_use]
+    pub(crate) fn empty() -> Self {
+        Self { records: Arc::new([]), range: 0..0, event: Arc::default() }
+    }
+
     /// The records, in order.
     #[must_use]
     pub fn records(&self) -> &[Record] {
@@ -152,21 +250,26 @@ impl Batch {
 
     /// How many records.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
         self.range.len()
     }
 
+    /// Whether there are no records: the final call of a tumbling window (R67).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
     /// The first record.
     #[must_use]
-    pub fn first(&self) -> &Record {
-        &self.records[self.range.start]
+    pub fn first(&self) -> Option<&Record> {
+        self.records().first()
     }
 
     /// The last record.
     #[must_use]
-    pub fn last(&self) -> &Record {
-        &self.records[self.range.end - 1]
+    pub fn last(&self) -> Option<&Record> {
+        self.records().last()
     }
 
     /// Splits into the first `at` records and the rest, or `None` unless both are non-empty.
@@ -191,7 +294,11 @@ impl Batch {
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Batch({} records, {}..={})", self.len(), self.first().seq, self.last().seq)
+        match self.records() {
+            [] => f.write_str("Batch(no records)"),
+            [only] => write!(f, "Batch(1 record, {})", only.seq),
+            [first, .., last] => write!(f, "Batch({} records, {}..={})", self.len(), first.seq, last.seq),
+        }
     }
 }
 
@@ -222,8 +329,8 @@ mod tests {
         let batch = Batch::new(records(5)).unwrap();
         let (left, right) = batch.split_at(2).unwrap();
         assert_eq!((left.len(), right.len()), (2, 3));
-        assert_eq!(right.first().seq, Seq::plain("2"));
-        assert!(std::ptr::eq(&batch.records()[2], right.first()));
+        assert_eq!(right.first().unwrap().seq, Seq::plain("2"));
+        assert!(std::ptr::eq(&batch.records()[2], right.first().unwrap()));
         assert!(batch.split_at(0).is_none() && batch.split_at(5).is_none());
         assert!(Batch::new(Vec::new()).is_none());
     }

@@ -31,7 +31,7 @@ async fn main() -> Result<(), Failure> {
         let (seen, shutdown) = (Arc::clone(&seen), shutdown.clone());
         move |batch: Batch, cx: InvokeContext| {
             for record in batch.records() {
-                let data = record.data.bytes().unwrap_or_default();
+                let data = record.bytes().unwrap_or_default();
                 println!("{}: {}", cx.shard, String::from_utf8_lossy(&data));
             }
             if seen.fetch_add(batch.len(), Ordering::Relaxed) + batch.len() == 5 {

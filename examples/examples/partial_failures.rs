@@ -66,7 +66,7 @@ fn handler(done: Arc<Mutex<Vec<u64>>>) -> impl shardmill::Handler {
         async move {
             println!("attempt {}: {} records", cx.attempt, batch.len());
             for record in batch.records() {
-                let data = record.data.bytes().map_err(HandlerError::function)?;
+                let data = record.bytes().map_err(HandlerError::function)?;
                 let order: Result<serde_json::Value, _> = serde_json::from_slice(&data);
                 match order.ok().and_then(|order| order["order"].as_u64()) {
                     Some(number) => {

@@ -105,7 +105,7 @@ fn transformer(table: Table) -> impl Handler {
 }
 
 fn transform(record: &Record) -> Result<Item, HandlerError> {
-    let data = record.data.bytes().map_err(HandlerError::function)?;
+    let data = record.bytes().map_err(HandlerError::function)?;
     let reading: Reading = serde_json::from_slice(&data).map_err(HandlerError::function)?;
     Ok(Item { celsius: (reading.fahrenheit - 32.0) / 1.8, sensor: reading.sensor })
 }

@@ -60,7 +60,8 @@ impl Failure {
     /// The original event, as the function got it.
     #[must_use]
     pub fn event(&self) -> Bytes {
-        self.failed.batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event))
+        let window = self.failed.window.as_ref();
+        self.failed.batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event, window))
     }
 
     /// The JSON text for a queue or an SNS topic: positions without records (R73).

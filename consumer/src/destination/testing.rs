@@ -25,6 +25,7 @@ pub(super) fn failure(number: &str, size: usize) -> Failure {
             approximate_invoke_count: 2,
             response: Some(FunctionResponse::Unhandled),
             at: Wall::from_millis(1_789_809_045_948),
+            window: None,
         },
         names: Arc::new(FailureNames {
             function_arn: "arn:aws:lambda:eu-west-1:123456789012:function:orders-worker".to_owned(),

@@ -9,6 +9,7 @@ use crate::position::Position;
 use crate::record::Batch;
 use crate::request::RequestId;
 use crate::time::Mono;
+use crate::window::WindowCall;
 
 /// What happened to a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +108,8 @@ pub struct Invocation {
     pub attempt: u32,
     /// When the invocation is over as a function error.
     pub deadline: Mono,
+    /// The tumbling window of the records, if the mapping has windows.
+    pub window: Option<WindowCall>,
 }
 
 /// How a run ended.

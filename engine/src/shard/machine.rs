@@ -205,13 +205,14 @@ impl ShardMachine {
                 continue;
             };
             self.counters.invoked += attempt.batch.len() as u64;
-            self.iterator_age_millis = age_millis(now, attempt.batch.last());
+            self.iterator_age_millis = attempt.batch.last().and_then(|record| age_millis(now, record));
             return Some(ShardAction::Invoke(Invocation {
                 lane: LaneId(index),
                 batch: attempt.batch.clone(),
                 request_id: attempt.request_id,
                 attempt: attempt.invokes.saturating_add(1),
                 deadline: now.mono + self.mapping.timeout,
+                window: None,
             }));
         }
         None
@@ -285,6 +286,7 @@ impl ShardMachine {
             approximate_invoke_count: attempt.invokes.max(1),
             response: attempt.response(),
             at: now.wall,
+            window: None,
         }
     }
 

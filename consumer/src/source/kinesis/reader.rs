@@ -127,7 +127,7 @@ fn convert(answer: GetRecordsOutput, call: Call<'_>) -> Result<Converted, Source
     for record in answer.records {
         let record =
             convert_record(record).ok_or_else(|| call.unusable("a record without a sequence number"))?;
-        bytes += record.data.len();
+        bytes += record.data().map_or(0, Data::len);
         records.push(record);
     }
     Ok(Converted {

@@ -231,7 +231,7 @@ impl State {
             let range = self.cursor..end;
             let records: Vec<_> = range.map(|at| record(at as u64 + 1, 1)).collect();
             let page = Page { records, end_of_shard: end == case.stream.len(), ..Page::default() };
-            let taken = intake(page, self.machine.position());
+            let taken = intake(page, self.machine.position(), |_| true);
             let kept = taken.records().iter().map(|record| record.seq.clone()).collect();
             let fact = Fact::Read { kept, filtered: Vec::new() };
             let mut read = self.after(case, index, [fact], ShardEvent::Fetched(taken));

@@ -156,7 +156,7 @@ fn i2_a_page_of_records_that_were_read_before_moves_nothing_backwards() {
     rig.run(0);
     let page = |numbers: std::ops::RangeInclusive<u64>, machine: &crate::shard::ShardMachine| {
         let records = numbers.map(|n| record(n, 10)).collect();
-        ShardEvent::Fetched(intake(Page { records, ..Page::default() }, machine.position()))
+        ShardEvent::Fetched(intake(Page { records, ..Page::default() }, machine.position(), |_| true))
     };
     // The rig's own source is silent here, so that its bookkeeping of reads does not apply.
     rig.checks_each_step = false;

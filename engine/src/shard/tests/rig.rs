@@ -432,7 +432,7 @@ impl Rig {
             end_of_shard: ends,
             millis_behind: (self.behind)(self.now, (visible - end) as u64 * 1000),
         };
-        let taken = intake(page, self.machine.position());
+        let taken = intake(page, self.machine.position(), |_| true);
         let kept: Vec<_> = taken.records().iter().map(|record| record.seq.clone()).collect();
         self.see(Fact::Read { kept, filtered: Vec::new() });
         ShardEvent::Fetched(taken)

@@ -13,7 +13,7 @@ fn answers() -> Vec<ShardEvent> {
     vec![
         ShardEvent::Opened,
         ShardEvent::OpenFailed,
-        ShardEvent::Fetched(intake(page, &Position::TrimHorizon)),
+        ShardEvent::Fetched(intake(page, &Position::TrimHorizon, |_| true)),
         ShardEvent::Fetched(Intake::default()),
         ShardEvent::FetchFailed(FetchFault::IteratorExpired),
         ShardEvent::FetchFailed(FetchFault::Other),

@@ -153,9 +153,9 @@ async fn pages_follow_each_other_and_the_limit_stays_within_what_the_service_tak
     assert_eq!(numbers(&first), ["1", "2"]);
     assert_eq!((first.end_of_shard, first.millis_behind), (false, Some(0)));
     let record = &first.records[0];
-    assert_eq!(record.partition_key.as_deref(), Some("k"));
+    assert_eq!(record.partition_key(), Some("k"));
     assert_eq!(record.arrival, Some(Wall::from_millis(1_790_000_000_123)));
-    assert_eq!(record.data.bytes().unwrap(), "xx");
+    assert_eq!(record.bytes().unwrap(), "xx");
     assert_eq!(numbers(&reader.next_page(0).await.unwrap()), [""; 0]);
     assert_eq!(numbers(&reader.next_page(500).await.unwrap()), ["3"]);
     assert_eq!(
@@ -175,9 +175,9 @@ async fn a_record_without_a_partition_key_and_one_of_ten_mebibytes_arrive_whole(
             {"SequenceNumber": "1", "Data": ""}, {"SequenceNumber": "2", "Data": encoded, "PartitionKey": "k"}]})),
     ]);
     let page = reader(&service, Position::TrimHorizon).await.next_page(10).await.unwrap();
-    assert_eq!((page.records[0].partition_key.as_deref(), page.records[0].arrival), (None, None));
-    assert!(page.records[0].data.is_empty());
-    assert!(page.records[1].data.bytes().unwrap() == big);
+    assert_eq!((page.records[0].partition_key(), page.records[0].arrival), (None, None));
+    assert!(page.records[0].bytes().unwrap().is_empty());
+    assert!(page.records[1].bytes().unwrap() == big);
 }
 
 #[tokio::test]
