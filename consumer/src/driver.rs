@@ -8,11 +8,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use shardmill_checkpoint::{AppState, HashRange, NewLease};
+use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
 use shardmill_engine::{
     BatchResponse, ChildShard, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch, FetchFault,
-    Invocation, LaneId, Mono, Now, OnDestinationFailure, Outcome, Page, Position, Record, ShardAction,
-    ShardEvent, ShardMachine, intake,
+    Invocation, LaneId, Mono, Now, OnDestinationFailure, Outcome, Page, Position, Record, Resume,
+    ShardAction, ShardEvent, ShardMachine, Wall, intake,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,6 +33,9 @@ const TICK: Duration = Duration::from_secs(5);
 
 /// How long a delivery may take whatever the destination's own timeouts are.
 const DELIVERY: Duration = Duration::from_secs(30);
+
+/// Under this name a lease remembers which tumbling windows are closed (I8).
+const EARLIEST_WINDOW: &str = "earliestWindow";
 
 /// What the shards of one mapping share.
 pub(crate) struct MappingContext {
@@ -159,7 +162,9 @@ impl Driver {
                 ShardAction::Fetch { limit } => self.fetch(limit),
                 ShardAction::Invoke(invocation) => self.invoke(invocation, now),
                 ShardAction::Discard { id, failed } => self.discard(id, failed),
-                ShardAction::Checkpoint { upto, children } => self.checkpoint(upto, children),
+                ShardAction::Checkpoint { upto, children, earliest_window } => {
+                    self.checkpoint(upto, children, earliest_window)
+                }
                 ShardAction::Exit(exit) => return Some(exit),
             };
             self.running.push(work);
@@ -246,10 +251,16 @@ impl Driver {
         .boxed()
     }
 
-    fn checkpoint(&self, upto: Position, children: Vec<ChildShard>) -> BoxFuture<'static, Done> {
+    fn checkpoint(
+        &self,
+        upto: Position,
+        children: Vec<ChildShard>,
+        earliest_window: Option<Wall>,
+    ) -> BoxFuture<'static, Done> {
         let permit = self.held.permit();
         let (leases, key) = (self.cx.leases.clone(), self.held.key().clone());
         let position = child_start(self.cx.mapping.starting_position());
+        let window = earliest_window.map(|at| (EARLIEST_WINDOW.to_owned(), at.as_millis().to_string()));
         async move {
             if !children.is_empty() {
                 // The children's leases exist before the end is stored, so a crash in between forgets none (I9).
@@ -270,7 +281,7 @@ impl Driver {
                     return Done::Checkpointed(Err(error));
                 }
             }
-            Done::Checkpointed(permit.write(upto, AppState::new()).await)
+            Done::Checkpointed(permit.write(upto, AppState::from_iter(window)).await)
         }
         .boxed()
     }
@@ -350,6 +361,12 @@ impl Driver {
         self.metrics.publish(&snapshot);
         self.status.publish(now, snapshot);
     }
+}
+
+/// Where the run of a lease that was just acquired goes on.
+pub(crate) fn resume(lease: Lease) -> Resume {
+    let window = lease.app.get(EARLIEST_WINDOW).and_then(|text| text.parse().ok());
+    Resume { checkpoint: lease.checkpoint, earliest_window: window.map(Wall::from_millis) }
 }
 
 /// Where a shard starts whose parent was read to its end: its beginning, but never before a configured time.

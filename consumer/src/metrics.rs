@@ -13,6 +13,7 @@ use crate::source::{SourceError, SourceErrorKind};
 pub(crate) fn mapping_starts(mapping: &Arc<str>) {
     for name in [
         "shardmill_polled_events_total",
+        "shardmill_filtered_out_events_total",
         // There is no filter yet; the metric is there so that dashboards need no second version.
         "shardmill_filtered_out_events_total",
         "shardmill_invoked_events_total",
@@ -84,6 +85,7 @@ pub(crate) enum InvocationOutcome {
 /// One shard's metrics. Counters carry the mapping only, so that they stay cheap with ten thousand shards.
 pub(crate) struct ShardMetrics {
     polled: Counter,
+    filtered: Counter,
     invoked: Counter,
     failed: Counter,
     dropped: Counter,
@@ -105,6 +107,7 @@ impl ShardMetrics {
         let outcome = |outcome: &'static str| counter!("shardmill_invocations_total", "mapping" => Arc::clone(mapping), "outcome" => outcome);
         Self {
             polled: count("shardmill_polled_events_total"),
+            filtered: count("shardmill_filtered_out_events_total"),
             invoked: count("shardmill_invoked_events_total"),
             failed: count("shardmill_failed_invoke_events_total"),
             dropped: count("shardmill_dropped_events_total"),
@@ -135,6 +138,7 @@ impl ShardMetrics {
         let (now, seen) = (&snapshot.counters, &self.seen);
         if now != seen {
             self.polled.increment(now.polled - seen.polled);
+            self.filtered.increment(now.filtered - seen.filtered);
             self.invoked.increment(now.invoked - seen.invoked);
             self.failed.increment(now.failed - seen.failed);
             self.dropped.increment(now.dropped - seen.dropped);

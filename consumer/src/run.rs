@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use crate::consumer::{RunError, RunReport};
 use crate::discovery::{Discovered, DiscoveryError, discover};
-use crate::driver::{Driver, MappingContext};
+use crate::driver::{self, Driver, MappingContext};
 use crate::keeper::{Grant, KeeperError};
 use crate::metrics;
 use crate::status::{ConsumerStatus, RunState, ShardCell};
@@ -132,12 +132,12 @@ impl Run {
 
     fn start(&mut self, grant: Grant) {
         let Grant { lease, held } = grant;
-        let (shard, key) = (lease.key.shard.clone(), lease.key);
+        let (shard, key) = (lease.key.shard.clone(), lease.key.clone());
         let event = EventContext::new(&self.cx.mapping, shard.clone());
         tracing::debug!(%shard, checkpoint = %lease.checkpoint, "got the lease");
         let seed = fastrand::u64(..);
         let mapping = Arc::clone(&self.cx.mapping);
-        let machine = ShardMachine::new(mapping, shard.clone(), lease.checkpoint, seed, self.cx.clock.now());
+        let machine = ShardMachine::new(mapping, shard.clone(), driver::resume(lease), seed, self.cx.clock.now());
         let cell = ShardCell::new(shard.clone());
         self.status.add(Arc::clone(&cell));
         let share = self.worker.budget.share();
@@ -330,6 +330,7 @@ fn backoff(failures: u32) -> Duration {
 
 fn add(total: &mut Counters, part: &Counters) {
     total.polled += part.polled;
+    total.filtered += part.filtered;
     total.invoked += part.invoked;
     total.failed += part.failed;
     total.dropped += part.dropped;

@@ -76,8 +76,8 @@ pub use position::{Position, Seq, SequenceNumber};
 pub use record::{Batch, Data, DynamoDbRecord, InvalidBase64, Payload, Record, ShardId};
 pub use request::RequestId;
 pub use shard::{
-    Counters, DiscardId, Exit, FetchFault, Invocation, LaneId, LaneSnapshot, ShardAction, ShardEvent,
-    ShardMachine, ShardSnapshot,
+    Counters, DiscardId, Exit, FetchFault, Invocation, LaneId, LaneSnapshot, LastResult, Resume, ShardAction,
+    ShardEvent, ShardMachine, ShardSnapshot,
 };
 pub use time::{Mono, Now, Wall};
 pub use window::WindowCall;

@@ -62,6 +62,29 @@ impl Wall {
     }
 }
 
+impl Wall {
+    /// The last multiple of `size` since the epoch at or before this.
+    #[must_use]
+    pub(crate) const fn floor_to(self, size: Duration) -> Self {
+        let size = size.as_millis() as i64;
+        if size == 0 { self } else { Self(self.0.div_euclid(size).saturating_mul(size)) }
+    }
+}
+
+impl Add<Duration> for Wall {
+    type Output = Self;
+    fn add(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_add_unsigned(millis(rhs)))
+    }
+}
+
+impl Sub<Duration> for Wall {
+    type Output = Self;
+    fn sub(self, rhs: Duration) -> Self {
+        Self(self.0.saturating_sub_unsigned(millis(rhs)))
+    }
+}
+
 /// The time at which an input is handed to a state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Now {

@@ -185,7 +185,7 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
                 url: url.clone(),
                 maximum_concurrency: config.function.maximum_concurrency,
                 not_reached_status: not_reached_status.clone(),
-                report_batch_item_failures: mapping.report_batch_item_failures(),
+                reads_response: mapping.reads_response(),
             };
             FunctionHandler::Url(UrlHandler::new(options).map_err(|e| refused(&e))?)
         }
@@ -194,7 +194,7 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
             options.environment.clone_from(environment);
             options.working_directory.clone_from(working_directory);
             options.maximum_concurrency = config.function.maximum_concurrency;
-            options.report_batch_item_failures = mapping.report_batch_item_failures();
+            options.reads_response = mapping.reads_response();
             mapping.function_name().clone_into(&mut options.function_name);
             mapping.executed_version().clone_into(&mut options.function_version);
             options.region = Some(mapping.event_source().region.clone());

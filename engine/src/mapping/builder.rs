@@ -30,6 +30,7 @@ pub struct MappingBuilder {
     bisect_batch_on_function_error: bool,
     function_response_types: Vec<String>,
     tumbling_window: i64,
+    payload_limit: Option<usize>,
     filters: Vec<String>,
     on_failure: String,
     on_success: String,
@@ -84,6 +85,7 @@ impl MappingBuilder {
             bisect_batch_on_function_error: false,
             function_response_types: Vec::new(),
             tumbling_window: limits::TUMBLING_WINDOW.default,
+            payload_limit: None,
             filters: Vec::new(),
             on_failure: String::new(),
             on_success: String::new(),
@@ -108,15 +110,15 @@ impl MappingBuilder {
         batch_size: batch_size = i64;
         /// P5: 0 to 300 seconds, default 0.
         maximum_batching_window_in_seconds: batching_window = i64;
-        /// P6: 1 to 10; this version supports 1.
+        /// P6: 1 to 10, default 1.
         parallelization_factor: parallelization_factor = i64;
-        /// P9: -1 (no limit) or 60 to 604,800 seconds; this version supports -1.
+        /// P9: -1 (no limit) or 60 to 604,800 seconds, default -1.
         maximum_record_age_in_seconds: maximum_record_age = i64;
         /// P10: -1 (no limit) or 0 to 10,000, default -1.
         maximum_retry_attempts: maximum_retry_attempts = i64;
         /// P11; default false.
         bisect_batch_on_function_error: bisect_batch_on_function_error = bool;
-        /// P13: 0 to 900 seconds; this version supports 0.
+        /// P13: 0 to 900 seconds, default 0: no windows.
         tumbling_window_in_seconds: tumbling_window = i64;
         /// Seconds that one invocation may take: 1 to 900, default 60.
         timeout_seconds: timeout = i64;
@@ -154,6 +156,13 @@ impl MappingBuilder {
     /// stands for a mapping that leaves the field out, which Lambda refuses.
     pub fn starting_position<'a>(mut self, value: impl Into<Option<&'a str>>) -> Self {
         self.starting_position = value.into().map(str::to_owned);
+        self
+    }
+
+    /// The largest event that the function takes, in bytes: a batch is cut before it, and a single record beyond it
+    /// spends its attempts without being invoked (R3c, R24). Lambda's is 6,291,456; without this call there is none.
+    pub const fn payload_limit(mut self, bytes: usize) -> Self {
+        self.payload_limit = Some(bytes);
         self
     }
 

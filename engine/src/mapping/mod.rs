@@ -22,6 +22,10 @@ pub struct EventSourceMapping {
     pub(crate) batch_size: usize,
     pub(crate) batching_window: Duration,
     pub(crate) bisect_batch_on_function_error: bool,
+    pub(crate) parallelization_factor: usize,
+    pub(crate) maximum_record_age: Option<Duration>,
+    pub(crate) tumbling_window: Option<Duration>,
+    pub(crate) payload_limit: Option<usize>,
     pub(crate) maximum_retry_attempts: Option<u32>,
     pub(crate) report_batch_item_failures: bool,
     pub(crate) starting_position: Position,
@@ -138,6 +142,36 @@ impl EventSourceMapping {
     #[must_use]
     pub const fn starting_position(&self) -> &Position {
         &self.starting_position
+    }
+
+    /// Batches of one shard that are invoked at the same time, each of other keys, 1 to 10 (P6).
+    #[must_use]
+    pub const fn parallelization_factor(&self) -> usize {
+        self.parallelization_factor
+    }
+
+    /// How old a record may be when it is invoked, 60 to 604,800 s; `None` as old as the stream keeps it (P9).
+    #[must_use]
+    pub const fn maximum_record_age(&self) -> Option<Duration> {
+        self.maximum_record_age
+    }
+
+    /// The length of tumbling windows, up to 900 s; `None` without them (P13).
+    #[must_use]
+    pub const fn tumbling_window(&self) -> Option<Duration> {
+        self.tumbling_window
+    }
+
+    /// The largest event that the function takes, in bytes; `None` without a limit (R3c, R24).
+    #[must_use]
+    pub const fn payload_limit(&self) -> Option<usize> {
+        self.payload_limit
+    }
+
+    /// Whether the function's answer is read: for the records that failed (R33), or for a window's state (R66).
+    #[must_use]
+    pub const fn reads_response(&self) -> bool {
+        self.report_batch_item_failures || self.tumbling_window.is_some()
     }
 
     /// How often a failing batch is tried again, up to 10,000 times; `None` until it succeeds or expires (P10).

@@ -229,21 +229,23 @@ fn sources_other_than_a_kinesis_stream_are_told_apart() {
 
 #[test]
 fn what_this_version_lacks_is_refused_and_never_ignored() {
-    for builder in [
-        orders().parallelization_factor(2),
-        orders().tumbling_window_in_seconds(30),
-        orders().maximum_record_age_in_seconds(60),
-        orders().filter_patterns([r#"{"data":{"a":[1]}}"#]),
-    ] {
-        assert_eq!(mistake(builder).kind(), MappingErrorKind::NotSupported);
-    }
+    let filters = orders().filter_patterns([r#"{"data":{"a":[1]}}"#]);
+    assert_eq!(mistake(filters).kind(), MappingErrorKind::NotSupported);
+    let pattern = orders().filter_patterns(["single-string"]).build().unwrap_err();
+    assert!(pattern.iter().any(|e| e.aws_message().as_deref() == Some("Invalid filter pattern definition.")));
+}
+
+#[test]
+fn r71_windows_and_lanes_exclude_each_other() {
     let range = orders().parallelization_factor(11);
-    assert_eq!(mistake(range).kind(), MappingErrorKind::OutOfRange, "the range comes first");
+    assert_eq!(mistake(range).kind(), MappingErrorKind::OutOfRange);
     let both = orders().parallelization_factor(2).tumbling_window_in_seconds(30).build().unwrap_err();
     let text = "Parallelization factor must be equal to 1 when tumbling window period is configured";
     assert!(both.iter().any(|e| e.aws_message().as_deref() == Some(text)));
-    let pattern = orders().filter_patterns(["single-string"]).build().unwrap_err();
-    assert!(pattern.iter().any(|e| e.aws_message().as_deref() == Some("Invalid filter pattern definition.")));
+    let mapping = orders().maximum_record_age_in_seconds(60).tumbling_window_in_seconds(30).build().unwrap();
+    assert_eq!(mapping.maximum_record_age(), Some(Duration::from_secs(60)));
+    assert_eq!(mapping.tumbling_window(), Some(Duration::from_secs(30)));
+    assert!(mapping.reads_response() && !orders().build().unwrap().reads_response());
 }
 
 #[test]

@@ -13,10 +13,19 @@ const MOST_UNDELIVERED: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiscardId(u64);
 
+/// A batch that is given up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Discard {
+    pub(super) failed: FailedBatch,
+    /// It was the final call of a tumbling window: the ordinal of the window's first record, before which the checkpoint
+    /// waits.
+    pub(super) closes: Option<u64>,
+}
+
 /// Delivers one after the other, so that dead letters keep the shard's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Discards {
-    waiting: VecDeque<FailedBatch>,
+    waiting: VecDeque<Discard>,
     /// The id of the front of `waiting`.
     front: u64,
     in_flight: bool,
@@ -25,8 +34,8 @@ pub(super) struct Discards {
 }
 
 impl Discards {
-    pub(super) fn push(&mut self, failed: FailedBatch) {
-        self.waiting.push_back(failed);
+    pub(super) fn push(&mut self, discard: Discard) {
+        self.waiting.push_back(discard);
     }
 
     /// The discard to deliver now, if any; marks it as under way. `only_first_tries`: no retry is started.
@@ -39,7 +48,7 @@ impl Discards {
             return None;
         }
         self.in_flight = true;
-        self.waiting.front().map(|failed| (DiscardId(self.front), failed.clone()))
+        self.waiting.front().map(|discard| (DiscardId(self.front), discard.failed.clone()))
     }
 
     /// When [`take_delivery`](Self::take_delivery) may say more than now.
@@ -49,7 +58,7 @@ impl Discards {
     }
 
     /// Removes the discard that was under way.
-    pub(super) fn settle(&mut self, id: DiscardId) -> Option<FailedBatch> {
+    pub(super) fn settle(&mut self, id: DiscardId) -> Option<Discard> {
         if !self.awaits(id) {
             return None;
         }

@@ -8,8 +8,23 @@ use crate::outcome::Outcome;
 use crate::position::Position;
 use crate::record::Batch;
 use crate::request::RequestId;
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 use crate::window::WindowCall;
+
+/// Where a shard's run goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Resume {
+    /// The stored checkpoint.
+    pub checkpoint: Position,
+    /// What was stored with it as [`earliest_window`](ShardAction::Checkpoint::earliest_window).
+    pub earliest_window: Option<Wall>,
+}
+
+impl From<Position> for Resume {
+    fn from(checkpoint: Position) -> Self {
+        Self { checkpoint, earliest_window: None }
+    }
+}
 
 /// What happened to a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +105,8 @@ pub enum ShardAction {
         /// With [`Position::ShardEnd`], the shards that follow, as far as the service told them: their leases are
         /// created before the end is stored.
         children: Vec<ChildShard>,
+        /// To be stored with it: tumbling windows that end before it are closed (I8).
+        earliest_window: Option<Wall>,
     },
     /// The run is over.
     Exit(Exit),

@@ -1,19 +1,24 @@
 use std::sync::Arc;
 
-use super::discard::{DiscardId, Discards};
-use super::exchange::{Exit, Invocation, ShardAction, ShardEvent};
-use super::lane::{Attempt, Lane, LaneId, LaneState, Resolution};
+use super::discard::{Discard, DiscardId, Discards};
+use super::exchange::{Exit, Invocation, Resume, ShardAction, ShardEvent};
+use super::lane::{GivenUp, Lane, LaneId, LaneState, Resolution, Rules, Step};
 use super::progress::Progress;
 use super::reader::{Reader, ReaderState, Wish};
-use super::snapshot::{Counters, LaneSnapshot, ShardSnapshot};
+use super::snapshot::{Counters, LaneSnapshot, LastResult, ShardSnapshot};
 use super::watermark::Watermark;
-use crate::failure::{Condition, FailedBatch};
+use crate::event::{EventContext, EventSize};
+use crate::failure::FailedBatch;
 use crate::intake::Intake;
 use crate::mapping::{EventSourceMapping, OnDestinationFailure};
 use crate::outcome::Outcome;
 use crate::position::Position;
 use crate::record::{Batch, Record, ShardId};
 use crate::time::{Mono, Now};
+use crate::window::WindowCall;
+
+/// Records that may be read beyond the lowest unresolved one while a lane is stuck (docs/adr/0014).
+const FURTHEST_AHEAD: u64 = 100_000;
 
 /// One shard's state machine.
 ///
@@ -39,7 +44,10 @@ pub struct ShardMachine {
     buffered_records: usize,
     buffered_bytes: usize,
     iterator_age_millis: Option<u64>,
+    last_result: LastResult,
     counters: Counters,
+    /// If the mapping limits the size of events.
+    event_size: Option<EventSize>,
     rng: Rng,
 }
 
@@ -72,31 +80,35 @@ impl std::hash::Hash for Rng {
 }
 
 impl ShardMachine {
-    /// A machine for `shard`, which goes on at the stored `checkpoint`. `seed` decides request ids and jitter: fresh for
+    /// A machine for `shard`, which goes on where the last run's checkpoint says. `seed` decides request ids and jitter: fresh for
     /// every run, or two runs would share request ids.
     #[must_use]
     pub fn new(
         mapping: Arc<EventSourceMapping>,
         shard: ShardId,
-        checkpoint: Position,
+        resume: impl Into<Resume>,
         seed: u64,
         now: Now,
     ) -> Self {
+        let Resume { checkpoint, earliest_window } = resume.into();
         debug_assert!(checkpoint != Position::Latest, "I15: LATEST is pinned before a run");
+        let size = || EventSize::new(&EventContext::new(&mapping, shard.clone()));
         Self {
+            event_size: mapping.payload_limit.map(|_| size()),
+            lanes: vec![Lane::new(now.mono, earliest_window); mapping.parallelization_factor],
             mapping,
             shard,
             phase: Phase::Running,
             cut: 0,
             paused: false,
             reader: Reader::new(checkpoint.clone()),
-            lanes: vec![Lane::new(now.mono)],
             discards: Discards::default(),
             watermark: Watermark::default(),
             progress: Progress::new(checkpoint),
             buffered_records: 0,
             buffered_bytes: 0,
             iterator_age_millis: None,
+            last_result: LastResult::NoRecords,
             counters: Counters::default(),
             rng: Rng(fastrand::Rng::with_seed(seed)),
         }
@@ -116,9 +128,9 @@ impl ShardMachine {
             ShardEvent::Fetched(intake) => self.take_in(now, intake),
             ShardEvent::Invoked { lane, outcome } => self.invoked(now, lane, outcome),
             ShardEvent::Delivered(id) => {
-                if let Some(failed) = self.discards.settle(id) {
-                    self.counters.delivered += failed.batch.len() as u64;
-                    self.resolve(&failed.batch);
+                if let Some(discard) = self.discards.settle(id) {
+                    self.counters.delivered += discard.failed.batch.len() as u64;
+                    self.resolve(&discard.failed.batch, discard.closes);
                 }
             }
             ShardEvent::Dropped(id) => self.dropped(id),
@@ -168,8 +180,8 @@ impl ShardMachine {
         };
         let discard = self.may_deliver().then(|| self.discards.wakes_at(self.is_stopping())).flatten();
         let lanes = self.may_invoke().then(|| self.lanes.iter()).into_iter().flatten();
-        let invoke =
-            lanes.filter_map(|lane| lane.wakes_at(now.mono, &self.mapping, self.closes_windows())).min();
+        let rules = self.rules();
+        let invoke = lanes.filter_map(|lane| lane.wakes_at(now, &rules)).min();
         let read = self
             .may_read()
             .then(|| self.reader.wakes_at(&self.mapping.polling, self.buffered_bytes))
@@ -184,7 +196,8 @@ impl ShardMachine {
             Position::ShardEnd => self.reader.children.clone(),
             _ => Vec::new(),
         };
-        Some(ShardAction::Checkpoint { upto, children })
+        let earliest_window = self.lanes.first().and_then(Lane::earliest_window);
+        Some(ShardAction::Checkpoint { upto, children, earliest_window })
     }
 
     fn poll_discard(&mut self, now: Now) -> Option<ShardAction> {
@@ -196,26 +209,38 @@ impl ShardMachine {
     }
 
     fn poll_invoke(&mut self, now: Now) -> Option<ShardAction> {
-        if !self.may_invoke() {
-            return None;
-        }
-        let flush = self.closes_windows();
-        for (lane, index) in self.lanes.iter_mut().zip(0..) {
-            let Some(attempt) = lane.take_invocation(now.mono, &self.mapping, flush, &mut self.rng.0) else {
-                continue;
-            };
-            self.counters.invoked += attempt.batch.len() as u64;
-            self.iterator_age_millis = attempt.batch.last().and_then(|record| age_millis(now, record));
-            return Some(ShardAction::Invoke(Invocation {
-                lane: LaneId(index),
-                batch: attempt.batch.clone(),
-                request_id: attempt.request_id,
-                attempt: attempt.invokes.saturating_add(1),
-                deadline: now.mono + self.mapping.timeout,
-                window: None,
-            }));
+        for index in 0..self.lanes.len() {
+            // Each discard may fill the room for undelivered ones.
+            while self.may_invoke() {
+                let (lane, rules, rng) = self.lane_with_rules(index)?;
+                match lane.poll(now, &rules, rng) {
+                    Some(Step::GiveUp(given_up)) => self.give_up(now, given_up),
+                    Some(Step::Invoke { window, opens }) => {
+                        if let Some(first) = opens {
+                            self.watermark.hold(first);
+                        }
+                        return self.invocation(now, index, window);
+                    }
+                    None => break,
+                }
+            }
         }
         None
+    }
+    fn invocation(&mut self, now: Now, index: usize, window: Option<WindowCall>) -> Option<ShardAction> {
+        let attempt = self.lanes.get(index)?.current()?;
+        self.counters.invoked += attempt.batch.len() as u64;
+        if let Some(last) = attempt.batch.last() {
+            self.iterator_age_millis = age_millis(now, last);
+        }
+        Some(ShardAction::Invoke(Invocation {
+            lane: LaneId(u16::try_from(index).ok()?),
+            batch: attempt.batch.clone(),
+            request_id: attempt.request_id,
+            attempt: attempt.invokes.saturating_add(1),
+            deadline: now.mono + self.mapping.timeout,
+            window,
+        }))
     }
 
     fn poll_read(&mut self, now: Now) -> Option<ShardAction> {
@@ -232,8 +257,9 @@ impl ShardMachine {
         if self.reader.state != ReaderState::Fetching {
             return;
         }
-        let is_further = self.reader.fetched(&intake, &self.mapping.polling);
+        let is_further = self.reader.fetched(now, &intake, &self.mapping.polling);
         self.counters.polled += intake.polled as u64;
+        self.counters.filtered += intake.filtered as u64;
         self.buffered_records += intake.records.len();
         self.buffered_bytes += intake.bytes;
         let beyond = match (&intake.scanned, intake.records.last()) {
@@ -246,7 +272,7 @@ impl ShardMachine {
         for record in &mut records {
             record.ordinal = self.watermark.admit();
         }
-        self.lanes[0].push_all(now.mono, self.mapping.batching_window, records);
+        self.queue(now, records);
         // Records that were dropped behind the last kept one count as processed (R15).
         if let Some(scanned) = beyond {
             let ordinal = self.watermark.admit();
@@ -254,50 +280,77 @@ impl ShardMachine {
         }
     }
 
+    /// Hands records to their lanes, in order.
+    fn queue(&mut self, now: Now, records: Vec<Record>) {
+        let lanes = self.lanes.len();
+        if lanes == 1 {
+            if let Some((lane, rules, _)) = self.lane_with_rules(0) {
+                lane.push_all(now, &rules, records);
+            }
+            return;
+        }
+        let mut parts = vec![Vec::new(); lanes];
+        for record in records {
+            parts[lane_of(&record, lanes)].push(record);
+        }
+        for (index, part) in parts.into_iter().enumerate() {
+            if let Some((lane, rules, _)) = self.lane_with_rules(index) {
+                lane.push_all(now, &rules, part);
+            }
+        }
+    }
+
     fn invoked(&mut self, now: Now, lane: LaneId, outcome: Outcome) {
-        let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) else { return };
+        let Some((lane, rules, rng)) = self.lane_with_rules(usize::from(lane.0)) else { return };
         if lane.state() != LaneState::Invoking {
             return;
         }
-        let reached = !matches!(outcome, Outcome::NotReached { .. });
+        let result = match outcome {
+            Outcome::Answered(_) => Some(LastResult::Ok),
+            Outcome::FunctionError | Outcome::TooLarge => Some(LastResult::FunctionCallFailed),
+            Outcome::NotReached { .. } => None,
+        };
         let invoked = lane.current().map_or(0, |attempt| attempt.batch.len());
-        match lane.invoked(now.mono, outcome, &self.mapping, &mut self.rng.0) {
-            Resolution::Succeeded(batch) => {
-                self.counters.failed += (invoked - batch.len()) as u64;
-                self.resolve(&batch);
-            }
-            Resolution::GivenUp { attempt, condition } => {
-                self.counters.failed += invoked as u64;
-                let failed = self.failed_batch(now, &attempt, condition);
-                self.discards.push(failed);
-            }
-            Resolution::Pending if reached => self.counters.failed += invoked as u64,
+        let resolution = lane.invoked(now, outcome, &rules, rng);
+        let failed = match &resolution {
+            Resolution::Succeeded { batch, .. } => invoked - batch.len(),
+            Resolution::Pending if result.is_none() => 0,
+            Resolution::GivenUp(_) | Resolution::Pending => invoked,
+        };
+        self.counters.failed += failed as u64;
+        self.last_result = result.unwrap_or(self.last_result);
+        match resolution {
+            Resolution::Succeeded { batch, closes } => self.resolve(&batch, closes),
+            Resolution::GivenUp(given_up) => self.give_up(now, given_up),
             Resolution::Pending => {}
         }
     }
 
-    fn failed_batch(&self, now: Now, attempt: &Attempt, condition: Condition) -> FailedBatch {
-        FailedBatch {
-            batch: attempt.batch.clone(),
+    fn give_up(&mut self, now: Now, given_up: GivenUp) {
+        let GivenUp { attempt, condition, window, closes } = given_up;
+        let failed = FailedBatch {
+            batch: attempt.batch,
             shard: self.shard.clone(),
             request_id: attempt.request_id,
             condition,
             // A batch that was never invoked reports 1 as well (R29).
             approximate_invoke_count: attempt.invokes.max(1),
-            response: attempt.response(),
+            response: attempt.response,
             at: now.wall,
-            window: None,
-        }
+            window,
+        };
+        self.discards.push(Discard { failed, closes });
     }
 
     fn dropped(&mut self, id: DiscardId) {
-        if let Some(failed) = self.discards.settle(id) {
-            self.counters.dropped += failed.batch.len() as u64;
-            self.resolve(&failed.batch);
+        if let Some(discard) = self.discards.settle(id) {
+            self.counters.dropped += discard.failed.batch.len() as u64;
+            self.resolve(&discard.failed.batch, discard.closes);
         }
     }
 
-    fn resolve(&mut self, batch: &Batch) {
+    /// These records are done, and if `closes` says so, the window that began at that ordinal.
+    fn resolve(&mut self, batch: &Batch, closes: Option<u64>) {
         self.buffered_records -= batch.len();
         self.buffered_bytes -= batch.records().iter().map(Record::footprint).sum::<usize>();
         // Ordinals between two records of a lane may belong to other lanes, so each unbroken run is its own.
@@ -307,6 +360,9 @@ impl ShardMachine {
             {
                 self.watermark.resolve(first.ordinal..last.ordinal + 1, last.seq.clone());
             }
+        }
+        if let Some(first) = closes {
+            self.watermark.release(first);
         }
     }
 
@@ -372,9 +428,13 @@ impl ShardMachine {
         self.reader.state == ReaderState::Ended
     }
 
-    /// Whether nothing more can join a batch that waits for its window: all is read, or the buffer has no room (R3).
-    fn closes_windows(&self) -> bool {
-        self.reader_ended() || self.buffered_bytes >= self.mapping.polling.buffer_bytes
+    fn rules(&self) -> Rules<'_> {
+        rules(&self.mapping, self.event_size.as_ref(), &self.reader, self.buffered_bytes)
+    }
+
+    fn lane_with_rules(&mut self, index: usize) -> Option<(&mut Lane, Rules<'_>, &mut fastrand::Rng)> {
+        let rules = rules(&self.mapping, self.event_size.as_ref(), &self.reader, self.buffered_bytes);
+        Some((self.lanes.get_mut(index)?, rules, &mut self.rng.0))
     }
 
     fn may_invoke(&self) -> bool {
@@ -382,7 +442,9 @@ impl ShardMachine {
     }
 
     fn may_read(&self) -> bool {
-        self.phase == Phase::Running && !self.paused
+        // A lane that is stuck lets the others go ahead, but not without end: after a crash all that comes again.
+        let may_go_ahead = self.lanes.len() == 1 || self.watermark.span() < FURTHEST_AHEAD;
+        self.phase == Phase::Running && !self.paused && may_go_ahead
     }
 
     const fn may_deliver(&self) -> bool {
@@ -414,12 +476,40 @@ impl ShardMachine {
             read_failures: self.reader.failures(),
             checkpoint_failures: self.progress.failures(),
             iterator_age_millis: self.iterator_age_millis,
+            last_result: self.last_result,
             cut_invocations: self.cut,
             ended: self.reader_ended(),
             lanes: self.lanes.iter().map(|lane| lane_snapshot(lane, now.mono)).collect(),
             counters: self.counters,
         }
     }
+}
+
+fn rules<'a>(
+    mapping: &'a EventSourceMapping,
+    event_size: Option<&'a EventSize>,
+    reader: &Reader,
+    buffered: usize,
+) -> Rules<'a> {
+    let ended = reader.state == ReaderState::Ended;
+    Rules {
+        mapping,
+        size: event_size.zip(mapping.payload_limit),
+        flushes: ended || buffered >= mapping.polling.buffer_bytes,
+        ended,
+        tip_read: reader.tip_read,
+    }
+}
+
+/// The lane that keeps the order among records of one key (R48). Records without a key keep theirs in the first lane.
+fn lane_of(record: &Record, lanes: usize) -> usize {
+    // FNV-1a: the same in every run and on every host, so that a key stays in its lane.
+    let hash = |key: &[u8]| {
+        key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    };
+    record.order_key().map_or(0, |key| (hash(key) % lanes as u64) as usize)
 }
 
 fn lane_snapshot(lane: &Lane, now: Mono) -> LaneSnapshot {

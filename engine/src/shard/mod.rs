@@ -10,10 +10,10 @@ mod snapshot;
 mod watermark;
 
 pub use discard::DiscardId;
-pub use exchange::{Exit, FetchFault, Invocation, ShardAction, ShardEvent};
+pub use exchange::{Exit, FetchFault, Invocation, Resume, ShardAction, ShardEvent};
 pub use lane::LaneId;
 pub use machine::ShardMachine;
-pub use snapshot::{Counters, LaneSnapshot, ShardSnapshot};
+pub use snapshot::{Counters, LaneSnapshot, LastResult, ShardSnapshot};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use super::exchange::FetchFault;
 use crate::intake::{ChildShard, Intake};
 use crate::mapping::{Polling, Retry};
 use crate::position::Position;
-use crate::time::Mono;
+use crate::time::{Mono, Now, Wall};
 
 /// Empty pages in a row at the tip of a shard before reads slow down beyond the idle interval.
 const EMPTY_PAGES_BEFORE_SLOWING: u32 = 5;
@@ -30,6 +30,8 @@ pub(super) struct Reader {
     /// Running average of a record's footprint, in bytes.
     record_bytes: usize,
     pub(super) millis_behind: Option<u64>,
+    /// When a page came last that reached the tip, by the service's clock.
+    pub(super) tip_read: Option<Wall>,
     pub(super) children: Vec<ChildShard>,
 }
 
@@ -63,6 +65,7 @@ impl Reader {
             asked: 0,
             record_bytes: ASSUMED_RECORD_BYTES,
             millis_behind: None,
+            tip_read: None,
             children: Vec::new(),
         }
     }
@@ -109,7 +112,7 @@ impl Reader {
     }
 
     /// Takes in a page; tells whether it led any further: a reader that reopened by time sees some records twice.
-    pub(super) fn fetched(&mut self, intake: &Intake, polling: &Polling) -> bool {
+    pub(super) fn fetched(&mut self, now: Now, intake: &Intake, polling: &Polling) -> bool {
         self.failures = 0;
         self.millis_behind = intake.millis_behind;
         let further = intake.scanned.clone().map(Position::After).filter(|to| self.at.may_advance_to(to));
@@ -128,6 +131,10 @@ impl Reader {
         }
         self.state = ReaderState::Open;
         self.not_before = self.fetch_started.unwrap_or_default() + self.pause_after(intake, polling);
+        if intake.polled == 0 && intake.millis_behind.is_none_or(|behind| behind == 0) {
+            // Whatever arrived while the page was under way may not be in it.
+            self.tip_read = Some(now.wall - now.mono.since(self.fetch_started.unwrap_or_default()));
+        }
         is_further
     }
 

@@ -26,6 +26,8 @@ pub struct ShardSnapshot {
     /// The time between a record's arrival in the stream and its invocation, for the last record of the last batch, in
     /// milliseconds.
     pub iterator_age_millis: Option<u64>,
+    /// How the last invocation ended (`LastProcessingResult`, R18).
+    pub last_result: LastResult,
     /// Invocations that the deadline of a stop has cut off.
     pub cut_invocations: usize,
     /// Whether the end of the shard was read.
@@ -34,6 +36,30 @@ pub struct ShardSnapshot {
     pub lanes: Vec<LaneSnapshot>,
     /// What was counted since the run began.
     pub counters: Counters,
+}
+
+/// `LastProcessingResult` (R18). Discards never change it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LastResult {
+    /// Nothing was invoked yet.
+    #[default]
+    NoRecords,
+    /// The function answered, also with records that failed.
+    Ok,
+    /// The function failed.
+    FunctionCallFailed,
+}
+
+impl LastResult {
+    /// Lambda's text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRecords => "No records processed",
+            Self::Ok => "OK",
+            Self::FunctionCallFailed => "PROBLEM: Function call failed",
+        }
+    }
 }
 
 /// A lane at one moment.
@@ -56,6 +82,8 @@ pub struct LaneSnapshot {
 pub struct Counters {
     /// `PolledEventCount`: records read.
     pub polled: u64,
+    /// `FilteredOutEventCount`: records that the filter removed.
+    pub filtered: u64,
     /// `InvokedEventCount`: records handed to the function, again for every retry.
     pub invoked: u64,
     /// `FailedInvokeEventCount`: records of failed invocations.

@@ -1,6 +1,6 @@
 //! How far a shard has come: the end of the longest prefix of records that are all resolved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::position::Seq;
@@ -14,8 +14,11 @@ pub(super) struct Watermark {
     next: u64,
     /// The last record below `low`.
     reached: Option<Seq>,
-    /// Resolved runs at or above `low`: first ordinal to (ordinal after the last, its position).
+    /// Resolved runs at or above `low`, none touching another but at a hold: first ordinal to (ordinal after the last,
+    /// its position).
     ahead: BTreeMap<u64, (u64, Seq)>,
+    /// Ordinals that must not be passed although the records behind them may be resolved.
+    holds: BTreeSet<u64>,
 }
 
 impl Watermark {
@@ -28,16 +31,52 @@ impl Watermark {
     /// Notes that the records of `run`, whose last is at `end`, are resolved.
     pub(super) fn resolve(&mut self, run: Range<u64>, end: Seq) {
         debug_assert!(run.start >= self.low && run.end <= self.next, "I2: {run:?} is not unresolved");
-        if run.start == self.low {
+        if self.ahead.is_empty() && run.start == self.low && !self.holds.contains(&run.start) {
             self.low = run.end;
             self.reached = Some(end);
-        } else {
-            self.ahead.insert(run.start, (run.end, end));
+            return;
         }
-        while let Some((after, end)) = self.ahead.remove(&self.low) {
+        let (mut run, mut end) = (run, end);
+        // Runs that touch become one, so that what is remembered is bounded by what is unresolved.
+        if !self.holds.contains(&run.end)
+            && let Some((after, later)) = self.ahead.remove(&run.end)
+        {
+            (run.end, end) = (after, later);
+        }
+        if !self.holds.contains(&run.start)
+            && let Some((first, (after, _))) = self.ahead.range(..run.start).next_back()
+            && *after == run.start
+        {
+            run.start = *first;
+        }
+        self.ahead.insert(run.start, (run.end, end));
+        self.advance();
+    }
+
+    /// Holds the watermark before the record of this ordinal, which is unresolved.
+    pub(super) fn hold(&mut self, ordinal: u64) {
+        debug_assert!(ordinal >= self.low, "I8: {ordinal} is passed");
+        self.holds.insert(ordinal);
+    }
+
+    /// Ends a hold.
+    pub(super) fn release(&mut self, ordinal: u64) {
+        self.holds.remove(&ordinal);
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        while !self.holds.contains(&self.low)
+            && let Some((after, end)) = self.ahead.remove(&self.low)
+        {
             self.low = after;
             self.reached = Some(end);
         }
+    }
+
+    /// Records between the lowest unresolved one and the newest.
+    pub(super) const fn span(&self) -> u64 {
+        self.next - self.low
     }
 
     /// The last record of the resolved prefix; none before the first.
@@ -75,5 +114,35 @@ mod tests {
         mark.resolve(4..6, seq(5));
         assert_eq!(mark.reached(), Some(&seq(5)));
         assert!(mark.is_complete());
+    }
+
+    #[test]
+    fn i8_a_hold_keeps_the_watermark_before_a_window_until_it_is_released() {
+        let mut mark = Watermark::default();
+        (0..6).for_each(|expected| assert_eq!(mark.admit(), expected));
+        mark.hold(2);
+        mark.resolve(2..4, seq(3));
+        mark.resolve(0..2, seq(1));
+        assert_eq!(mark.reached(), Some(&seq(1)), "not merged over the hold");
+        mark.hold(4);
+        mark.resolve(4..6, seq(5));
+        mark.release(2);
+        assert_eq!(mark.reached(), Some(&seq(3)), "the next window holds");
+        mark.release(4);
+        assert_eq!(mark.reached(), Some(&seq(5)));
+        assert!(mark.is_complete());
+    }
+
+    #[test]
+    fn r50_runs_that_touch_become_one() {
+        let mut mark = Watermark::default();
+        (0..100).for_each(|expected| assert_eq!(mark.admit(), expected));
+        for n in (1..100).step_by(2).chain((2..100).step_by(2)) {
+            mark.resolve(n..n + 1, seq(n));
+        }
+        assert_eq!(mark.ahead.len(), 1);
+        assert_eq!(mark.span(), 100);
+        mark.resolve(0..1, seq(0));
+        assert_eq!(mark.reached(), Some(&seq(99)));
     }
 }

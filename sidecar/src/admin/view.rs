@@ -151,9 +151,11 @@ fn snapshot_json(snapshot: Option<&ShardSnapshot>) -> Value {
         "undeliveredDiscards": snapshot.undelivered_discards,
         "readFailuresInARow": snapshot.read_failures,
         "checkpointFailuresInARow": snapshot.checkpoint_failures,
+        "lastProcessingResult": snapshot.last_result.as_str(),
         "lanes": snapshot.lanes.iter().map(lane_json).collect::<Vec<_>>(),
         "counts": {
             "polled": counters.polled,
+            "filteredOut": counters.filtered,
             "invoked": counters.invoked,
             "failed": counters.failed,
             "dropped": counters.dropped,

@@ -80,7 +80,7 @@ pub(super) static MAPPING: &[Key] = &[
     key(
         "ParallelizationFactor",
         Kind::Integer(&limits::PARALLELIZATION_FACTOR),
-        "Lanes per shard. This version supports 1.",
+        "Lanes per shard: batches of different keys that are invoked at once.",
     ),
     key(
         "StartingPosition",
@@ -88,11 +88,7 @@ pub(super) static MAPPING: &[Key] = &[
         "Where a shard without a checkpoint starts.",
     ),
     key("StartingPositionTimestamp", Kind::Time, "With AT_TIMESTAMP: ISO 8601 or epoch seconds."),
-    key(
-        "MaximumRecordAgeInSeconds",
-        Kind::Integer(&limits::RECORD_AGE),
-        "Older records are discarded. This version supports -1.",
-    ),
+    key("MaximumRecordAgeInSeconds", Kind::Integer(&limits::RECORD_AGE), "Older records are discarded."),
     key(
         "MaximumRetryAttempts",
         Kind::Integer(&limits::RETRY_ATTEMPTS),
@@ -107,7 +103,7 @@ pub(super) static MAPPING: &[Key] = &[
     key(
         "TumblingWindowInSeconds",
         Kind::Integer(&limits::TUMBLING_WINDOW),
-        "The length of a tumbling window. This version supports 0.",
+        "The length of a tumbling window; 0 without windows.",
     ),
     key(
         "FilterCriteria",

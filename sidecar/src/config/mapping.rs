@@ -7,7 +7,7 @@ use super::function;
 use super::section::{Report, Section};
 use super::shared;
 use super::time;
-use super::types::{Checkpoints, MappingConfig, OnGap};
+use super::types::{Checkpoints, MappingConfig, OnGap, Target};
 
 /// What the top of the file says for all mappings.
 #[derive(Default)]
@@ -62,11 +62,22 @@ pub(super) fn mapping(
             Some(shared.checkpoints.clone().unwrap_or_else(|| Checkpoints::Sqlite("./shardmill.db".into())))
         }
     };
+    let function = function::function(section, parts.function.as_ref(), report);
+    if let Some(limit) = function.as_ref().and_then(|function| function.target.payload_limit()) {
+        builder = builder.payload_limit(limit);
+    }
     let mapping = builder.build();
     for error in mapping.as_ref().err().into_iter().flatten() {
         translate(error, &parts, report);
     }
-    let function = function::function(section, parts.function.as_ref(), report);
+    let windows = mapping.as_ref().is_ok_and(|mapping| mapping.tumbling_window().is_some());
+    if windows && function.as_ref().is_some_and(|function| matches!(function.target, Target::Stdout)) {
+        let text = "needs a function that answers with the window's state, which Function.Stdout cannot; \
+                    use Url or Command, or remove it";
+        let key = "TumblingWindowInSeconds";
+        report.error(section.place(key), section.path(key), text);
+        return None;
+    }
     Some(MappingConfig {
         mapping: mapping.ok()?,
         function: function?,

@@ -65,6 +65,17 @@ pub enum Target {
     Stdout,
 }
 
+impl Target {
+    /// The largest event that is sent there, in bytes: Lambda's limit where a Lambda function may listen (R3c, R24).
+    #[must_use]
+    pub(super) const fn payload_limit(&self) -> Option<usize> {
+        match self {
+            Self::Url { .. } | Self::Command { .. } => Some(6_291_456),
+            Self::Stdout => None,
+        }
+    }
+}
+
 /// Where positions and leases live.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Checkpoints {

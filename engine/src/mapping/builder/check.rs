@@ -26,7 +26,11 @@ impl MappingBuilder {
         let batching_window = found.seconds(&limits::BATCHING_WINDOW, self.batching_window);
         let maximum_retry_attempts = found.number(&limits::RETRY_ATTEMPTS, self.maximum_retry_attempts);
         self.response_types(found);
-        self.not_there_yet(found);
+        let parallelization_factor =
+            found.count(&limits::PARALLELIZATION_FACTOR, self.parallelization_factor);
+        let maximum_record_age = found.number(&limits::RECORD_AGE, self.maximum_record_age);
+        let tumbling_window = found.seconds(&limits::TUMBLING_WINDOW, self.tumbling_window);
+        self.conflicts(found);
         let failure_destination = found.keep(arn::destination(&self.on_failure));
         self.on_success(found);
         let timeout = found.seconds(&limits::TIMEOUT, self.timeout);
@@ -49,6 +53,10 @@ impl MappingBuilder {
             bisect_batch_on_function_error: self.bisect_batch_on_function_error,
             // -1 is no u32, so it becomes "no limit".
             maximum_retry_attempts: u32::try_from(maximum_retry_attempts?).ok(),
+            parallelization_factor: parallelization_factor?,
+            maximum_record_age: u64::try_from(maximum_record_age?).ok().map(Duration::from_secs),
+            tumbling_window: tumbling_window.filter(|window| !window.is_zero()),
+            payload_limit: self.payload_limit,
             report_batch_item_failures: !self.function_response_types.is_empty(),
             starting_position: starting_position?,
             timeout: timeout?,
@@ -174,23 +182,8 @@ impl MappingBuilder {
         }
     }
 
-    /// What Lambda has and this version has not: checked as Lambda checks it, then refused unless it is the default.
-    fn not_there_yet(&self, found: &mut Found) {
-        let refused = [
-            (&limits::PARALLELIZATION_FACTOR, self.parallelization_factor),
-            (&limits::RECORD_AGE, self.maximum_record_age),
-            (&limits::TUMBLING_WINDOW, self.tumbling_window),
-        ];
-        for (limit, value) in refused {
-            let checked = limit.check(value).and_then(|value| match value == limit.default {
-                true => Ok(()),
-                false => {
-                    let remedy = format!("leave it out or write {}", limit.default);
-                    Err(MappingError::not_supported(limit.field, value, &remedy))
-                }
-            });
-            found.keep(checked);
-        }
+    /// Lambda refuses windows beside lanes and beside filters (R71).
+    fn conflicts(&self, found: &mut Found) {
         if self.parallelization_factor > 1 && self.tumbling_window > 0 {
             found.note(
                 MappingError::new(

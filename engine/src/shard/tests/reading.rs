@@ -130,7 +130,7 @@ fn r15_filtered_records_behind_a_kept_one_wait_for_it() {
     let lane = crate::shard::LaneId(0);
     rig.machine.handle_event(rig.now(), ShardEvent::Invoked { lane, outcome: success() });
     let action = rig.machine.poll_action(rig.now());
-    assert_eq!(action, Some(ShardAction::Checkpoint { upto: after(9), children: Vec::new() }));
+    assert!(matches!(action, Some(ShardAction::Checkpoint { upto, .. }) if upto == after(9)));
 }
 
 #[test]

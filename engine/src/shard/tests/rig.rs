@@ -346,7 +346,7 @@ impl Rig {
                 self.later(reply, |outcome| Due::Invoke(lane, outcome));
             }
             ShardAction::Discard { id, failed } => self.discard(id, &failed),
-            ShardAction::Checkpoint { upto, children } => {
+            ShardAction::Checkpoint { upto, children, .. } => {
                 self.see(Fact::Storing(upto.clone()));
                 self.trace.push((self.now, Did::Checkpoint(upto.clone(), children)));
                 let n = self.count(3);

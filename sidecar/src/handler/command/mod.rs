@@ -39,8 +39,8 @@ pub struct CommandOptions {
     /// `Function.MaximumConcurrency`: processes, at least 1. `None`: 4 for each CPU; there are never more than were
     /// needed at once.
     pub maximum_concurrency: Option<usize>,
-    /// Whether the mapping has `ReportBatchItemFailures`: only then is an answer read (R33).
-    pub report_batch_item_failures: bool,
+    /// Whether an answer is read: with `ReportBatchItemFailures` (R33) and with tumbling windows (R66).
+    pub reads_response: bool,
     /// `AWS_LAMBDA_FUNCTION_NAME`.
     pub function_name: String,
     /// `AWS_LAMBDA_FUNCTION_VERSION`.
@@ -62,7 +62,7 @@ impl CommandOptions {
             working_directory: None,
             environment: BTreeMap::new(),
             maximum_concurrency: None,
-            report_batch_item_failures: false,
+            reads_response: false,
             function_name: "function".into(),
             function_version: "$LATEST".into(),
             memory_megabytes: 128,
@@ -175,7 +175,7 @@ impl CommandHandler {
             let mut running = Running { pool: &self.pool, process: self.pool.acquire()?, busy: false };
             running.started(schedule).await?;
             match running.invoke(event.clone(), cx, schedule).await {
-                Ok(body) if self.pool.options.report_batch_item_failures => {
+                Ok(body) if self.pool.options.reads_response => {
                     return BatchResponse::from_json(&body).map_err(HandlerError::function);
                 }
                 Ok(_) => return Ok(BatchResponse::success()),

@@ -31,7 +31,7 @@ fn handler(folder: &tempfile::TempDir, module: &str) -> CommandHandler {
     let python = std::env::var("SHARDMILL_TEST_PYTHON").expect("a Python that has awslambdaric");
     std::fs::write(folder.path().join("app.py"), FUNCTION).unwrap();
     let mut options = CommandOptions::new([&*python, "-m", "awslambdaric", module]);
-    options.report_batch_item_failures = true;
+    options.reads_response = true;
     options.function_name = "orders".into();
     options.working_directory = Some(folder.path().into());
     CommandHandler::new(options).unwrap()

@@ -24,7 +24,7 @@ impl Rig {
         let script = folder.path().join("client.py");
         std::fs::write(&script, include_str!("client.py")).unwrap();
         let mut options = CommandOptions::new(["python3", script.to_str().unwrap(), "app.handler"]);
-        options.report_batch_item_failures = true;
+        options.reads_response = true;
         Some(Self { folder, options })
     }
 
@@ -113,7 +113,7 @@ async fn an_answer_is_success_and_partial_failures_pass() {
     assert_eq!(invoke(&handler, &partial).await.unwrap(), BatchResponse::failed(["7"]));
     let success = json!({"do": "answer", "answer": null});
     assert_eq!(invoke(&handler, &success).await.unwrap(), BatchResponse::success());
-    let unread = rig.handler(|o| o.report_batch_item_failures = false);
+    let unread = rig.handler(|o| o.reads_response = false);
     assert_eq!(invoke(&unread, &partial).await.unwrap(), BatchResponse::success());
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Rules {
     /// The path ends in `/invocations`: Lambda's Runtime Interface Emulator, or something that answers like it.
     pub(super) emulator: bool,
     /// `ReportBatchItemFailures` (R33).
-    pub(super) read_response: bool,
+    pub(super) reads_response: bool,
 }
 
 impl Rules {
@@ -60,7 +60,7 @@ impl Rules {
         if self.emulator {
             check_emulator(body)?;
         }
-        if self.read_response {
+        if self.reads_response {
             BatchResponse::from_json(body).map_err(HandlerError::function)
         } else {
             Ok(BatchResponse::success())
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn r33_an_answer_is_read_only_if_the_mapping_asks_for_it() {
-        let rules = |read_response| Rules { not_reached_status: vec![], emulator: false, read_response };
+        let rules = |reads_response| Rules { not_reached_status: vec![], emulator: false, reads_response };
         let judge = |read, body: &str| rules(read).judge(StatusCode::OK, &HeaderMap::new(), body.as_bytes());
         assert_eq!(judge(false, "<html>").unwrap(), BatchResponse::success());
         assert!(matches!(judge(true, "<html>"), Err(HandlerError::Function(_))));

@@ -75,8 +75,8 @@ pub struct UrlOptions {
     pub maximum_concurrency: Option<usize>,
     /// `Function.NotReachedStatus`: statuses from 100 to 599; others are ignored.
     pub not_reached_status: Vec<u16>,
-    /// Whether the mapping has `ReportBatchItemFailures`: only then is an answer read (R33).
-    pub report_batch_item_failures: bool,
+    /// Whether an answer is read: with `ReportBatchItemFailures` (R33) and with tumbling windows (R66).
+    pub reads_response: bool,
 }
 
 impl UrlOptions {
@@ -87,7 +87,7 @@ impl UrlOptions {
             url: url.into(),
             maximum_concurrency: None,
             not_reached_status: vec![408, 429, 503],
-            report_batch_item_failures: false,
+            reads_response: false,
         }
     }
 }
@@ -125,7 +125,7 @@ impl UrlHandler {
         let rules = Rules {
             not_reached_status: not_reached_status.collect(),
             emulator,
-            read_response: options.report_batch_item_failures,
+            reads_response: options.reads_response,
         };
         let gate = Gate::new(options.maximum_concurrency.or(emulator.then_some(1)));
         let pool = Pool::new(url.clone())?;

@@ -59,7 +59,7 @@ impl Server {
 
     fn handler(&self, path: &str, change: impl FnOnce(&mut UrlOptions)) -> UrlHandler {
         let mut options = UrlOptions::new(format!("http://{}{path}", self.address));
-        options.report_batch_item_failures = true;
+        options.reads_response = true;
         change(&mut options);
         UrlHandler::new(options).unwrap()
     }
@@ -368,7 +368,7 @@ async fn a_body_over_6_mib_is_a_function_error_and_one_of_6_mib_is_not() {
 async fn a_body_that_is_no_json_is_a_function_error_only_where_json_is_needed() {
     let server = Server::answering(http("200 OK", "", "done!")).await;
     assert_function_error(server.invoke().await, "not JSON");
-    let handler = server.handler("/", |o| o.report_batch_item_failures = false);
+    let handler = server.handler("/", |o| o.reads_response = false);
     assert_eq!(invoke(&handler).await.unwrap(), BatchResponse::success());
 }
 

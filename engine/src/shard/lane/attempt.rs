@@ -1,0 +1,64 @@
+//! A batch with its budget, and what an answer says about it.
+
+use crate::failure::FunctionResponse;
+use crate::outcome::{BatchResponse, ItemFailure};
+use crate::position::SequenceNumber;
+use crate::record::Batch;
+use crate::request::RequestId;
+
+/// A batch with its budget: a part of a batch is a new batch with a new request id and all attempts left (R21, R43).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::shard) struct Attempt {
+    /// Empty for the final call of a tumbling window.
+    pub(in crate::shard) batch: Batch,
+    pub(in crate::shard) request_id: RequestId,
+    /// Invocations that counted.
+    pub(in crate::shard) invokes: u32,
+    pub(in crate::shard) response: Option<FunctionResponse>,
+    /// Tries in a row that did not reach the function (R23).
+    pub(super) misses: u32,
+}
+
+impl Attempt {
+    pub(super) fn new(batch: Batch, rng: &mut fastrand::Rng) -> Self {
+        Self {
+            batch,
+            request_id: RequestId::from_random(rng.u128(..)),
+            invokes: 0,
+            response: None,
+            misses: 0,
+        }
+    }
+
+    pub(super) fn count(&mut self, response: Option<FunctionResponse>) {
+        self.invokes = self.invokes.saturating_add(1);
+        self.misses = 0;
+        self.response = response;
+    }
+}
+
+pub(super) enum Verdict {
+    Succeeded,
+    /// The record at this index is the first that comes again; 0 is no progress.
+    FailedFrom(usize),
+}
+
+/// The lowest reported identifier wins; one that names no record of the batch fails all of it (R35, R36, I7).
+pub(super) fn judge(batch: &Batch, answer: &BatchResponse, report_batch_item_failures: bool) -> Verdict {
+    if !report_batch_item_failures || answer.failures().is_empty() {
+        return Verdict::Succeeded;
+    }
+    let records = batch.records();
+    let index = |failure: &ItemFailure| match failure {
+        ItemFailure::Identifier(id) => {
+            // A shard's records come in order; the sub-records of an aggregate share a number, and the first counts.
+            let id = SequenceNumber::new(id.as_str());
+            let at = records.partition_point(|record| record.seq.number < id);
+            records.get(at).filter(|record| record.seq.number == id).map(|_| at)
+        }
+        ItemFailure::Unreadable => None,
+    };
+    Verdict::FailedFrom(
+        answer.failures().iter().map(|failure| index(failure).unwrap_or(0)).min().unwrap_or(0),
+    )
+}
