@@ -214,7 +214,12 @@ impl ShardMachine {
             while self.may_invoke() {
                 let (lane, rules, rng) = self.lane_with_rules(index)?;
                 match lane.poll(now, &rules, rng) {
-                    Some(Step::GiveUp(given_up)) => self.give_up(now, given_up),
+                    Some(Step::GiveUp(given_up)) => {
+                        self.give_up(now, given_up);
+                        if let Some(discard) = self.poll_discard(now) {
+                            return Some(discard);
+                        }
+                    }
                     Some(Step::Invoke { window, opens }) => {
                         if let Some(first) = opens {
                             self.watermark.hold(first);

@@ -1,10 +1,13 @@
+mod age;
 mod batching;
 mod bisect;
 mod checkpoints;
 mod discards;
 mod explorer;
 mod invariants;
+mod lanes;
 mod partial;
+mod payload;
 mod property;
 mod reading;
 mod reference;
@@ -14,3 +17,4 @@ mod shard_end;
 mod stop;
 mod strays;
 mod trace;
+mod windows;

@@ -14,12 +14,13 @@ use crate::outcome::{BatchResponse, Outcome};
 use crate::position::{Position, Seq};
 use crate::record::{Batch, Data, Record};
 use crate::request::RequestId;
-use crate::shard::{DiscardId, Exit, FetchFault, LaneId, ShardAction, ShardEvent, ShardMachine};
+use crate::shard::{DiscardId, Exit, FetchFault, LaneId, Resume, ShardAction, ShardEvent, ShardMachine};
 use crate::time::{Mono, Now, Wall};
+use crate::window::WindowCall;
 
 /// Virtual time begins away from both clocks' origins.
 pub(super) const START: u64 = 10_000_000;
-const WALL_START: i64 = 1_700_000_000_000;
+pub(super) const WALL_START: i64 = 1_700_000_000_000;
 
 /// Lambda's defaults: the one place where tests make mappings.
 pub(super) fn mapping(change: impl FnOnce(&mut EventSourceMapping)) -> Arc<EventSourceMapping> {
@@ -69,8 +70,20 @@ pub(super) const fn success() -> Outcome {
 pub(super) enum Did {
     Open(Position),
     Fetch(usize),
-    Invoke { records: Vec<u64>, attempt: u32, id: RequestId },
-    Discard { records: Vec<u64>, count: u32, condition: Condition, response: Option<FunctionResponse> },
+    Invoke {
+        records: Vec<u64>,
+        attempt: u32,
+        id: RequestId,
+        lane: LaneId,
+        window: Option<WindowCall>,
+    },
+    Discard {
+        records: Vec<u64>,
+        count: u32,
+        condition: Condition,
+        response: Option<FunctionResponse>,
+        window: Option<WindowCall>,
+    },
     Checkpoint(Position, Vec<ChildShard>),
     Exit(Exit),
 }
@@ -81,6 +94,7 @@ pub(super) struct Call {
     pub(super) records: Vec<u64>,
     /// The same records were invoked as often, this time included.
     pub(super) nth: u32,
+    pub(super) window: Option<WindowCall>,
 }
 
 /// How a peer answers.
@@ -101,6 +115,8 @@ pub(super) struct Rig {
     pub(super) mapping: Arc<EventSourceMapping>,
     /// What the store holds.
     pub(super) stored: Position,
+    /// What it holds of tumbling windows.
+    pub(super) stored_window: Option<Wall>,
     pub(super) trace: Vec<(u64, Did)>,
     pub(super) history: Vec<Seen>,
     pub(super) function: Function,
@@ -136,7 +152,7 @@ enum Due {
     Read(usize, Result<(), FetchFault>),
     Invoke(LaneId, Outcome),
     Discard(DiscardId, Vec<Seq>, bool),
-    Store(Position, bool),
+    Store(Resume, bool),
 }
 
 impl Rig {
@@ -152,6 +168,7 @@ impl Rig {
             mapping,
             history: vec![Seen { at: now.mono, fact: Fact::Begun(stored.clone()) }],
             stored,
+            stored_window: None,
             trace: Vec::new(),
             function: Box::new(|_| Reply::Now(success())),
             destination: Some(Box::new(|_| Reply::Now(true))),
@@ -182,6 +199,15 @@ impl Rig {
 
     pub(super) fn put(&mut self, numbers: impl IntoIterator<Item = u64>) {
         self.put_at(0, numbers);
+    }
+
+    /// Puts a record that the service received at this time.
+    pub(super) fn put_keyed(&mut self, n: u64, key: Option<&str>, arrival: i64) {
+        let arrival = Some(Wall::from_millis(WALL_START + arrival));
+        self.stream.push((
+            0,
+            Record::new(seq(n), key.map(Into::into), arrival, Data::Raw(Bytes::from_static(b"x"))),
+        ));
     }
 
     pub(super) fn put_sized(&mut self, n: u64, bytes: usize) {
@@ -229,8 +255,7 @@ impl Rig {
         for (_, due) in std::mem::take(&mut self.due) {
             match due {
                 Due::Store(upto, _) if under_way_happened => {
-                    self.see(Fact::Stored(upto.clone()));
-                    self.stored = upto;
+                    self.store_now(upto);
                 }
                 Due::Discard(_, records, _) if under_way_happened => self.see(Fact::Discarded(records)),
                 _ => {}
@@ -240,7 +265,8 @@ impl Rig {
         self.seed += 1;
         self.exited = None;
         let (mapping, now) = (Arc::clone(&self.mapping), self.now());
-        self.machine = ShardMachine::new(mapping, "shard".into(), self.stored.clone(), self.seed, now);
+        let resume = Resume { checkpoint: self.stored.clone(), earliest_window: self.stored_window };
+        self.machine = ShardMachine::new(mapping, "shard".into(), resume, self.seed, now);
     }
 
     /// Runs for `millis` of virtual time, or until the machine exits.
@@ -339,18 +365,20 @@ impl Rig {
                 self.see(Fact::Invoked { lane, request_id, records: seqs(&invocation.batch) });
                 let nth = self.calls.entry(records.clone()).or_default();
                 *nth += 1;
-                let call = Call { records: records.clone(), nth: *nth };
-                let did = Did::Invoke { records, attempt: invocation.attempt, id: request_id };
+                let window = invocation.window;
+                let call = Call { records: records.clone(), nth: *nth, window: window.clone() };
+                let did = Did::Invoke { records, attempt: invocation.attempt, id: request_id, lane, window };
                 self.trace.push((self.now, did));
                 let reply = (self.function)(&call);
                 self.later(reply, |outcome| Due::Invoke(lane, outcome));
             }
             ShardAction::Discard { id, failed } => self.discard(id, &failed),
-            ShardAction::Checkpoint { upto, children, .. } => {
+            ShardAction::Checkpoint { upto, children, earliest_window } => {
                 self.see(Fact::Storing(upto.clone()));
                 self.trace.push((self.now, Did::Checkpoint(upto.clone(), children)));
                 let n = self.count(3);
                 let reply = (self.store)(n);
+                let upto = Resume { checkpoint: upto, earliest_window };
                 self.later(reply, |stored| Due::Store(upto, stored));
             }
             ShardAction::Exit(exit) => {
@@ -371,6 +399,7 @@ impl Rig {
                 count: failed.approximate_invoke_count,
                 condition: failed.condition,
                 response: failed.response,
+                window: failed.window.clone(),
             },
         ));
         self.discard_ids.push(id);
@@ -406,8 +435,7 @@ impl Rig {
                 }
             }
             Due::Store(upto, true) => {
-                self.see(Fact::Stored(upto.clone()));
-                self.stored = upto;
+                self.store_now(upto);
                 ShardEvent::Checkpointed
             }
             Due::Store(_, false) => {
@@ -416,6 +444,12 @@ impl Rig {
             }
         };
         self.machine.handle_event(self.now(), event);
+    }
+
+    fn store_now(&mut self, upto: Resume) {
+        self.see(Fact::Stored(upto.checkpoint.clone()));
+        self.stored = upto.checkpoint;
+        self.stored_window = upto.earliest_window;
     }
 
     fn read(&mut self, limit: usize) -> ShardEvent {

@@ -1,0 +1,169 @@
+//! Records that are too old (R26 to R32).
+
+use std::sync::Arc;
+
+use super::rig::{Did, Reply, Rig, after, failed_at, mapping, ms, success};
+use crate::failure::{Condition, FunctionResponse};
+use crate::mapping::EventSourceMapping;
+use crate::outcome::Outcome;
+
+fn aged(change: impl FnOnce(&mut EventSourceMapping)) -> Arc<EventSourceMapping> {
+    mapping(|m| {
+        m.maximum_record_age = Some(ms(60_000));
+        m.batch_size = 10;
+        change(m);
+    })
+}
+
+type Message = (Vec<u64>, u32, Condition, Option<FunctionResponse>);
+
+fn messages(rig: &Rig) -> Vec<Message> {
+    let message = |(_, did): &(u64, Did)| match did {
+        Did::Discard { records, count, condition, response, .. } => {
+            Some((records.clone(), *count, *condition, *response))
+        }
+        _ => None,
+    };
+    rig.trace.iter().filter_map(message).collect()
+}
+
+/// The observer of the invariants does not know what is not invoked because of its age or size.
+fn unchecked(mapping: Arc<EventSourceMapping>) -> Rig {
+    let mut rig = Rig::new(mapping);
+    rig.checks_each_step = false;
+    rig
+}
+
+#[test]
+fn r27_the_native_trace_one_expired_record_is_discarded_and_the_five_fresh_ones_are_delivered() {
+    let mut rig = unchecked(aged(|_| {}));
+    rig.put_keyed(1, None, -80_000);
+    (2..=6).for_each(|n| rig.put_keyed(n, None, -100));
+    rig.run(1000);
+    assert_eq!(messages(&rig), [(vec![1], 1, Condition::RecordAgeExceeded, None)]);
+    assert_eq!(rig.batches(), [vec![2, 3, 4, 5, 6]]);
+    assert_eq!(rig.stored, after(6));
+}
+
+#[test]
+fn r29_a_record_that_expired_before_any_invocation_reports_one_invocation_and_no_response() {
+    let mut rig = unchecked(aged(|m| m.maximum_retry_attempts = Some(0)));
+    rig.put_keyed(1, None, -60_001);
+    rig.run(1000);
+    assert_eq!(messages(&rig), [(vec![1], 1, Condition::RecordAgeExceeded, None)]);
+    assert!(rig.batches().is_empty());
+    assert_eq!(rig.machine.snapshot(rig.now()).last_result.as_str(), "No records processed", "R18");
+}
+
+#[test]
+fn r26_a_record_of_exactly_the_maximum_age_is_invoked() {
+    let mut rig = unchecked(aged(|_| {}));
+    rig.put_keyed(1, None, -60_000);
+    rig.run(1000);
+    assert_eq!((rig.batches(), messages(&rig)), (vec![vec![1]], vec![]));
+}
+
+#[test]
+fn r28_expiry_while_retrying_ends_the_retries_and_counts_the_tries() {
+    let mut rig = unchecked(aged(|_| {}));
+    rig.put_keyed(1, None, -10_000);
+    rig.function = Box::new(|_| Reply::Now(Outcome::FunctionError));
+    rig.run(120_000);
+    let tries = u32::try_from(rig.batches().len()).unwrap();
+    assert!(tries > 5, "{tries}");
+    let unhandled = Some(FunctionResponse::Unhandled);
+    assert_eq!(messages(&rig), [(vec![1], tries, Condition::RecordAgeExceeded, unhandled)]);
+    let given_up = rig.trace.iter().find(|(_, did)| matches!(did, Did::Discard { .. })).unwrap().0;
+    assert_eq!(given_up, 50_001, "the backoff does not outlast the record");
+    assert_eq!(rig.machine.snapshot(rig.now()).last_result.as_str(), "PROBLEM: Function call failed");
+}
+
+#[test]
+fn r27_a_retried_batch_loses_only_its_expired_prefix_and_the_rest_is_a_new_batch() {
+    let mut rig = unchecked(aged(|m| m.maximum_retry_attempts = Some(1)));
+    rig.put_keyed(1, None, -59_900);
+    rig.put_keyed(2, None, 0);
+    rig.put_keyed(3, None, 0);
+    rig.function = Box::new(|_| Reply::Now(Outcome::FunctionError));
+    rig.run(10_000);
+    assert_eq!(rig.batches(), [vec![1, 2, 3], vec![2, 3], vec![2, 3]]);
+    let ids = rig.ids();
+    assert!(ids[0] != ids[1] && ids[1] == ids[2], "R21");
+    let unhandled = Some(FunctionResponse::Unhandled);
+    assert_eq!(
+        messages(&rig),
+        [
+            (vec![1], 1, Condition::RecordAgeExceeded, unhandled),
+            (vec![2, 3], 2, Condition::RetryAttemptsExhausted, unhandled)
+        ]
+    );
+}
+
+#[test]
+fn r30_records_that_expire_one_after_the_other_are_one_message_each() {
+    let mut rig = unchecked(aged(|m| m.batching_window = ms(300_000)));
+    rig.put_keyed(1, None, 0);
+    rig.put_keyed(2, None, 5_000);
+    rig.run(70_000);
+    let expired = |n| (vec![n], 1, Condition::RecordAgeExceeded, None);
+    assert_eq!(messages(&rig), [expired(1), expired(2)]);
+}
+
+#[test]
+fn r31_a_record_expires_while_its_batching_window_is_still_open_and_younger_ones_stay() {
+    let mut rig = unchecked(aged(|m| m.batching_window = ms(80_000)));
+    rig.put_keyed(1, None, 0);
+    rig.put_keyed(2, None, 40_000);
+    rig.run(100_000);
+    let given_up = rig.trace.iter().find(|(_, did)| matches!(did, Did::Discard { .. })).unwrap();
+    assert_eq!(given_up.0, 60_001);
+    assert_eq!(rig.invocations(), [(80_000, vec![2])]);
+}
+
+#[test]
+fn r27_a_backlog_of_expired_records_is_discarded_in_batches() {
+    let mut rig = unchecked(aged(|_| {}));
+    (1..=25).for_each(|n| rig.put_keyed(n, None, -70_000));
+    rig.put_keyed(26, None, 0);
+    rig.run(1000);
+    let sizes: Vec<_> = messages(&rig).iter().map(|message| message.0.len()).collect();
+    assert_eq!(sizes, [10, 10, 5]);
+    assert_eq!(rig.batches(), [vec![26]]);
+}
+
+#[test]
+fn i5_an_expired_record_between_fresh_ones_is_never_invoked() {
+    let mut rig = unchecked(aged(|_| {}));
+    for (n, arrival) in [(1, 0), (2, -70_000), (3, 0)] {
+        rig.put_keyed(n, None, arrival);
+    }
+    rig.run(1000);
+    assert_eq!(rig.batches(), [vec![1], vec![3]]);
+    assert_eq!(messages(&rig), [(vec![2], 1, Condition::RecordAgeExceeded, None)]);
+    assert_eq!(rig.stored, after(3));
+}
+
+#[test]
+fn r44_a_remainder_that_expires_meanwhile_is_discarded_and_bisection_goes_on() {
+    let mut rig = unchecked(aged(|m| {
+        m.bisect_batch_on_function_error = true;
+        m.report_batch_item_failures = true;
+    }));
+    (1..=2).for_each(|n| rig.put_keyed(n, None, -59_000));
+    (3..=4).for_each(|n| rig.put_keyed(n, None, 0));
+    rig.function = Box::new(|call| match call.records.as_slice() {
+        [1, 2, 3, 4] => Reply::After(2000, failed_at([2])),
+        _ => Reply::Now(success()),
+    });
+    rig.run(10_000);
+    assert_eq!(rig.batches(), [vec![1, 2, 3, 4], vec![3, 4]]);
+    assert_eq!(messages(&rig), [(vec![2], 1, Condition::RecordAgeExceeded, None)]);
+}
+
+#[test]
+fn r32_without_a_maximum_age_nothing_expires() {
+    let mut rig = unchecked(mapping(|_| {}));
+    rig.put_keyed(1, None, -604_800_000);
+    rig.run(1000);
+    assert_eq!((rig.batches(), messages(&rig)), (vec![vec![1]], vec![]));
+}

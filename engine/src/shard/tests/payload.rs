@@ -1,0 +1,82 @@
+//! Events that are too large (R3, R5, R24).
+
+use std::sync::Arc;
+
+use super::rig::{Did, Reply, Rig, after, mapping, ms, record, success};
+use crate::event::{EventContext, encoded_len};
+use crate::failure::Condition;
+use crate::mapping::EventSourceMapping;
+use crate::record::Batch;
+
+/// A mapping whose events may be as large as one of `records` records of 100 bytes.
+fn limited(records: usize, change: impl FnOnce(&mut EventSourceMapping)) -> Arc<EventSourceMapping> {
+    let context = EventContext::new(&mapping(|_| {}), "shard".into());
+    let batch = Batch::new((1..=records as u64).map(|n| record(n, 100)).collect::<Vec<_>>()).unwrap();
+    mapping(|m| {
+        m.payload_limit = Some(encoded_len(&batch, &context, None));
+        change(m);
+    })
+}
+
+fn put(rig: &mut Rig, sizes: &[usize]) {
+    for (n, size) in (1..).zip(sizes) {
+        rig.put_sized(n, *size);
+    }
+}
+
+/// The observer of the invariants does not know what is not invoked because of its age or size.
+fn unchecked(mapping: Arc<EventSourceMapping>) -> Rig {
+    let mut rig = Rig::new(mapping);
+    rig.checks_each_step = false;
+    rig
+}
+
+#[test]
+fn r3_a_batch_is_cut_before_its_event_exceeds_the_limit() {
+    let mut rig = unchecked(limited(3, |_| {}));
+    put(&mut rig, &[100; 8]);
+    rig.run(1000);
+    assert_eq!(rig.batches(), [vec![1, 2, 3], vec![4, 5, 6], vec![7, 8]]);
+}
+
+#[test]
+fn r3_an_event_that_can_take_no_more_does_not_wait_for_its_batching_window() {
+    let mut rig = unchecked(limited(2, |m| m.batching_window = ms(60_000)));
+    put(&mut rig, &[100, 100, 100]);
+    rig.run(1000);
+    assert_eq!(rig.batches(), [vec![1, 2]], "the third waits");
+    rig.run(100_000);
+    assert_eq!(rig.batches(), [vec![1, 2], vec![3]]);
+}
+
+#[test]
+fn r24_the_native_trace_a_single_record_over_the_limit_spends_its_attempts_unseen() {
+    for (maximum, count) in [(0, 1), (2, 3)] {
+        let mut rig = unchecked(limited(1, |m| m.maximum_retry_attempts = Some(maximum)));
+        rig.function = Box::new(|_| Reply::Now(success()));
+        put(&mut rig, &[100, 104, 100]);
+        rig.run(10_000);
+        assert_eq!(rig.batches(), [vec![1], vec![3]], "R5: base64 makes the second one too large");
+        let given_up: Vec<_> = rig
+            .trace
+            .iter()
+            .filter_map(|(_, did)| match did {
+                Did::Discard { records, count, condition, response, .. } => {
+                    Some((records.clone(), *count, *condition, *response))
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(given_up, [(vec![2], count, Condition::RetryAttemptsExhausted, None)]);
+        assert_eq!(rig.stored, after(3));
+        assert_eq!(rig.machine.counters().invoked, 2);
+    }
+}
+
+#[test]
+fn r24_without_a_limit_a_large_record_is_invoked() {
+    let mut rig = unchecked(mapping(|_| {}));
+    put(&mut rig, &[10 << 20]);
+    rig.run(1000);
+    assert_eq!(rig.batches(), [vec![1]]);
+}
