@@ -65,9 +65,11 @@ impl Wall {
 impl Wall {
     /// The last multiple of `size` since the epoch at or before this.
     #[must_use]
-    pub(crate) const fn floor_to(self, size: Duration) -> Self {
-        let size = size.as_millis() as i64;
-        if size == 0 { self } else { Self(self.0.div_euclid(size).saturating_mul(size)) }
+    pub(crate) fn floor_to(self, size: Duration) -> Self {
+        match i64::try_from(size.as_millis()) {
+            Ok(size) if size > 0 => Self(self.0.div_euclid(size).saturating_mul(size)),
+            _ => self,
+        }
     }
 }
 

@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use super::discard::{Discard, DiscardId, Discards};
 use super::exchange::{Exit, Invocation, Resume, ShardAction, ShardEvent};
-use super::lane::{GivenUp, Lane, LaneId, LaneState, Resolution, Rules, Step};
+use super::lane::{GivenUp, Lane, LaneId, LaneState, Resolution, Rules, Step, lane_of};
 use super::progress::Progress;
 use super::reader::{Reader, ReaderState, Wish};
-use super::snapshot::{Counters, LaneSnapshot, LastResult, ShardSnapshot};
+use super::rng::Rng;
+use super::snapshot::{Counters, LastResult, ShardSnapshot};
 use super::watermark::Watermark;
 use crate::event::{EventContext, EventSize};
 use crate::failure::FailedBatch;
@@ -61,22 +62,6 @@ enum Phase {
     },
     LeaseLost,
     Exited,
-}
-
-/// The generator is part of the machine's state: equal machines go on equally.
-#[derive(Clone, Debug)]
-struct Rng(fastrand::Rng);
-
-impl PartialEq for Rng {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.get_seed() == other.0.get_seed()
-    }
-}
-impl Eq for Rng {}
-impl std::hash::Hash for Rng {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.get_seed().hash(state);
-    }
 }
 
 impl ShardMachine {
@@ -484,7 +469,7 @@ impl ShardMachine {
             last_result: self.last_result,
             cut_invocations: self.cut,
             ended: self.reader_ended(),
-            lanes: self.lanes.iter().map(|lane| lane_snapshot(lane, now.mono)).collect(),
+            lanes: self.lanes.iter().map(|lane| lane.snapshot(now.mono)).collect(),
             counters: self.counters,
         }
     }
@@ -503,30 +488,6 @@ fn rules<'a>(
         flushes: ended || buffered >= mapping.polling.buffer_bytes,
         ended,
         tip_read: reader.tip_read,
-    }
-}
-
-/// The lane that keeps the order among records of one key (R48). Records without a key keep theirs in the first lane.
-fn lane_of(record: &Record, lanes: usize) -> usize {
-    // FNV-1a: the same in every run and on every host, so that a key stays in its lane.
-    let hash = |key: &[u8]| {
-        key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
-    };
-    record.order_key().map_or(0, |key| (hash(key) % lanes as u64) as usize)
-}
-
-fn lane_snapshot(lane: &Lane, now: Mono) -> LaneSnapshot {
-    LaneSnapshot {
-        queued: lane.queued(),
-        invoking: lane.state() == LaneState::Invoking,
-        batch: lane.current().map_or(0, |attempt| attempt.batch.len()),
-        attempts: lane.current().map_or(0, |attempt| attempt.invokes),
-        retry_in: match lane.state() {
-            LaneState::Waiting { until } => Some(until.since(now)),
-            LaneState::Ready | LaneState::Invoking => None,
-        },
     }
 }
 

@@ -6,6 +6,7 @@ mod lane;
 mod machine;
 mod progress;
 mod reader;
+mod rng;
 mod snapshot;
 mod watermark;
 

@@ -2,6 +2,7 @@
 
 mod age;
 mod attempt;
+mod key;
 mod queue;
 mod result;
 mod tumbling;
@@ -9,11 +10,13 @@ mod tumbling;
 use std::time::Duration;
 
 pub(super) use attempt::Attempt;
+pub(super) use key::lane_of;
 pub(super) use result::Resolution;
 
 use self::age::{Age, Cut};
 use self::queue::Queue;
 use self::tumbling::Tumbling;
+use super::snapshot::LaneSnapshot;
 use crate::event::EventSize;
 use crate::failure::Condition;
 use crate::mapping::EventSourceMapping;
@@ -256,8 +259,17 @@ impl Lane {
         self.stack.last()
     }
 
-    pub(super) fn queued(&self) -> usize {
-        self.queue.len()
+    pub(super) fn snapshot(&self, now: Mono) -> LaneSnapshot {
+        LaneSnapshot {
+            queued: self.queue.len(),
+            invoking: self.state == LaneState::Invoking,
+            batch: self.current().map_or(0, |attempt| attempt.batch.len()),
+            attempts: self.current().map_or(0, |attempt| attempt.invokes),
+            retry_in: match self.state {
+                LaneState::Waiting { until } => Some(until.since(now)),
+                LaneState::Ready | LaneState::Invoking => None,
+            },
+        }
     }
 
     /// The start that no window may have any more, to be stored with the checkpoint.
