@@ -137,7 +137,8 @@ impl Run {
         tracing::debug!(%shard, checkpoint = %lease.checkpoint, "got the lease");
         let seed = fastrand::u64(..);
         let mapping = Arc::clone(&self.cx.mapping);
-        let machine = ShardMachine::new(mapping, shard.clone(), driver::resume(lease), seed, self.cx.clock.now());
+        let machine =
+            ShardMachine::new(mapping, shard.clone(), driver::resume(lease), seed, self.cx.clock.now());
         let cell = ShardCell::new(shard.clone());
         self.status.add(Arc::clone(&cell));
         let share = self.worker.budget.share();

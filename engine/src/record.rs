@@ -222,7 +222,8 @@ impl Record {
 /// batch is a batch of its own with an event of its own.
 #[derive(Clone)]
 pub struct Batch {
-    records: Arc<[Record]>,
+    /// Shared with the other batches of the same page.
+    records: Arc<Vec<Record>>,
     range: Range<usize>,
     event: Arc<OnceLock<Bytes>>,
 }
@@ -230,22 +231,33 @@ pub struct Batch {
 impl Batch {
     /// A batch of all `records`, or none if there are none.
     #[must_use]
-    pub fn new(records: impl Into<Arc<[Record]>>) -> Option<Self> {
+    pub fn new(records: impl Into<Vec<Record>>) -> Option<Self> {
         let records = records.into();
         let range = 0..records.len();
-        (!range.is_empty()).then(|| Self { records, range, event: Arc::default() })
+        (!range.is_empty()).then(|| Self::of(Arc::new(records), range))
+    }
+
+    /// A batch of the records of a page that are in `range`.
+    pub(crate) fn of(records: Arc<Vec<Record>>, range: Range<usize>) -> Self {
+        Self { records, range, event: Arc::default() }
+    }
+
+    /// The same batch with records of its own, for one that outlives its page by long.
+    pub(crate) fn detached(self) -> Self {
+        let records = Arc::new(self.records().to_vec());
+        Self { range: 0..records.len(), records, event: self.event }
     }
 
     /// The batch of a call without records.
     #[must_use]
     pub(crate) fn empty() -> Self {
-        Self { records: Arc::new([]), range: 0..0, event: Arc::default() }
+        Self::of(Arc::default(), 0..0)
     }
 
     /// The records, in order.
     #[must_use]
     pub fn records(&self) -> &[Record] {
-        &self.records[self.range.clone()]
+        self.records.get(self.range.clone()).unwrap_or_default()
     }
 
     /// How many records.
@@ -283,7 +295,7 @@ impl Batch {
     }
 
     fn part(&self, range: Range<usize>) -> Self {
-        Self { records: Arc::clone(&self.records), range, event: Arc::default() }
+        Self::of(Arc::clone(&self.records), range)
     }
 
     /// The encoded event, made by `encode` at the first call and shared by all later ones.

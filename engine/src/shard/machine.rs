@@ -319,7 +319,8 @@ impl ShardMachine {
     fn give_up(&mut self, now: Now, given_up: GivenUp) {
         let GivenUp { attempt, condition, window, closes } = given_up;
         let failed = FailedBatch {
-            batch: attempt.batch,
+            // It may wait long for its destination, and must not keep its page from being freed (I13).
+            batch: attempt.batch.detached(),
             shard: self.shard.clone(),
             request_id: attempt.request_id,
             condition,
