@@ -42,6 +42,7 @@
 
 mod event;
 mod failure;
+mod filter;
 mod fleet;
 mod intake;
 #[doc(hidden)]
@@ -62,6 +63,7 @@ pub use failure::{
     Condition, FailedBatch, FailureNames, FunctionResponse, message as failure_message,
     object as failure_object,
 };
+pub use filter::{Filter, FilterError, FilterErrorKind, FilterSource};
 pub use fleet::{
     LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeasePhase, LeaseTimes, LeaseView, OwnerView,
     PlannedLease, ShardNode, Start, may_start, plan_leases,

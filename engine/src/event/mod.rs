@@ -14,6 +14,7 @@ use crate::record::{Batch, Payload, ShardId};
 use crate::time::{Wall, write_iso8601};
 use crate::window::WindowCall;
 
+pub(crate) use seconds::push_seconds;
 pub(crate) use size::EventSize;
 
 /// What an event says beside its records; the same for all invocations of a shard.

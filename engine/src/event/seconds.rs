@@ -29,7 +29,7 @@ impl Seconds {
     }
 }
 
-pub(super) fn push_seconds(out: &mut Vec<u8>, at: Wall) {
+pub(crate) fn push_seconds(out: &mut Vec<u8>, at: Wall) {
     let seconds = Seconds::of(at);
     if seconds.negative {
         out.push(b'-');
