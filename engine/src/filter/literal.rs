@@ -1,37 +1,58 @@
-//! A test that most records which do not match fail at once: texts that every matching record contains.
+//! Tests that most records which do not match fail at once, by searching their text.
 
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 
 use super::operator::{Rule, Rules, TextRule};
+use super::scan::{self, Scalar};
 use super::tree::{Node, Object};
 
-/// For each of these, one of its texts stands in every record that fulfils the conditions, unless the record writes it
-/// with escapes.
+/// Texts that stand in every record which fulfils the conditions, unless the record writes them with escapes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Literals(Vec<Vec<Finder<'static>>>);
+pub(super) struct Literals(Vec<Literal>);
 
-/// Searching for many texts costs more than looking at the record.
+#[derive(Clone, Debug)]
+enum Literal {
+    /// One of these texts is there: a member's key, or a value that its rules ask for.
+    Text(Vec<Finder<'static>>),
+    /// Behind one of the places where this key stands is a value for which the rules hold. Of what stands at such a
+    /// place, as much is judged as can be judged in passing.
+    Member(Finder<'static>, Rules),
+}
+
+/// Searching for more texts costs more than looking at the record.
 const MOST_VALUES: usize = 3;
-const MOST: usize = 4;
+const MOST: usize = 6;
 
 impl Literals {
     pub(super) fn of(wanted: &Node) -> Self {
         let mut found = Vec::new();
         collect_below(wanted, &mut found);
-        // Longer texts are rarer, and values are rarer than keys, which most records have in common.
-        found.sort_by_key(|(is_key, texts)| {
-            (*is_key, std::cmp::Reverse(texts.iter().map(Vec::len).min().unwrap_or(0)))
-        });
+        // Values first: keys are what most records have in common.
+        found.sort_by_key(|(rank, _)| *rank);
         found.truncate(MOST);
-        let finders = |texts: Vec<Vec<u8>>| texts.iter().map(|text| Finder::new(text).into_owned()).collect();
-        Self(found.into_iter().map(|(_, texts)| finders(texts)).collect())
+        Self(found.into_iter().map(|(_, literal)| literal).collect())
     }
 
     /// Whether this JSON text cannot fulfil the conditions; `false` says nothing.
     pub(super) fn rule_out(&self, json: &[u8]) -> bool {
-        let missing = |texts: &Vec<Finder<'_>>| texts.iter().all(|text| text.find(json).is_none());
+        let missing = |literal: &Literal| match literal {
+            Literal::Text(texts) => texts.iter().all(|text| text.find(json).is_none()),
+            Literal::Member(key, rules) => !key.find_iter(json).any(|at| {
+                let value = scan::member_value(json, at + key.needle().len());
+                value.is_some_and(|value| may_hold(rules, json, value))
+            }),
+        };
         self.0.iter().any(missing) && !may_hide_characters(json)
+    }
+}
+
+/// Judges scalars only: to go through an array at each of many places could take long.
+fn may_hold(rules: &Rules, json: &[u8], value: usize) -> bool {
+    match json.get(value) {
+        Some(b'{') => false,
+        Some(b'[') => true,
+        _ => scan::scalar_at(json, value).is_some_and(|value: Scalar<'_>| rules.hold_for(value)),
     }
 }
 
@@ -43,25 +64,31 @@ fn may_hide_characters(json: &[u8]) -> bool {
     memchr_iter(b'\\', rest).any(|at| matches!(rest.get(at + 1), Some(b'u' | b'/')))
 }
 
-/// Whether texts are of keys, and the texts of which one must be there.
-type Required = (bool, Vec<Vec<u8>>);
+/// A literal, and which come first.
+type Ranked = (u8, Literal);
 
-fn collect(object: &Object, found: &mut Vec<Required>) {
+fn collect(object: &Object, found: &mut Vec<Ranked>) {
     for (name, node) in &object.members {
         // What need not exist requires nothing.
         if node.without_value().is_fulfilled() {
             continue;
         }
         if let Some(key) = quoted(name) {
-            found.push((true, vec![key]));
+            let key = Finder::new(&key).into_owned();
+            // A key has rules that may hold for what is not there only if something below it must be.
+            match node.rules.as_ref().filter(|rules| !rules.absent) {
+                Some(rules) => found.push((1, Literal::Member(key, rules.clone()))),
+                None => found.push((2, Literal::Text(vec![key]))),
+            }
         }
         collect_below(node, found);
     }
 }
 
-fn collect_below(node: &Node, found: &mut Vec<Required>) {
+fn collect_below(node: &Node, found: &mut Vec<Ranked>) {
     if let Some(texts) = node.rules.as_ref().and_then(texts) {
-        found.push((false, texts));
+        let finders = texts.iter().map(|text| Finder::new(text).into_owned()).collect();
+        found.push((0, Literal::Text(finders)));
     }
     if let Some(object) = &node.object {
         collect(object, found);

@@ -38,90 +38,91 @@ fn passed(pattern: &str, records: &[Record]) -> usize {
     records.iter().filter(|record| filter.matches(record, &shard())).count()
 }
 
-/// An item, and the same item with another attribute put in.
-fn two_puts(first: &str, second: &str) -> [Record; 2] {
-    [insert(first), change("MODIFY", r#"{"id":{"S":"id_value"}}"#, second)]
+/// How many of two changes pass: the first is an INSERT, the second a MODIFY if it is of the same item.
+fn calls(pattern: &str, items: [&str; 2]) -> usize {
+    let key = |item: &str| item.split('}').next().unwrap().to_owned() + "}}";
+    let [first, second] = items.map(key);
+    let event = if first == second { "MODIFY" } else { "INSERT" };
+    passed(pattern, &[change("INSERT", &first, items[0]), change(event, &second, items[1])])
 }
 
 const ITEM: &str = r#"{"id":{"S":"id_value"}}"#;
+const ITEM_1: &str = r#"{"id":{"S":"id_value_1"}}"#;
+const ITEM_2: &str = r#"{"id":{"S":"id_value_2"}}"#;
+const CHANGED: &str = r#"{"id":{"S":"id_value"},"id2":{"S":"id2_new_value"}}"#;
+const PRESENT_1: &str = r#"{"id":{"S":"id_value_1"},"presentKey":{"S":"presentValue"}}"#;
+const PRESENT_2: &str = r#"{"id":{"S":"id_value_2"},"presentKey":{"S":"presentValue"}}"#;
 
 #[test]
 fn r63_test_dynamodb_event_filter_insert_same_entry_twice() {
-    assert_eq!(passed(r#"{"eventName": ["INSERT"]}"#, &two_puts(ITEM, ITEM)), 1);
+    let item = r#"{"id":{"S":"id_value"},"id2":{"S":"id2_value"}}"#;
+    assert_eq!(calls(r#"{"eventName": ["INSERT"]}"#, [item, item]), 1);
 }
 
 #[test]
 fn r62_test_dynamodb_event_filter_content_or_filter() {
-    let records = two_puts(ITEM, r#"{"id":{"S":"id_value"},"new_key":{"S":"new_value"}}"#);
-    assert_eq!(passed(r#"{"eventName": ["INSERT", "MODIFY"]}"#, &records), 2);
+    assert_eq!(calls(r#"{"eventName": ["INSERT", "MODIFY"]}"#, [ITEM, CHANGED]), 2);
 }
 
 #[test]
 fn r62_test_dynamodb_event_filter_content_multiple_filters() {
-    let records = two_puts(ITEM, r#"{"id":{"S":"id_value"},"new_key":{"S":"new_value"}}"#);
-    assert_eq!(passed(r#"{"eventName": ["INSERT"], "eventSource": ["aws:dynamodb"]}"#, &records), 1);
+    assert_eq!(calls(r#"{"eventName": ["INSERT"], "eventSource": ["aws:dynamodb"]}"#, [ITEM, CHANGED]), 1);
 }
 
 #[test]
 fn r59_test_dynamodb_event_filter_content_filter_type() {
-    let records = two_puts(ITEM, r#"{"id":{"S":"id_value"},"presentKey":{"S":"presentValue"}}"#);
-    assert_eq!(passed(r#"{"dynamodb": {"NewImage": {"presentKey": {"S": ["presentValue"]}}}}"#, &records), 1);
-    assert_eq!(
-        passed(r#"{"dynamodb": {"NewImage": {"presentKey": ["presentValue"]}}}"#, &records),
-        0,
-        "no type"
-    );
+    let typed = r#"{"dynamodb": {"NewImage": {"presentKey": {"S": ["presentValue"]}}}}"#;
+    assert_eq!(calls(typed, [PRESENT_1, ITEM_2]), 1);
+    let without = r#"{"dynamodb": {"NewImage": {"presentKey": ["presentValue"]}}}"#;
+    assert_eq!(calls(without, [PRESENT_1, ITEM_2]), 0, "without the type tag");
 }
 
 #[test]
 fn r60_test_dynamodb_event_filter_exists_filter_type() {
-    let records = two_puts(ITEM, r#"{"id":{"S":"id_value"},"presentKey":{"S":"presentValue"}}"#);
-    assert_eq!(
-        passed(r#"{"dynamodb": {"NewImage": {"presentKey": {"S": [{"exists": true}]}}}}"#, &records),
-        1
-    );
+    let typed = r#"{"dynamodb": {"NewImage": {"presentKey": {"S": [{"exists": true}]}}}}"#;
+    assert_eq!(calls(typed, [PRESENT_1, ITEM_2]), 1);
+    let without = r#"{"dynamodb": {"NewImage": {"presentKey": [{"exists": true}]}}}"#;
+    assert_eq!(calls(without, [PRESENT_1, ITEM_2]), 0, "an attribute is an object, and objects do not exist");
 }
 
 #[test]
 fn r60_test_dynamodb_event_filter_exists_false_filter() {
-    // An attribute is an object, and objects do not exist: it matches either way.
-    let records = two_puts(ITEM, r#"{"id":{"S":"id_value"},"presentKey":{"S":"presentValue"}}"#);
-    assert_eq!(passed(r#"{"dynamodb": {"NewImage": {"presentKey": [{"exists": false}]}}}"#, &records), 2);
-    assert_eq!(
-        passed(r#"{"dynamodb": {"NewImage": {"presentKey": {"S": [{"exists": false}]}}}}"#, &records),
-        1
-    );
+    let without = r#"{"dynamodb": {"NewImage": {"presentKey": [{"exists": false}]}}}"#;
+    assert_eq!(calls(without, [ITEM_1, PRESENT_2]), 2);
+    let typed = r#"{"dynamodb": {"NewImage": {"presentKey": {"S": [{"exists": false}]}}}}"#;
+    assert_eq!(calls(typed, [ITEM_1, PRESENT_2]), 1);
 }
 
 #[test]
 fn r61_test_dynamodb_event_filter_numeric_filter() {
-    // 1 in AWS's recording, by the second of the put items: a number there is a string under N.
-    let number = r#"{"id":{"S":"id_value"},"num":{"N":"101"}}"#;
-    let records = [insert(number), insert(r#"{"id":{"S":"id_value2"},"num":{"S":"101"}}"#)];
-    assert_eq!(
-        passed(r#"{"dynamodb": {"NewImage": {"num": {"N": [{"numeric": [">", 100]}]}}}}"#, &records),
-        0
-    );
-    assert_eq!(passed(r#"{"dynamodb": {"NewImage": {"num": {"N": ["101"]}}}}"#, &records), 1);
+    // A number is a string under N: the first passes as it is not "101", the second is not above 100.
+    let numbers =
+        ["42", "101"].map(|n| format!(r#"{{"id":{{"S":"id_value_{n}"}},"numericFilter":{{"N":"{n}"}}}}"#));
+    let numbers = [numbers[0].as_str(), numbers[1].as_str()];
+    let rules = r#"[{"numeric": [">", 100]}, {"anything-but": "101"}]"#;
+    let pattern =
+        |rules: &str| format!(r#"{{"dynamodb": {{"NewImage": {{"numericFilter": {{"N": {rules}}}}}}}}}"#);
+    assert_eq!(calls(&pattern(rules), numbers), 1);
+    assert_eq!(calls(&pattern(r#"[{"numeric": [">", 0]}]"#), numbers), 0);
+    assert_eq!(calls(&pattern(r#"["101"]"#), numbers), 1);
 }
 
 #[test]
 fn r62_test_dynamodb_event_filter_prefix_filter() {
-    let records = two_puts(
-        r#"{"id":{"S":"id_value"},"prefix":{"S":"us-1-testtest"}}"#,
-        r#"{"id":{"S":"id_value"},"prefix":{"S":"eu-1-testtest"}}"#,
-    );
-    assert_eq!(passed(r#"{"dynamodb": {"NewImage": {"prefix": {"S": [{"prefix": "us-1"}]}}}}"#, &records), 1);
+    let items = [
+        r#"{"id":{"S":"id_value_1"},"prefix":{"S":"us-1-other-suffix"}}"#,
+        r#"{"id":{"S":"id_value_1"},"prefix":{"S":"other-suffix"}}"#,
+    ];
+    assert_eq!(calls(r#"{"dynamodb": {"NewImage": {"prefix": {"S": [{"prefix": "us-1"}]}}}}"#, items), 1);
 }
 
 #[test]
 fn r61_test_dynamodb_event_filter_date_time_conversion() {
-    let records = two_puts(ITEM, r#"{"id":{"S":"id_value"},"new_key":{"S":"new_value"}}"#);
-    let later_than = |limit: &str| {
+    let after = |limit: &str| {
         format!(r#"{{"dynamodb": {{"ApproximateCreationDateTime": [{{"numeric": [">", {limit}]}}]}}}}"#)
     };
-    assert_eq!(passed(&later_than("1500000000"), &records), 2);
-    assert_eq!(passed(&later_than("1789654277"), &records), 0);
+    assert_eq!(calls(&after("0"), [ITEM_1, ITEM_2]), 2);
+    assert_eq!(calls(&after("1789654277"), [ITEM_1, ITEM_2]), 0);
 }
 
 #[test]

@@ -16,8 +16,8 @@ use crate::record::{Data, Record};
 enum Json {
     Raw(&'static str),
     Text(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    Array(Vec<Self>),
+    Object(Vec<(String, Self)>),
 }
 
 impl Json {
