@@ -1,5 +1,7 @@
 //! The messages for the on-failure destination, as exact JSON (lambda-esm.md, sections 3.5 to 3.9).
 
+use uuid::Uuid;
+
 use crate::json::push_escaped;
 use crate::record::{Batch, Record, ShardId};
 use crate::request::RequestId;
@@ -69,8 +71,9 @@ pub struct FailureNames {
     pub mapping_uuid: String,
 }
 
-/// The JSON text that SQS and SNS get for a Kinesis batch: its positions, not its records (R73; sections 3.5 and 3.7).
+/// The JSON text that SQS and SNS get for a batch: its positions, not its records (R73; sections 3.5 to 3.7).
 ///
+/// The stream's ARN decides between Kinesis' and DynamoDB's form.
 /// Byte for byte Lambda's. `responseContext` is left out if the function never saw the batch (R24) and whenever the
 /// records were too old, however often they were invoked before (R28, R29). What Lambda writes for a record without an arrival time is not known; here its `approximateArrivalOf…` field is left out.
 #[must_use]
@@ -79,11 +82,12 @@ pub fn message(failed: &FailedBatch, names: &FailureNames) -> String {
     push_request(&mut out, failed, names);
     out.extend_from_slice(br#""version":"1.0","#);
     push_batch(&mut out, failed, names);
+    out.push(b'}');
     String::from_utf8(out).expect("it is put together from UTF-8 strings")
 }
 
-/// The JSON object that S3 gets for a Kinesis batch: [`message`] and, as a string, the `event` that the function got
-/// (R73; section 3.9). One line without a line feed.
+/// The JSON object that S3 gets for a batch: [`message`] and, as a string, the `event` that the function got
+/// (R73; section 3.9), and its tumbling window, which a message does not have. One line without a line feed.
 ///
 /// `event` is what [`encode`](crate::encode) made of the batch. Bytes that are not UTF-8, which it never makes, are
 /// replaced by U+FFFD.
@@ -99,6 +103,10 @@ pub fn object(failed: &FailedBatch, names: &FailureNames, event: &[u8]) -> Vec<u
     }
     out.extend_from_slice(br#"","#);
     push_batch(&mut out, failed, names);
+    if let Some(window) = &failed.window {
+        push_window(&mut out, window);
+    }
+    out.push(b'}');
     out
 }
 
@@ -125,10 +133,44 @@ fn push_request(out: &mut Vec<u8>, failed: &FailedBatch, names: &FailureNames) {
     }
 }
 
-/// `"timestamp":"…","KinesisBatchInfo":{…}}`
+/// The key of the object that S3 gets for a batch (section 3.9):
+/// `aws/lambda/<mapping's UUID>/<shard>/YYYY/MM/DD/YYYY-MM-DDTHH.MM.SS-<UUID>`, by the message's time in UTC.
+///
+/// Lambda ends it with a random UUID. Here it only looks like one: it follows from the request id, which is random, and
+/// from the batch, so that a delivery that is made again because its answer was lost writes the same object again.
+#[must_use]
+pub fn object_key(failed: &FailedBatch, names: &FailureNames) -> String {
+    let mut time = String::with_capacity(20);
+    write_iso8601(&mut time, failed.at, false);
+    let time = time.trim_end_matches('Z').replace(':', ".");
+    let day = time.split('T').next().unwrap_or_default().replace('-', "/");
+    let id = object_id(failed);
+    format!("aws/lambda/{}/{}/{day}/{time}-{id}", names.mapping_uuid, failed.shard.as_str())
+}
+
+/// Differs wherever two discards do: several batches may be discarded under one request id within a millisecond.
+fn object_id(failed: &FailedBatch) -> RequestId {
+    let seqs = [failed.batch.first(), failed.batch.last()].map(|record| record.map(|record| &record.seq));
+    let window = failed.window.as_ref().map(|window| (window.start.as_millis(), window.is_final));
+    let name = format!("{}/{seqs:?}/{window:?}/{}", failed.shard.as_str(), failed.at.as_millis());
+    let namespace = Uuid::from_u128(failed.request_id.as_u128());
+    RequestId::from_random(Uuid::new_v5(&namespace, name.as_bytes()).as_u128())
+}
+
+/// Whether the batch came from a DynamoDB stream: its message has another key and other times (section 3.6).
+fn is_from_dynamodb(names: &FailureNames) -> bool {
+    names.stream_arn.split(':').nth(2) == Some("dynamodb")
+}
+
+/// `"timestamp":"…","KinesisBatchInfo":{…}`, or `DDBStreamBatchInfo`
 fn push_batch(out: &mut Vec<u8>, failed: &FailedBatch, names: &FailureNames) {
-    push_field(out, "timestamp", &iso_millis(failed.at));
-    out.extend_from_slice(br#","KinesisBatchInfo":{"#);
+    push_field(out, "timestamp", &iso(failed.at, true));
+    let dynamodb = is_from_dynamodb(names);
+    out.extend_from_slice(if dynamodb {
+        br#","DDBStreamBatchInfo":{"#.as_slice()
+    } else {
+        br#","KinesisBatchInfo":{"#.as_slice()
+    });
     push_field(out, "shardId", failed.shard.as_str());
     out.push(b',');
     // The final call of a tumbling window has no records, and its message nothing about them.
@@ -136,20 +178,33 @@ fn push_batch(out: &mut Vec<u8>, failed: &FailedBatch, names: &FailureNames) {
         push_field(out, "startSequenceNumber", first.seq.number.as_str());
         out.push(b',');
         push_field(out, "endSequenceNumber", last.seq.number.as_str());
-        push_arrival(out, "approximateArrivalOfFirstRecord", first);
-        push_arrival(out, "approximateArrivalOfLastRecord", last);
+        push_arrival(out, "approximateArrivalOfFirstRecord", first, !dynamodb);
+        push_arrival(out, "approximateArrivalOfLastRecord", last, !dynamodb);
         out.extend_from_slice(br#","batchSize":"#);
         push_number(out, failed.batch.len());
         out.push(b',');
     }
     push_field(out, "streamArn", &names.stream_arn);
-    out.extend_from_slice(b"}}");
+    out.push(b'}');
 }
 
-fn push_arrival(out: &mut Vec<u8>, name: &str, record: &Record) {
+/// `,"timeWindowInfo":{…}`
+fn push_window(out: &mut Vec<u8>, window: &WindowCall) {
+    out.extend_from_slice(br#","timeWindowInfo":{"window":{"#);
+    push_field(out, "start", &iso(window.start, false));
+    out.push(b',');
+    push_field(out, "end", &iso(window.end, false));
+    let flag = |flag: bool| if flag { "true" } else { "false" };
+    let (is_final, early) = (flag(window.is_final), flag(window.is_terminated_early));
+    let flags = format!(r#"}},"isFinalInvokeForWindow":{is_final},"isWindowTerminatedEarly":{early}}}"#);
+    out.extend_from_slice(flags.as_bytes());
+}
+
+/// DynamoDB's arrival times are whole seconds and are written without milliseconds.
+fn push_arrival(out: &mut Vec<u8>, name: &str, record: &Record, with_millis: bool) {
     if let Some(at) = record.arrival {
         out.push(b',');
-        push_field(out, name, &iso_millis(at));
+        push_field(out, name, &iso(at, with_millis));
     }
 }
 
@@ -165,186 +220,11 @@ fn push_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn iso_millis(at: Wall) -> String {
+fn iso(at: Wall, with_millis: bool) -> String {
     let mut out = String::with_capacity(24);
-    write_iso8601(&mut out, at, true);
+    write_iso8601(&mut out, at, with_millis);
     out
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use proptest::prelude::*;
-    use serde_json::Value;
-
-    use super::*;
-    use crate::event::{EventContext, encode};
-    use crate::position::Seq;
-    use crate::record::Data;
-
-    const NUMBER: &str = "49678482485914992647128486738460559735979993999471542274";
-
-    /// The message of section 3.5; the line breaks that it is shown with are not part of it.
-    const SECTION_3_5: &str = concat!(
-        r#"{"requestContext":{"requestId":"30d0e7bd-5ddd-4e96-af57-03a7080f606d","#,
-        r#""functionArn":"arn:aws:lambda:us-east-1:000000000000:function:NAME:alias","#,
-        r#""condition":"RetryAttemptsExhausted","approximateInvokeCount":1},"#,
-        r#""responseContext":{"statusCode":200,"executedVersion":"1","functionError":null},"#,
-        r#""version":"1.0","timestamp":"2026-09-19T09:10:45.948Z","#,
-        r#""KinesisBatchInfo":{"shardId":"shardId-000000000000","#,
-        r#""startSequenceNumber":"49678482485914992647128486738460559735979993999471542274","#,
-        r#""endSequenceNumber":"49678482485914992647128486738460559735979993999471542274","#,
-        r#""approximateArrivalOfFirstRecord":"2026-09-19T09:10:23.187Z","#,
-        r#""approximateArrivalOfLastRecord":"2026-09-19T09:10:23.187Z","batchSize":1,"#,
-        r#""streamArn":"arn:aws:kinesis:us-east-1:000000000000:stream/NAME/consumer/NAME:1789808973"}}"#,
-    );
-    const RESPONSE_3_5: &str =
-        r#""responseContext":{"statusCode":200,"executedVersion":"1","functionError":null},"#;
-
-    fn record(number: &str, arrival: Option<i64>) -> Record {
-        let data = Data::Raw(Bytes::from_static(br#"{"input": "hello"}"#));
-        Record::new(Seq::plain(number), Some("custom".to_owned()), arrival.map(Wall::from_millis), data)
-    }
-
-    fn names() -> FailureNames {
-        FailureNames {
-            function_arn: "arn:aws:lambda:us-east-1:000000000000:function:NAME:alias".to_owned(),
-            executed_version: "1".to_owned(),
-            stream_arn: "arn:aws:kinesis:us-east-1:000000000000:stream/NAME/consumer/NAME:1789808973"
-                .to_owned(),
-            mapping_uuid: "00000000-0000-4000-8000-000000000000".to_owned(),
-        }
-    }
-
-    fn failed(records: Vec<Record>) -> FailedBatch {
-        FailedBatch {
-            batch: Batch::new(records).unwrap(),
-            shard: "shardId-000000000000".into(),
-            request_id: RequestId::from_random(0x30d0_e7bd_5ddd_4e96_af57_03a7_080f_606d),
-            condition: Condition::RetryAttemptsExhausted,
-            approximate_invoke_count: 1,
-            response: Some(FunctionResponse::Returned),
-            at: Wall::from_millis(1_789_809_045_948),
-            window: None,
-        }
-    }
-
-    fn one() -> FailedBatch {
-        failed(vec![record(NUMBER, Some(1_789_809_023_187))])
-    }
-
-    #[test]
-    fn r35_exhausted_retries_with_an_answer_give_lambdas_message_byte_for_byte() {
-        assert_eq!(message(&one(), &names()), SECTION_3_5);
-    }
-
-    #[test]
-    fn r40_a_function_error_differs_only_in_function_error_and_a_plain_function_in_its_version() {
-        let failed = FailedBatch { response: Some(FunctionResponse::Unhandled), ..one() };
-        let names = FailureNames { executed_version: "$LATEST".to_owned(), ..names() };
-        let response = r#""responseContext":{"statusCode":200,"executedVersion":"$LATEST","functionError":"Unhandled"},"#;
-        assert_eq!(message(&failed, &names), SECTION_3_5.replace(RESPONSE_3_5, response));
-    }
-
-    #[test]
-    fn r24_an_oversized_event_has_no_response() {
-        let failed = FailedBatch { response: None, approximate_invoke_count: 3, ..one() };
-        let expected = SECTION_3_5.replace(RESPONSE_3_5, "").replace(r#"Count":1"#, r#"Count":3"#);
-        assert_eq!(message(&failed, &names()), expected);
-    }
-
-    #[test]
-    fn r29_records_that_were_too_old_give_section_3_7s_message_without_a_response() {
-        let failed = FailedBatch { response: None, condition: Condition::RecordAgeExceeded, ..one() };
-        let expected =
-            SECTION_3_5.replace(RESPONSE_3_5, "").replace("RetryAttemptsExhausted", "RecordAgeExceeded");
-        assert_eq!(message(&failed, &names()), expected);
-    }
-
-    #[test]
-    fn r28_records_that_grew_too_old_between_attempts_show_their_attempts_but_no_response() {
-        let failed =
-            FailedBatch { condition: Condition::RecordAgeExceeded, approximate_invoke_count: 8, ..one() };
-        assert_eq!(failed.response, Some(FunctionResponse::Returned));
-        let expected = SECTION_3_5
-            .replace(RESPONSE_3_5, "")
-            .replace("RetryAttemptsExhausted", "RecordAgeExceeded")
-            .replace(r#"Count":1"#, r#"Count":8"#);
-        assert_eq!(message(&failed, &names()), expected);
-    }
-
-    #[test]
-    fn r38_a_longer_batch_is_named_by_its_first_and_last_record() {
-        let records = vec![record("2", Some(1000)), record("3", Some(2000)), record("4", Some(3001))];
-        let value: Value = serde_json::from_str(&message(&failed(records), &names())).unwrap();
-        let info = &value["KinesisBatchInfo"];
-        assert_eq!((&info["startSequenceNumber"], &info["endSequenceNumber"]), (&"2".into(), &"4".into()));
-        assert_eq!(info["approximateArrivalOfFirstRecord"], "1970-01-01T00:00:01.000Z");
-        assert_eq!(info["approximateArrivalOfLastRecord"], "1970-01-01T00:00:03.001Z");
-        assert_eq!(info["batchSize"], 3);
-    }
-
-    #[test]
-    fn an_unknown_arrival_time_is_left_out() {
-        let expected = SECTION_3_5
-            .replace(r#""approximateArrivalOfFirstRecord":"2026-09-19T09:10:23.187Z","#, "")
-            .replace(r#""approximateArrivalOfLastRecord":"2026-09-19T09:10:23.187Z","#, "");
-        assert_eq!(message(&failed(vec![record(NUMBER, None)]), &names()), expected);
-    }
-
-    fn event(failed: &FailedBatch) -> Bytes {
-        let cx = EventContext {
-            event_source_arn: names().stream_arn.into(),
-            region: "us-east-1".into(),
-            invoke_identity_arn: "arn:aws:iam::000000000000:role/shardmill".into(),
-            shard: failed.shard.clone(),
-        };
-        encode(&failed.batch, &cx, failed.window.as_ref())
-    }
-
-    #[test]
-    fn r73_the_object_has_section_3_9s_layout_with_the_event_as_a_string() {
-        let failed =
-            FailedBatch { response: Some(FunctionResponse::Unhandled), approximate_invoke_count: 2, ..one() };
-        let names = FailureNames { executed_version: "$LATEST".to_owned(), ..names() };
-        let expected = concat!(
-            r#"{"requestContext":{"requestId":"30d0e7bd-5ddd-4e96-af57-03a7080f606d","#,
-            r#""functionArn":"arn:aws:lambda:us-east-1:000000000000:function:NAME:alias","#,
-            r#""condition":"RetryAttemptsExhausted","approximateInvokeCount":2},"#,
-            r#""responseContext":{"statusCode":200,"executedVersion":"$LATEST","functionError":"Unhandled"},"#,
-            r#""version":"1.0","payload":"{\"Records\":[{\"kinesis\":{\"kinesisSchemaVersion\":\"1.0\","#,
-            r#"\"partitionKey\":\"custom\","#,
-            r#"\"sequenceNumber\":\"49678482485914992647128486738460559735979993999471542274\","#,
-            r#"\"data\":\"eyJpbnB1dCI6ICJoZWxsbyJ9\",\"approximateArrivalTimestamp\":1789809023.187},"#,
-            r#"\"eventSource\":\"aws:kinesis\",\"eventVersion\":\"1.0\","#,
-            r#"\"eventID\":\"shardId-000000000000:49678482485914992647128486738460559735979993999471542274\","#,
-            r#"\"eventName\":\"aws:kinesis:record\","#,
-            r#"\"invokeIdentityArn\":\"arn:aws:iam::000000000000:role/shardmill\",\"awsRegion\":\"us-east-1\","#,
-            r#"\"eventSourceARN\":\"arn:aws:kinesis:us-east-1:000000000000:stream/NAME/consumer/NAME:1789808973\"}]}","#,
-            r#""timestamp":"2026-09-19T09:10:45.948Z","KinesisBatchInfo":{"shardId":"shardId-000000000000","#,
-            r#""startSequenceNumber":"49678482485914992647128486738460559735979993999471542274","#,
-            r#""endSequenceNumber":"49678482485914992647128486738460559735979993999471542274","#,
-            r#""approximateArrivalOfFirstRecord":"2026-09-19T09:10:23.187Z","#,
-            r#""approximateArrivalOfLastRecord":"2026-09-19T09:10:23.187Z","batchSize":1,"#,
-            r#""streamArn":"arn:aws:kinesis:us-east-1:000000000000:stream/NAME/consumer/NAME:1789808973"}}"#,
-        );
-        let object = String::from_utf8(object(&failed, &names, &event(&failed))).unwrap();
-        assert_eq!(object, expected);
-    }
-
-    proptest! {
-        #[test]
-        fn r73_the_objects_payload_reads_back_as_the_event_and_fits_one_line(key in any::<String>(), arn in any::<String>()) {
-            let data = Data::Raw(Bytes::from_static(b"x"));
-            let record = Record::new(Seq::plain(NUMBER), Some(key), None, data);
-            let failed = failed(vec![record]);
-            let names = FailureNames { function_arn: arn.clone(), ..names() };
-            let event = event(&failed);
-            let object = object(&failed, &names, &event);
-            prop_assert!(!object.contains(&b'\n'));
-            let value: Value = serde_json::from_slice(&object).unwrap();
-            prop_assert_eq!(value["payload"].as_str().unwrap().as_bytes(), &event[..]);
-            prop_assert_eq!(value["requestContext"]["functionArn"].as_str().unwrap(), arn);
-        }
-    }
-}
+mod tests;

@@ -61,7 +61,7 @@ mod window;
 pub use event::{EventContext, encode, encoded_len};
 pub use failure::{
     Condition, FailedBatch, FailureNames, FunctionResponse, message as failure_message,
-    object as failure_object,
+    object as failure_object, object_key as failure_object_key,
 };
 pub use filter::{Filter, FilterError, FilterErrorKind, FilterSource};
 pub use fleet::{

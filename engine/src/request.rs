@@ -11,6 +11,11 @@ impl RequestId {
         let version = (bits & !(0xf << 76)) | (0x4 << 76);
         Self((version & !(0x3 << 62)) | (0x2 << 62))
     }
+
+    /// The UUID as a number.
+    pub(crate) const fn as_u128(self) -> u128 {
+        self.0
+    }
 }
 
 impl fmt::Display for RequestId {

@@ -1,18 +1,14 @@
-//! Amazon Resource Names: the stream, the function, the destination, the role.
-
-use std::path::PathBuf;
+//! Amazon Resource Names: the stream, the function, the role.
 
 use super::error::{MappingError, MappingErrorKind};
 
 pub(super) const EVENT_SOURCE: &str = "EventSourceArn";
 pub(super) const FUNCTION: &str = "FunctionName";
 pub(super) const FUNCTION_ARN: &str = "FunctionArn";
-pub(super) const DESTINATION: &str = "DestinationConfig.OnFailure.Destination";
 pub(super) const ROLE: &str = "Function.RoleArn";
 
 const MAX_SOURCE: usize = 10_000;
 const MAX_FUNCTION: usize = 256;
-const MAX_DESTINATION: usize = 350;
 
 /// The stream that a mapping reads, from its ARN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,27 +24,6 @@ pub struct EventSource {
     pub account: String,
     /// The stream's name.
     pub stream: String,
-}
-
-/// Where a batch goes that was given up on (P15).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FailureDestination {
-    /// A standard queue.
-    Sqs {
-        /// The queue's ARN as configured.
-        arn: String,
-        /// `aws`, `aws-cn`, `aws-us-gov` …
-        partition: String,
-        /// The queue's region: the client's, too.
-        region: String,
-        /// The account that owns the queue, 12 digits.
-        account: String,
-        /// The queue's name.
-        queue: String,
-    },
-    /// A file of JSON Lines on this host.
-    File(PathBuf),
 }
 
 /// The function under its ARN.
@@ -78,16 +53,16 @@ impl Function {
 }
 
 /// The parts of `arn:partition:service:region:account:resource`.
-struct Arn<'a> {
-    partition: &'a str,
-    service: &'a str,
-    region: &'a str,
-    account: &'a str,
-    resource: &'a str,
+pub(super) struct Arn<'a> {
+    pub(super) partition: &'a str,
+    pub(super) service: &'a str,
+    pub(super) region: &'a str,
+    pub(super) account: &'a str,
+    pub(super) resource: &'a str,
 }
 
 impl<'a> Arn<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.splitn(6, ':');
         let mut next = || parts.next();
         if next()? != "arn" {
@@ -105,7 +80,7 @@ impl<'a> Arn<'a> {
     }
 
     /// Whether region and account are filled in and well formed.
-    fn is_located(&self) -> bool {
+    pub(super) fn is_located(&self) -> bool {
         is_name(self.region) && is_account(self.account)
     }
 }
@@ -115,19 +90,19 @@ fn is_account(text: &str) -> bool {
 }
 
 /// Letters, digits, hyphen and underscore, at least one.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-fn invalid(field: &'static str, value: &str, problem: &str) -> MappingError {
+pub(super) fn invalid(field: &'static str, value: &str, problem: &str) -> MappingError {
     MappingError::new(field, MappingErrorKind::InvalidValue, value).problem(problem)
 }
 
-fn refused(field: &'static str, value: &str, problem: &str) -> MappingError {
+pub(super) fn refused(field: &'static str, value: &str, problem: &str) -> MappingError {
     MappingError::new(field, MappingErrorKind::Refused, value).problem(problem)
 }
 
-fn too_long(field: &'static str, value: &str, most: usize) -> Option<MappingError> {
+pub(super) fn too_long(field: &'static str, value: &str, most: usize) -> Option<MappingError> {
     let length = value.chars().count();
     (length > most).then(|| {
         MappingError::new(field, MappingErrorKind::OutOfRange, value)
@@ -243,54 +218,6 @@ pub(super) fn function(
         false => format!("arn:{partition}:lambda:{region}:{account}:function:{tail}"),
     };
     Ok(Function { arn, name: name.to_owned(), qualifier: qualifier.map(str::to_owned) })
-}
-
-/// P15; an empty text means no destination.
-pub(super) fn destination(text: &str) -> Result<Option<FailureDestination>, MappingError> {
-    const FORM: &str = "the ARN of a standard SQS queue, or file:PATH";
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let bad = |problem| invalid(DESTINATION, text, problem).permitted(FORM);
-    if let Some(path) = text.strip_prefix("file:") {
-        return match path.is_empty() {
-            true => Err(bad("names no file").remedy("write a path, for example file:./discarded.jsonl")),
-            false => Ok(Some(FailureDestination::File(PathBuf::from(path)))),
-        };
-    }
-    if text.starts_with("kafka://") {
-        return Err(refused(DESTINATION, text, "is a destination for Kafka event sources only")
-            .permitted(FORM)
-            .remedy("choose another destination"));
-    }
-    if let Some(error) = too_long(DESTINATION, text, MAX_DESTINATION) {
-        return Err(error);
-    }
-    let arn = Arn::parse(text).ok_or_else(|| bad("is not an ARN").remedy("write the queue's ARN"))?;
-    match arn.service {
-        "sqs" | "sns" if arn.resource.ends_with(".fifo") => {
-            Err(refused(DESTINATION, text, "is a FIFO queue or topic, which Lambda refuses as a destination")
-                .permitted(FORM)
-                .remedy("use a standard queue"))
-        }
-        "sns" | "s3" => {
-            Err(MappingError::not_supported(DESTINATION, text, "use a standard SQS queue or file:PATH"))
-        }
-        "sqs" if !arn.is_located() => {
-            Err(bad("has no region or no account of 12 digits").remedy("write the queue's ARN"))
-        }
-        "sqs" if !is_name(arn.resource) || arn.resource.len() > 80 => {
-            Err(bad("has a queue name that SQS does not permit").remedy("write the queue's ARN, not its URL"))
-        }
-        "sqs" => Ok(Some(FailureDestination::Sqs {
-            arn: text.to_owned(),
-            partition: arn.partition.to_owned(),
-            region: arn.region.to_owned(),
-            account: arn.account.to_owned(),
-            queue: arn.resource.to_owned(),
-        })),
-        _ => Err(bad("is not a destination for discarded batches").remedy("use a standard SQS queue")),
-    }
 }
 
 /// An IAM role's ARN.

@@ -5,13 +5,15 @@
 
 mod arn;
 mod builder;
+mod destination;
 mod error;
 pub mod limits;
 
 use std::time::Duration;
 
-pub use arn::{EventSource, FailureDestination};
+pub use arn::EventSource;
 pub use builder::MappingBuilder;
+pub use destination::FailureDestination;
 pub use error::{MappingError, MappingErrorKind, MappingErrors};
 
 use crate::position::Position;

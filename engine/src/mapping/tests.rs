@@ -169,7 +169,7 @@ fn starting_positions_are_checked_as_lambda_checks_them() {
 }
 
 #[test]
-fn destinations_are_queues_and_files_never_fifo() {
+fn r77_destinations_are_queues_topics_buckets_and_files_never_fifo() {
     let to = |text: &str| orders().on_failure_destination(text);
     let queue = "arn:aws:sqs:eu-central-1:999999999999:dead";
     assert_eq!(
@@ -182,6 +182,21 @@ fn destinations_are_queues_and_files_never_fifo() {
             queue: "dead".into()
         }
     );
+    let topic = "arn:aws-cn:sns:cn-north-1:999999999999:dead";
+    assert_eq!(
+        *to(topic).build().unwrap().failure_destination().unwrap(),
+        FailureDestination::Sns {
+            arn: topic.into(),
+            region: "cn-north-1".into(),
+            account: "999999999999".into(),
+            topic: "dead".into()
+        }
+    );
+    let bucket = "arn:aws:s3:::dead.letters-1";
+    assert_eq!(
+        *to(bucket).build().unwrap().failure_destination().unwrap(),
+        FailureDestination::S3 { arn: bucket.into(), bucket: "dead.letters-1".into() }
+    );
     assert_eq!(
         *to("file:./dead.jsonl").build().unwrap().failure_destination().unwrap(),
         FailureDestination::File(PathBuf::from("./dead.jsonl"))
@@ -192,8 +207,14 @@ fn destinations_are_queues_and_files_never_fifo() {
         ("arn:aws:sqs:eu-central-1:999999999999:dead.fifo", MappingErrorKind::Refused),
         ("arn:aws:sns:eu-central-1:999999999999:dead.fifo", MappingErrorKind::Refused),
         ("kafka://dead", MappingErrorKind::Refused),
-        ("arn:aws:sns:eu-central-1:999999999999:dead", MappingErrorKind::NotSupported),
-        ("arn:aws:s3:::dead", MappingErrorKind::NotSupported),
+        ("arn:aws:sns:eu-central-1:999999999999:dead:0a1b", MappingErrorKind::InvalidValue),
+        ("arn:aws:sns:eu-central-1::dead", MappingErrorKind::InvalidValue),
+        ("arn:aws:s3:::dead/letters", MappingErrorKind::InvalidValue),
+        ("arn:aws:s3:::Dead", MappingErrorKind::InvalidValue),
+        ("arn:aws:s3:::dead.", MappingErrorKind::InvalidValue),
+        ("arn:aws:s3:::de", MappingErrorKind::InvalidValue),
+        ("arn:aws:s3:eu-central-1:999999999999:accesspoint/dead", MappingErrorKind::InvalidValue),
+        ("arn:aws:kinesis:eu-central-1:999999999999:stream/dead", MappingErrorKind::InvalidValue),
         ("https://sqs.eu-central-1.amazonaws.com/1/dead", MappingErrorKind::InvalidValue),
         ("arn:aws:sqs:::dead", MappingErrorKind::InvalidValue),
         ("file:", MappingErrorKind::InvalidValue),
@@ -300,6 +321,7 @@ proptest! {
         parts in proptest::collection::vec(
             prop_oneof![
                 Just("arn"), Just("aws"), Just("aws-"), Just("kinesis"), Just("dynamodb"), Just("lambda"), Just("sqs"),
+                Just("sns"), Just("s3"), Just("dead"),
                 Just("eu-west-1"), Just("123456789012"), Just("stream/"), Just("stream/a/consumer/"), Just("function"),
                 Just(""), Just("é"), Just("table/t/stream/"), Just("file"),
             ],

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::super::error::{MappingError, MappingErrorKind};
 use super::super::limits::{self, Limit};
-use super::super::{EventSourceMapping, Polling, Retry, arn};
+use super::super::{EventSourceMapping, FailureDestination, Polling, Retry, arn};
 use super::MappingBuilder;
 use crate::position::Position;
 use crate::time::Wall;
@@ -31,7 +31,7 @@ impl MappingBuilder {
         let maximum_record_age = found.number(&limits::RECORD_AGE, self.maximum_record_age);
         let tumbling_window = found.seconds(&limits::TUMBLING_WINDOW, self.tumbling_window);
         self.conflicts(found);
-        let failure_destination = found.keep(arn::destination(&self.on_failure));
+        let failure_destination = found.keep(FailureDestination::parse(&self.on_failure));
         self.on_success(found);
         let timeout = found.seconds(&limits::TIMEOUT, self.timeout);
         let role = self.role_arn.as_deref().map(|text| found.keep(arn::role(text)));
