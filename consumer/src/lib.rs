@@ -10,7 +10,7 @@
 //! | stream | [`StreamSource`] | [`KinesisSource`] (feature `kinesis`) |
 //! | function | [`Handler`] | closures |
 //! | positions and leases | [`checkpoint::LeaseStore`] | [`checkpoint::SqliteStore`], [`checkpoint::MemoryStore`] |
-//! | batches that are given up | [`Destination`] | [`SqsDestination`] (feature `sqs`), [`FileDestination`] |
+//! | batches that are given up | [`Destination`] | [`SqsDestination`] (feature `sqs`), `SnsDestination` (feature `sns`), `S3Destination` (feature `s3`), [`FileDestination`] |
 //!
 //! Records are delivered at least once. After a crash exactly those above the stored checkpoint come again.
 //!
@@ -79,9 +79,13 @@ mod worker;
 
 pub use clock::ServiceClock;
 pub use consumer::{BuildError, Consumer, ConsumerBuilder, RunError, RunReport};
+#[cfg(feature = "s3")]
+pub use destination::S3Destination;
+#[cfg(feature = "sns")]
+pub use destination::SnsDestination;
 #[cfg(feature = "sqs")]
 pub use destination::SqsDestination;
-pub use destination::{Destination, DestinationError, Failure, FailureNames, FileDestination};
+pub use destination::{Destination, DestinationError, Failure, FailureNames, FileDestination, Probe};
 pub use handler::{Handler, HandlerError, InvokeContext};
 #[cfg(feature = "lambda")]
 pub use handler_lambda::LambdaHandler;

@@ -126,19 +126,35 @@ pub async fn parts(
     let mapping = &config.mapping;
     let arn = &mapping.event_source().arn;
     let source = KinesisSource::new(aws, arn, &worker.clock(), worker.limiter())?;
-    let destination: Option<Arc<dyn Destination>> = match mapping.failure_destination() {
+    let destination = match mapping.failure_destination() {
         None => None,
-        Some(FailureDestination::Sqs { arn, .. }) => {
-            Some(Arc::new(SqsDestination::from_sdk_config(aws, arn, None)?))
-        }
-        Some(FailureDestination::File(path)) => Some(Arc::new(FileDestination::open(path).await?)),
-        Some(other) => {
-            return Err(AssemblyError::Function(format!("{other:?} is not supported by this version")));
-        }
+        Some(destination) => Some(DestinationParts(on_failure(destination, aws).await?)),
     };
     let store = stores.open(&config.checkpoints, mapping.application_name())?;
     let function = function(&config)?;
-    Ok(Parts { function, source, destination: destination.map(DestinationParts), store, config })
+    Ok(Parts { function, source, destination, store, config })
+}
+
+async fn on_failure(
+    destination: &FailureDestination,
+    aws: &SdkConfig,
+) -> Result<Arc<dyn Destination>, AssemblyError> {
+    Ok(match destination {
+        FailureDestination::Sqs { arn, .. } => Arc::new(SqsDestination::from_sdk_config(aws, arn, None)?),
+        #[cfg(feature = "sns")]
+        FailureDestination::Sns { arn, .. } => {
+            Arc::new(shardmill::SnsDestination::from_sdk_config(aws, arn, None)?)
+        }
+        #[cfg(feature = "s3")]
+        FailureDestination::S3 { arn, .. } => {
+            Arc::new(shardmill::S3Destination::from_sdk_config(aws, arn, None)?)
+        }
+        FailureDestination::File(path) => Arc::new(FileDestination::open(path).await?),
+        // A configuration that was loaded names none of these.
+        other => {
+            return Err(DestinationError::new(format!("{other:?} is not supported by this binary")).into());
+        }
+    })
 }
 
 /// The checkpoint stores of the process: mappings on one file share its connection, and so their commits.

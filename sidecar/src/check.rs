@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 
-use shardmill::StreamSource;
+use shardmill::{Probe, StreamSource};
 
 use crate::assembly::{self, PROBE_TIMEOUT};
 use crate::config;
@@ -51,8 +51,10 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
         .await;
         if let Some(destination) = &parts.destination {
             well &= line(&destination.0.describe(), async {
-                destination.0.probe().await.map_err(|e| e.to_string())?;
-                Ok("answers".to_owned())
+                Ok(match destination.0.probe().await.map_err(|e| e.to_string())? {
+                    Probe::NotAsked(why) => format!("not asked: {why}"),
+                    _ => "answers".to_owned(),
+                })
             })
             .await;
         }

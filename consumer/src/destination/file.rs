@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::{Destination, DestinationError, Failure};
+use super::{Destination, DestinationError, Failure, Probe};
 
 /// How long the end of a file must stay as it is to be a torn line and not one that is being written.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -90,6 +90,11 @@ impl Destination for FileDestination {
             file.sync_data()
         })
         .await
+    }
+
+    async fn probe(&self) -> Result<Probe, DestinationError> {
+        self.blocking(|path| open(path).map(drop)).await?;
+        Ok(Probe::Answers)
     }
 
     fn describe(&self) -> String {

@@ -1,6 +1,12 @@
 //! The seam to an on-failure destination.
 
 mod file;
+#[cfg(feature = "s3")]
+mod s3;
+#[cfg(any(feature = "sqs", feature = "sns", feature = "s3"))]
+mod service;
+#[cfg(feature = "sns")]
+mod sns;
 #[cfg(feature = "sqs")]
 mod sqs;
 #[cfg(test)]
@@ -13,7 +19,11 @@ use bytes::Bytes;
 use shardmill_engine::{EventContext, FailedBatch};
 
 pub use file::FileDestination;
+#[cfg(feature = "s3")]
+pub use s3::S3Destination;
 pub use shardmill_engine::FailureNames;
+#[cfg(feature = "sns")]
+pub use sns::SnsDestination;
 #[cfg(feature = "sqs")]
 pub use sqs::SqsDestination;
 
@@ -24,9 +34,9 @@ pub trait Destination: Send + Sync + 'static {
     /// again and may by then have arrived: destinations get a batch at least once.
     async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError>;
 
-    /// Whether the destination answers, without delivering anything.
-    async fn probe(&self) -> Result<(), DestinationError> {
-        Ok(())
+    /// Whether the destination answers, without delivering anything. Some can only be asked by delivering.
+    async fn probe(&self) -> Result<Probe, DestinationError> {
+        Ok(Probe::NotAsked("it can only be asked by a delivery".to_owned()))
     }
 
     /// What and where the destination is, for logs.
@@ -38,12 +48,22 @@ impl<D: Destination + ?Sized> Destination for Arc<D> {
     async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError> {
         (**self).deliver(failed).await
     }
-    async fn probe(&self) -> Result<(), DestinationError> {
+    async fn probe(&self) -> Result<Probe, DestinationError> {
         (**self).probe().await
     }
     fn describe(&self) -> String {
         (**self).describe()
     }
+}
+
+/// What a destination said to a question that delivers nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Probe {
+    /// It answers.
+    Answers,
+    /// It was not asked, or would not say: why.
+    NotAsked(String),
 }
 
 /// A batch that is given up, with what its messages say beside it.
@@ -74,6 +94,12 @@ impl Failure {
     #[must_use]
     pub fn object(&self) -> Vec<u8> {
         shardmill_engine::failure_object(&self.failed, &self.names, &self.event())
+    }
+
+    /// The key of that object in a bucket; the same whenever the delivery of this batch is tried again.
+    #[must_use]
+    pub fn object_key(&self) -> String {
+        shardmill_engine::failure_object_key(&self.failed, &self.names)
     }
 }
 

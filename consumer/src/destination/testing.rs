@@ -1,4 +1,4 @@
-//! Discarded batches for the tests of destinations.
+//! Discarded batches and services for the tests of destinations.
 
 use std::sync::Arc;
 
@@ -41,3 +41,6 @@ pub(super) fn failure(number: &str, size: usize) -> Failure {
         }),
     }
 }
+
+#[cfg(any(feature = "sqs", feature = "sns", feature = "s3"))]
+pub(super) mod fake;

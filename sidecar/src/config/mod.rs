@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use error::{ConfigError, ConfigErrors, Note};
 pub use schema::schema;
-use shardmill_engine::Wall;
+use shardmill_engine::{FailureDestination, Wall};
 pub(crate) use types::one_spelling;
 pub use types::{Admin, Aws, Checkpoints, Config, Function, MappingConfig, OnGap, Target, Worker};
 
@@ -130,10 +130,44 @@ fn read(root: &Node, now: Wall, report: &mut Report) -> Option<Config> {
     };
     let all = if several { &sections[..] } else { std::slice::from_ref(&top) };
     if mappings.len() == all.len() {
+        compiled_in(&mappings, all, report);
         distinct(&mappings, all, report);
         warn(&mappings, all, worker.as_ref(), report);
     }
     Some(Config { mappings, worker: worker?, admin, aws })
+}
+
+/// A destination that this binary was built without is refused before anything starts.
+fn compiled_in(mappings: &[MappingConfig], sections: &[Section<'_>], report: &mut Report) {
+    for (one, section) in mappings.iter().zip(sections) {
+        let Some(destination) = one.mapping.failure_destination() else { continue };
+        if let Some((service, feature)) = missing_feature(destination, FEATURES) {
+            let key = section.path("DestinationConfig.OnFailure.Destination");
+            let message = format!(
+                "{service} destinations are the feature {feature}, which this binary was built without; build it with \
+                 --features {feature}, or use a standard SQS queue or file:PATH"
+            );
+            report.error(report.place(&key, section.at), key, message);
+        }
+    }
+}
+
+/// Features of the binary that destinations need.
+#[derive(Clone, Copy)]
+struct Features {
+    sns: bool,
+    s3: bool,
+}
+
+const FEATURES: Features = Features { sns: cfg!(feature = "sns"), s3: cfg!(feature = "s3") };
+
+/// The service of a destination and the feature that it lacks.
+fn missing_feature(destination: &FailureDestination, has: Features) -> Option<(&'static str, &'static str)> {
+    match destination {
+        FailureDestination::Sns { .. } if !has.sns => Some(("SNS", "sns")),
+        FailureDestination::S3 { .. } if !has.s3 => Some(("S3", "s3")),
+        _ => None,
+    }
 }
 
 /// Two mappings never share checkpoints.
@@ -171,6 +205,40 @@ fn warn(mappings: &[MappingConfig], sections: &[Section<'_>], worker: Option<&Wo
                 worker.stop.as_secs()
             );
             report.warn(report.place(&key, section.at), key, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_lacks_no_feature_but_its_own() {
+        let lacks = |arn: &str, sns, s3| {
+            let destination = FailureDestination::parse(arn).unwrap().unwrap();
+            missing_feature(&destination, Features { sns, s3 }).map(|(_, feature)| feature)
+        };
+        let (topic, bucket) = ("arn:aws:sns:eu-west-1:123456789012:dead", "arn:aws:s3:::dead");
+        assert_eq!((lacks(topic, false, true), lacks(topic, true, false)), (Some("sns"), None));
+        assert_eq!((lacks(bucket, true, false), lacks(bucket, false, true)), (Some("s3"), None));
+        assert_eq!(lacks("arn:aws:sqs:eu-west-1:123456789012:dead", false, false), None);
+        assert_eq!(lacks("file:dead.jsonl", false, false), None);
+    }
+
+    #[test]
+    fn a_topic_is_accepted_exactly_where_the_feature_is_there() {
+        let text = "{EventSourceArn: 'arn:aws:kinesis:eu-west-1:123456789012:stream/orders', FunctionName: f, \
+                    StartingPosition: TRIM_HORIZON, Function: {Stdout: true}, DestinationConfig: {OnFailure: \
+                    {Destination: 'arn:aws:sns:eu-west-1:123456789012:dead'}}}";
+        let result = parse(Path::new("c.yaml"), text, &|_| None, Wall::from_millis(i64::MAX));
+        match (result, cfg!(feature = "sns")) {
+            (Ok(_), true) => {}
+            (Err(errors), false) => {
+                let text = errors.to_string();
+                assert!(text.contains("the feature sns") && text.contains("--features sns"), "{text}");
+            }
+            (other, _) => panic!("{other:?}"),
         }
     }
 }

@@ -1,127 +1,35 @@
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use aws_config::BehaviorVersion;
-use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_types::service_config::ServiceConfigKey;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::super::testing::failure;
+use super::super::testing::fake::{Answer, FakeService, PATIENT, config, dead_endpoint};
 use super::*;
 
 const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:orders-dlq";
 const SENT: &str = r#"{"MessageId":"1","MD5OfMessageBody":"d41d8cd98f00b204e9800998ecf8427e"}"#;
 
-/// For tests that never wait for a limit, on a machine however busy.
-const PATIENT: Limits = Limits {
-    connect: Duration::from_secs(30),
-    read: Duration::from_secs(30),
-    total: Duration::from_secs(60),
-};
-
-/// What the queue does with a request.
-#[derive(Clone, Copy)]
-enum Answer {
-    Json(u16, &'static str),
-    Never,
+const fn json(status: u16, body: &'static str) -> Answer {
+    Answer::Http(status, "content-type: application/x-amz-json-1.0\r\n", body)
 }
 
-/// One request as it arrived.
-struct Request {
-    head: String,
-    body: Value,
-}
-
-/// A service on loopback that answers in the given order and repeats its last answer.
-struct Queue {
-    endpoint: String,
-    answers: Arc<Mutex<VecDeque<Answer>>>,
-    requests: Arc<Mutex<Vec<Request>>>,
-}
-
-impl Queue {
-    async fn answering(answers: impl IntoIterator<Item = Answer>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let requests = Arc::default();
-        let answers = Arc::new(Mutex::new(answers.into_iter().collect()));
-        let (given, seen) = (Arc::clone(&answers), Arc::clone(&requests));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&given), Arc::clone(&seen)));
-            }
-        });
-        Self { endpoint, answers, requests }
-    }
-
-    fn requests(&self) -> std::sync::MutexGuard<'_, Vec<Request>> {
-        self.requests.lock().unwrap()
-    }
-
-    fn destination(&self) -> SqsDestination {
-        SqsDestination::with_limits(&config(), QUEUE, Some(&self.endpoint), PATIENT).unwrap()
-    }
-}
-
-async fn serve(
-    mut stream: TcpStream,
-    answers: Arc<Mutex<VecDeque<Answer>>>,
-    seen: Arc<Mutex<Vec<Request>>>,
-) -> std::io::Result<()> {
-    let mut bytes = Vec::new();
-    loop {
-        let end = loop {
-            if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-                break end + 4;
-            }
-            if stream.read_buf(&mut bytes).await? == 0 {
-                return Ok(());
-            }
-        };
-        let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-        let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
-        let length: usize = length.parse().unwrap();
-        while bytes.len() < end + length {
-            stream.read_buf(&mut bytes).await?;
-        }
-        let body = serde_json::from_slice(&bytes[end..end + length]).unwrap();
-        bytes.drain(..end + length);
-        seen.lock().unwrap().push(Request { head, body });
-        let answer = {
-            let mut answers = answers.lock().unwrap();
-            if answers.len() > 1 { answers.pop_front() } else { answers.front().copied() }
-        };
-        match answer.unwrap() {
-            Answer::Json(status, body) => {
-                let head = "content-type: application/x-amz-json-1.0\r\ncontent-length: ";
-                let answer = format!("HTTP/1.1 {status} X\r\n{head}{}\r\n\r\n{body}", body.len());
-                stream.write_all(answer.as_bytes()).await?;
-            }
-            Answer::Never => std::future::pending().await,
-        }
-    }
-}
-
-fn config() -> SdkConfig {
-    let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
-    SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build()
+fn destination(queue: &FakeService) -> SqsDestination {
+    SqsDestination::with_limits(&config(), QUEUE, Some(&queue.endpoint), PATIENT).unwrap()
 }
 
 #[tokio::test]
 async fn r72_a_batch_is_one_message_of_its_exact_text_in_the_queues_own_region() {
-    let queue = Queue::answering([Answer::Json(200, SENT)]).await;
+    let queue = FakeService::answering([json(200, SENT)]).await;
     let failure = failure("49", 10);
-    queue.destination().deliver(&failure).await.unwrap();
+    destination(&queue).deliver(&failure).await.unwrap();
     let requests = queue.requests();
     let [request] = &requests[..] else { panic!("{} requests", requests.len()) };
-    assert_eq!(request.body["MessageBody"], failure.message());
-    assert_eq!(request.body["QueueUrl"], format!("{}/123456789012/orders-dlq", queue.endpoint));
-    assert_eq!(request.body.as_object().unwrap().len(), 2, "nothing else is sent");
+    let body: Value = serde_json::from_slice(&request.body).unwrap();
+    assert_eq!(body["MessageBody"], failure.message());
+    assert_eq!(body["QueueUrl"], format!("{}/123456789012/orders-dlq", queue.endpoint));
+    assert_eq!(body.as_object().unwrap().len(), 2, "nothing else is sent");
     assert!(request.head.contains("x-amz-target: amazonsqs.sendmessage"), "the only permission needed");
     assert!(
         request.head.contains("/eu-west-1/sqs/aws4_request"),
@@ -131,9 +39,9 @@ async fn r72_a_batch_is_one_message_of_its_exact_text_in_the_queues_own_region()
 
 #[tokio::test]
 async fn a_short_disturbance_is_repeated_within_the_delivery() {
-    let busy = Answer::Json(503, r#"{"__type":"ServiceUnavailable"}"#);
-    let queue = Queue::answering([busy, Answer::Json(200, SENT)]).await;
-    queue.destination().deliver(&failure("49", 10)).await.unwrap();
+    let busy = json(503, r#"{"__type":"ServiceUnavailable"}"#);
+    let queue = FakeService::answering([busy, json(200, SENT)]).await;
+    destination(&queue).deliver(&failure("49", 10)).await.unwrap();
     assert_eq!(queue.requests().len(), 2);
 }
 
@@ -154,9 +62,9 @@ async fn i3_a_refused_delivery_says_queue_code_and_remedy_and_can_be_repeated() 
         (403, token, "UnrecognizedClientException (bad token); check this worker's credentials"),
         (400, r#"{"__type":"SomethingNew"}"#, "SendMessage failed: SomethingNew"),
     ];
-    let answers = cases.map(|(status, body, _)| Answer::Json(status, body));
-    let queue = Queue::answering(answers.into_iter().chain([Answer::Json(200, SENT)])).await;
-    let destination = queue.destination();
+    let answers = cases.map(|(status, body, _)| json(status, body));
+    let queue = FakeService::answering(answers.into_iter().chain([json(200, SENT)])).await;
+    let destination = destination(&queue);
     for (_, _, expected) in cases {
         let error = destination.deliver(&failure("49", 10)).await.unwrap_err().to_string();
         assert!(error.contains(QUEUE) && error.contains(expected), "{error}");
@@ -166,20 +74,20 @@ async fn i3_a_refused_delivery_says_queue_code_and_remedy_and_can_be_repeated() 
 
 #[tokio::test]
 async fn a_queue_that_accepts_and_never_answers_fails_by_the_deliverys_limit_and_recovers() {
-    let queue = Queue::answering([Answer::Never]).await;
-    let mut destination = queue.destination();
-    let patient = destination.limits;
-    destination.limits.total = Duration::from_millis(500);
+    let queue = FakeService::answering([Answer::Never]).await;
+    let mut destination = destination(&queue);
+    let patient = destination.service.limits;
+    destination.service.limits.total = Duration::from_millis(500);
     let error = destination.deliver(&failure("49", 10)).await.unwrap_err().to_string();
     assert!(error.contains(QUEUE) && error.contains("within 500ms"), "{error}");
-    *queue.answers.lock().unwrap() = [Answer::Json(200, SENT)].into();
-    destination.limits = patient;
+    queue.answer(json(200, SENT));
+    destination.service.limits = patient;
     destination.deliver(&failure("49", 10)).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_attempt_that_is_never_answered_is_repeated_after_the_read_timeout() {
-    let queue = Queue::answering([Answer::Never, Answer::Json(200, SENT)]).await;
+    let queue = FakeService::answering([Answer::Never, json(200, SENT)]).await;
     let limits = Limits { read: Duration::from_secs(1), ..PATIENT };
     let destination = SqsDestination::with_limits(&config(), QUEUE, Some(&queue.endpoint), limits).unwrap();
     destination.deliver(&failure("49", 10)).await.unwrap();
@@ -188,21 +96,19 @@ async fn an_attempt_that_is_never_answered_is_repeated_after_the_read_timeout() 
 
 #[tokio::test]
 async fn a_client_without_timeouts_does_not_hang_either() {
-    let queue = Queue::answering([Answer::Never]).await;
+    let queue = FakeService::answering([Answer::Never]).await;
     let config = Builder::from(&config()).endpoint_url(&queue.endpoint);
     let config = config.timeout_config(TimeoutConfig::disabled()).build();
     let url = format!("{}/123456789012/orders-dlq", queue.endpoint);
     let mut destination = SqsDestination::new(Client::from_conf(config), QUEUE, url).unwrap();
-    assert_eq!(destination.limits.total, Duration::from_secs(10));
-    destination.limits.total = Duration::from_millis(500);
+    assert_eq!(destination.service.limits.total, Duration::from_secs(10));
+    destination.service.limits.total = Duration::from_millis(500);
     destination.deliver(&failure("49", 10)).await.unwrap_err();
 }
 
 #[tokio::test]
 async fn a_queue_that_cannot_be_reached_is_an_error_with_its_cause() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let endpoint = dead_endpoint().await;
     let destination = SqsDestination::from_sdk_config(&config(), QUEUE, Some(&endpoint)).unwrap();
     let error = destination.deliver(&failure("49", 10)).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
@@ -211,9 +117,27 @@ async fn a_queue_that_cannot_be_reached_is_an_error_with_its_cause() {
 
 #[tokio::test]
 async fn i3_an_answer_without_a_message_id_does_not_count_as_delivered() {
-    let queue = Queue::answering([Answer::Json(200, "{}")]).await;
-    let error = queue.destination().deliver(&failure("49", 10)).await.unwrap_err().to_string();
+    let queue = FakeService::answering([json(200, "{}")]).await;
+    let error = destination(&queue).deliver(&failure("49", 10)).await.unwrap_err().to_string();
     assert!(error.contains("has no message id; check the endpoint"), "{error}");
+}
+
+#[tokio::test]
+async fn a_probe_asks_for_attributes_and_is_content_where_it_may_not() {
+    let denied = r#"{"__type":"com.amazonaws.sqs#AccessDeniedException","message":"not allowed"}"#;
+    let missing = r#"{"__type":"com.amazonaws.sqs#QueueDoesNotExist","message":"gone"}"#;
+    let answers = [json(200, r#"{"Attributes":{}}"#), json(403, denied), json(400, missing)];
+    let queue = FakeService::answering(answers).await;
+    let destination = destination(&queue);
+    assert_eq!(destination.probe().await.unwrap(), Probe::Answers);
+    let Probe::NotAsked(why) = destination.probe().await.unwrap() else { panic!("it was not allowed") };
+    assert!(why.contains("sqs:GetQueueAttributes is not allowed"), "{why}");
+    let error = destination.probe().await.unwrap_err().to_string();
+    assert!(error.contains("GetQueueAttributes failed: QueueDoesNotExist (gone); create queue"), "{error}");
+    assert!(
+        queue.requests().iter().all(|r| r.head.contains("amazonsqs.getqueueattributes")),
+        "nothing is sent"
+    );
 }
 
 #[test]
@@ -221,10 +145,10 @@ fn r77_fifo_queues_and_texts_that_are_no_queue_are_refused() {
     for (arn, expected) in [
         ("arn:aws:sqs:eu-west-1:123456789012:orders.fifo", "is a FIFO queue"),
         ("arn:aws:sns:eu-west-1:123456789012:orders", "is not the ARN of an SQS queue"),
-        ("https://sqs.eu-west-1.amazonaws.com/123456789012/orders", "is not the ARN of an SQS queue"),
-        ("arn:aws:sqs:eu-west-1:1234:orders", "has a part that SQS does not permit"),
-        ("arn:aws:sqs::123456789012:orders", "has a part that SQS does not permit"),
-        ("arn:aws:sqs:eu-west-1:123456789012:a/b", "has a part that SQS does not permit"),
+        ("https://sqs.eu-west-1.amazonaws.com/123456789012/orders", "is not an ARN"),
+        ("arn:aws:sqs:eu-west-1:1234:orders", "has no region or no account of 12 digits"),
+        ("arn:aws:sqs::123456789012:orders", "has no region or no account of 12 digits"),
+        ("arn:aws:sqs:eu-west-1:123456789012:a/b", "has a queue name that SQS does not permit"),
     ] {
         let error = SqsDestination::from_sdk_config(&config(), arn, None).unwrap_err().to_string();
         assert!(error.contains(arn) && error.contains(expected), "{error}");
