@@ -112,6 +112,8 @@ pub struct Invocation {
     pub request_id: String,
     /// The shard.
     pub shard: String,
+    /// The event as it came; empty once the function has been called, as are the records' data.
+    pub event: Bytes,
     /// The records.
     pub records: Vec<Record>,
     /// When it began.
@@ -301,7 +303,7 @@ impl Shared {
         let request_id = head.headers.get("lambda-runtime-aws-request-id");
         let request_id = request_id.and_then(|id| id.to_str().ok()).unwrap_or("none").to_owned();
         let caller = head.uri.path().trim_start_matches('/').to_owned();
-        let (mut open, invocation) = self.begin(caller, request_id, &body.to_bytes());
+        let (mut open, invocation) = self.begin(caller, request_id, body.to_bytes());
         let behaviour = Arc::clone(&self.behaviour.lock().unwrap());
         let plan = behaviour(&invocation);
         pause(plan.before).await;
@@ -324,8 +326,8 @@ impl Shared {
         }
     }
 
-    fn begin(&self, caller: String, request_id: String, body: &[u8]) -> (Open<'_>, Invocation) {
-        let event: Event<'_> = serde_json::from_slice(body).unwrap();
+    fn begin(&self, caller: String, request_id: String, body: Bytes) -> (Open<'_>, Invocation) {
+        let event: Event<'_> = serde_json::from_slice(&body).unwrap();
         let shard = event.records[0].id.split_once(':').unwrap().0.to_owned();
         let record = |record: &EventRecord<'_>| Record {
             sequence: record.kinesis.sequence.to_owned(),
@@ -334,9 +336,9 @@ impl Shared {
         let records: Vec<Record> = event.records.iter().map(record).collect();
         let mut all = self.invocations.lock().unwrap();
         let number = all.len() as u64 + 1;
-        let invocation =
-            Invocation { number, caller, request_id, shard, records, began: Instant::now(), ended: None };
-        let mut kept = invocation.clone();
+        let (began, ended) = (Instant::now(), None);
+        let invocation = Invocation { number, caller, request_id, shard, event: body, records, began, ended };
+        let mut kept = Invocation { event: Bytes::new(), ..invocation.clone() };
         kept.records.iter_mut().for_each(|record| record.data = Bytes::new());
         all.push(kept);
         (Open { shared: self, number, end: End::Abandoned }, invocation)

@@ -5,6 +5,7 @@
 
 mod case;
 mod destination_outage;
+mod destinations;
 mod kinesis_mapping;
 mod not_there_yet;
 mod queue;

@@ -1,14 +1,25 @@
-//! A queue as the on-failure destination: LocalStack's, or one that keeps messages in this process.
+//! On-failure destinations: LocalStack's queues, topics and buckets, or a queue that keeps messages in this process.
 
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use aws_sdk_sqs::types::QueueAttributeName;
+use aws_types::SdkConfig;
 use axum::http::HeaderMap;
 use axum::{Json, Router, routing::post};
 use serde_json::{Value, json};
 use shardmill_tests::{unique, until};
+
+fn sdk_config(endpoint: &str) -> SdkConfig {
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .endpoint_url(endpoint)
+        .build()
+}
 
 /// A queue of LocalStack.
 pub(crate) struct Queue {
@@ -19,12 +30,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) async fn create(endpoint: &str) -> Self {
-        let config = aws_sdk_sqs::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-            .endpoint_url(endpoint);
-        let client = Client::from_conf(config.build());
+        let client = Client::new(&sdk_config(endpoint));
         let name = unique("discarded");
         let created = client.create_queue().queue_name(&name).send().await.unwrap();
         let url = created.queue_url().unwrap().to_owned();
@@ -47,6 +53,62 @@ impl Queue {
         let left = asked.send().await.unwrap();
         assert_eq!(left.attributes().unwrap()[&waiting], "0");
         messages
+    }
+}
+
+/// A topic of LocalStack with a queue that gets its messages.
+pub(crate) struct Topic {
+    pub(crate) arn: String,
+    pub(crate) subscriber: Queue,
+}
+
+impl Topic {
+    pub(crate) async fn create(endpoint: &str) -> Self {
+        let subscriber = Queue::create(endpoint).await;
+        let client = aws_sdk_sns::Client::new(&sdk_config(endpoint));
+        let created = client.create_topic().name(unique("discarded")).send().await.unwrap();
+        let arn = created.topic_arn().unwrap().to_owned();
+        let subscribing = client.subscribe().topic_arn(&arn).protocol("sqs").endpoint(&subscriber.arn);
+        subscribing.send().await.unwrap();
+        Self { arn, subscriber }
+    }
+}
+
+/// An object as it came out of a bucket.
+pub(crate) struct Object {
+    pub(crate) key: String,
+    pub(crate) content_type: String,
+    pub(crate) body: String,
+}
+
+/// A bucket of LocalStack.
+pub(crate) struct Bucket {
+    client: aws_sdk_s3::Client,
+    name: String,
+    pub(crate) arn: String,
+}
+
+impl Bucket {
+    pub(crate) async fn create(endpoint: &str) -> Self {
+        let config = aws_sdk_s3::config::Builder::from(&sdk_config(endpoint)).force_path_style(true);
+        let client = aws_sdk_s3::Client::from_conf(config.build());
+        let name = unique("discarded");
+        client.create_bucket().bucket(&name).send().await.unwrap();
+        Self { client, arn: format!("arn:aws:s3:::{name}"), name }
+    }
+
+    /// All objects, by their keys.
+    pub(crate) async fn objects(&self) -> Vec<Object> {
+        let listed = self.client.list_objects_v2().bucket(&self.name).send().await.unwrap();
+        let mut objects = Vec::new();
+        for key in listed.contents().iter().filter_map(|object| object.key()) {
+            let object = self.client.get_object().bucket(&self.name).key(key).send().await.unwrap();
+            let content_type = object.content_type().unwrap().to_owned();
+            let body = object.body.collect().await.unwrap().to_vec();
+            let body = String::from_utf8(body).unwrap();
+            objects.push(Object { key: key.to_owned(), content_type, body });
+        }
+        objects
     }
 }
 

@@ -90,6 +90,7 @@ mod localstack {
     use shardmill_tests::endpoint;
 
     use super::*;
+    use crate::destinations::section_3_5;
     use crate::queue::{Queue, masked};
 
     /// Kinesis and SQS on one endpoint.
@@ -101,18 +102,6 @@ mod localstack {
             .set("DestinationConfig.OnFailure.Destination", queue.arn.as_str())
             .set("MaximumRetryAttempts", 1);
         (case, queue)
-    }
-
-    /// Section 3.5, with what differs from run to run masked.
-    fn section_3_5(outcome: &Outcome, arn: &str, records: &[usize], error: &str) -> String {
-        let last = outcome.trace.iter().rposition(|batch| batch == records).unwrap();
-        format!(
-            r#"{{"requestContext":{{"requestId":"{request_id}","functionArn":"arn:aws:lambda:us-east-1:000000000000:function:orders-worker","condition":"RetryAttemptsExhausted","approximateInvokeCount":2}},"responseContext":{{"statusCode":200,"executedVersion":"$LATEST","functionError":{error}}},"version":"1.0","timestamp":"<time>","KinesisBatchInfo":{{"shardId":"shardId-000000000000","startSequenceNumber":"{start}","endSequenceNumber":"{end}","approximateArrivalOfFirstRecord":"<time>","approximateArrivalOfLastRecord":"<time>","batchSize":{size},"streamArn":"{arn}"}}}}"#,
-            request_id = outcome.request_ids[last],
-            start = outcome.sequences[records[0] - 1],
-            end = outcome.sequences[records[records.len() - 1] - 1],
-            size = records.len(),
-        )
     }
 
     #[tokio::test(flavor = "multi_thread")]
