@@ -2,7 +2,7 @@
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --package shardmill-sidecar
+RUN cargo build --release --locked --package shardmill-sidecar --features sns,s3
 
 FROM debian:bookworm-20260824-slim
 # The service endpoints' certificates; SQLite and TLS are linked in.

@@ -177,7 +177,11 @@ static DESTINATION_CONFIG: &[Key] = &[
 ];
 
 static ON_FAILURE: &[Key] = &[
-    key("Destination", Kind::Text, "A standard SQS queue's ARN, or file:PATH."),
+    key(
+        "Destination",
+        Kind::Text,
+        "The ARN of a standard SQS queue, a standard SNS topic or an S3 bucket, or file:PATH.",
+    ),
     key("Type", Kind::Choice(&["SQS", "SNS", "S3", "Kafka"]), "SAM: the kind of destination."),
 ];
 
