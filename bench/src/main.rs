@@ -10,6 +10,7 @@ use shardmill_testkit::pages::{Options, PageServer};
 use measure::{Bound, Fallible, Figure, Lap, ns_per, print_table};
 use overhead::Overhead;
 
+mod engine;
 mod idle;
 mod library;
 mod measure;
@@ -20,6 +21,7 @@ mod throughput;
 
 const USAGE: &str = "\
 cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
+  engine         the engine alone, ns per record, and events written, GB/s
   overhead       engine and driver with a stream in memory, ns per record
   throughput     the library beside a bare GetRecords loop, interleaved
   sidecar        resident memory of `shardmill run` with 4 idle shards
@@ -62,13 +64,15 @@ async fn run(args: &[String]) -> Fallible<()> {
         "run-bare" => print_lap(throughput::bare(argument(rest)?, WARM_UP_RECORDS, RECORDS).await?),
         "run-idle-shards" => println!("{}", json!({ "bytes": idle::run(IDLE_SHARDS, SETTLE).await? })),
         "serve" => serve(rest)?,
+        "engine" => print_table(&engine::figures(runs(15)?)?),
         "overhead" => print_table(&overhead_figures(runs(15)?)?),
         "throughput" => print_table(&throughput_figures(runs(15)?)?),
         "sidecar" => print_table(&sidecar_figures(runs(3)?).await?),
         "idle-shards" => print_table(&idle_figures(runs(3)?)?),
         "startup" => print_table(&startup_figures(runs(15)?).await?),
         "all" => {
-            let mut figures = overhead_figures(15)?;
+            let mut figures = engine::figures(15)?;
+            figures.extend(overhead_figures(15)?);
             figures.extend(throughput_figures(15)?);
             figures.extend(sidecar_figures(3).await?);
             figures.extend(idle_figures(3)?);

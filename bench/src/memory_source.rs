@@ -71,7 +71,7 @@ impl MemorySource {
 }
 
 impl Pages {
-    fn make(self, n: u64) -> Page {
+    pub(crate) fn make(self, n: u64) -> Page {
         let records = (n * self.records..(n + 1) * self.records).map(|n| record(n, self.bytes)).collect();
         Page { records, millis_behind: Some(60_000), ..Page::default() }
     }

@@ -14,8 +14,6 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
     for name in [
         "shardmill_polled_events_total",
         "shardmill_filtered_out_events_total",
-        // There is no filter yet; the metric is there so that dashboards need no second version.
-        "shardmill_filtered_out_events_total",
         "shardmill_invoked_events_total",
         "shardmill_failed_invoke_events_total",
         "shardmill_dropped_events_total",
