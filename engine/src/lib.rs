@@ -58,7 +58,10 @@ mod shard;
 mod time;
 mod window;
 
-pub use event::{EventContext, encode, encoded_len};
+pub use event::{
+    AttributeModel, AttributeRef, Attributes, DynamoDbEncoder, DynamoDbFields, EventContext, InvalidItem,
+    UserIdentity, encode, encoded_len,
+};
 pub use failure::{
     Condition, FailedBatch, FailureNames, FunctionResponse, message as failure_message,
     object as failure_object, object_key as failure_object_key,

@@ -1,5 +1,6 @@
 //! The event that a function gets, as exact JSON (lambda-esm.md, sections 3.1 to 3.3).
 
+mod dynamodb;
 mod kinesis;
 mod seconds;
 mod size;
@@ -14,6 +15,9 @@ use crate::record::{Batch, Payload, ShardId};
 use crate::time::{Wall, write_iso8601};
 use crate::window::WindowCall;
 
+pub use dynamodb::{
+    AttributeModel, AttributeRef, Attributes, DynamoDbEncoder, DynamoDbFields, InvalidItem, UserIdentity,
+};
 pub(crate) use seconds::push_seconds;
 pub(crate) use size::EventSize;
 
