@@ -10,19 +10,31 @@ pub(super) const ROLE: &str = "Function.RoleArn";
 const MAX_SOURCE: usize = 10_000;
 const MAX_FUNCTION: usize = 256;
 
+/// What a mapping reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StreamKind {
+    /// A Kinesis data stream.
+    Kinesis,
+    /// The stream of a DynamoDB table.
+    DynamoDb,
+}
+
 /// The stream that a mapping reads, from its ARN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct EventSource {
     /// The ARN as configured.
     pub arn: String,
+    /// Which service's stream.
+    pub kind: StreamKind,
     /// `aws`, `aws-cn`, `aws-us-gov` …
     pub partition: String,
     /// The stream's region.
     pub region: String,
     /// The account that owns the stream, 12 digits.
     pub account: String,
-    /// The stream's name.
+    /// The stream's name; of a DynamoDB stream, the table's: its label, which changes when the stream is enabled anew, is
+    /// the epoch of its leases.
     pub stream: String,
 }
 
@@ -114,7 +126,8 @@ pub(super) fn too_long(field: &'static str, value: &str, most: usize) -> Option<
 
 /// P1.
 pub(super) fn event_source(text: &str) -> Result<EventSource, MappingError> {
-    const FORM: &str = "arn:aws:kinesis:<region>:<account>:stream/<name>";
+    const FORM: &str = "arn:aws:kinesis:<region>:<account>:stream/<name>, \
+                        arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>";
     if text.is_empty() {
         return Err(MappingError::new(EVENT_SOURCE, MappingErrorKind::Missing, "")
             .problem("is not set")
@@ -127,14 +140,13 @@ pub(super) fn event_source(text: &str) -> Result<EventSource, MappingError> {
     }
     let bad = |problem| invalid(EVENT_SOURCE, text, problem).permitted(FORM).remedy("write the stream's ARN");
     let arn = Arn::parse(text).ok_or_else(|| bad("is not an ARN"))?;
-    match arn.service {
-        "kinesis" => {}
-        "dynamodb" if arn.resource.contains("/stream/") => {
-            let remedy = "this version reads Kinesis data streams only";
-            return Err(MappingError::not_supported(EVENT_SOURCE, text, remedy));
-        }
+    let kind = match arn.service {
+        "kinesis" => StreamKind::Kinesis,
+        "dynamodb" if arn.resource.contains("/stream/") => StreamKind::DynamoDb,
         "dynamodb" => {
-            return Err(bad("is a table, not its stream (…:table/<name>/stream/<label>)"));
+            return Err(bad("is a table, not its stream").remedy(
+                "write the stream's ARN, which ends in /stream/ and a label: LatestStreamArn of DescribeTable",
+            ));
         }
         "sqs" | "kafka" | "mq" | "rds" => {
             return Err(refused(EVENT_SOURCE, text, "is not a stream").permitted(FORM).remedy(
@@ -142,10 +154,30 @@ pub(super) fn event_source(text: &str) -> Result<EventSource, MappingError> {
             ));
         }
         _ => return Err(bad("is not the ARN of a stream").aws("Unrecognized event source.")),
-    }
+    };
     if !arn.is_located() {
         return Err(bad("has no region or no account of 12 digits"));
     }
+    let stream = match kind {
+        StreamKind::Kinesis => kinesis_stream(&arn, text, bad)?,
+        StreamKind::DynamoDb => table_of_stream(&arn)
+            .ok_or_else(|| bad("has a table name or a stream label that DynamoDB does not permit"))?,
+    };
+    Ok(EventSource {
+        arn: text.to_owned(),
+        kind,
+        partition: arn.partition.to_owned(),
+        region: arn.region.to_owned(),
+        account: arn.account.to_owned(),
+        stream: stream.to_owned(),
+    })
+}
+
+fn kinesis_stream<'a>(
+    arn: &Arn<'a>,
+    text: &str,
+    bad: impl Fn(&'static str) -> MappingError,
+) -> Result<&'a str, MappingError> {
     let name = arn.resource.strip_prefix("stream/").ok_or_else(|| bad("does not name a stream"))?;
     if let Some((stream, consumer)) = name.split_once('/')
         && is_stream_name(stream)
@@ -154,21 +186,27 @@ pub(super) fn event_source(text: &str) -> Result<EventSource, MappingError> {
         let remedy = "enhanced fan-out is not there yet: write the stream's own ARN to poll it";
         return Err(MappingError::not_supported(EVENT_SOURCE, text, remedy));
     }
-    if !is_stream_name(name) {
-        return Err(bad("has a stream name that Kinesis does not permit"));
+    match is_stream_name(name) {
+        true => Ok(name),
+        false => Err(bad("has a stream name that Kinesis does not permit")),
     }
-    Ok(EventSource {
-        arn: text.to_owned(),
-        partition: arn.partition.to_owned(),
-        region: arn.region.to_owned(),
-        account: arn.account.to_owned(),
-        stream: name.to_owned(),
-    })
 }
 
 fn is_stream_name(name: &str) -> bool {
-    (1..=128).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+    (1..=128).contains(&name.len()) && has_name_characters(name)
+}
+
+/// The table of `table/<table>/stream/<label>`; a label is a time such as `2026-09-17T14:10:44.560`.
+fn table_of_stream<'a>(arn: &Arn<'a>) -> Option<&'a str> {
+    let (table, label) = arn.resource.strip_prefix("table/")?.split_once("/stream/")?;
+    let is_table = (1..=255).contains(&table.len()) && has_name_characters(table);
+    let is_label = !label.is_empty()
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':' | b'.' | b'_'));
+    (is_table && is_label).then_some(table)
+}
+
+fn has_name_characters(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 /// P2: a name, `name:qualifier`, `account:function:name`, or an ARN with or without a qualifier. What the text leaves

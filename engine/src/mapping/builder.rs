@@ -38,10 +38,10 @@ pub struct MappingBuilder {
     timeout: i64,
     initial_backoff: i64,
     maximum_backoff: i64,
-    idle_interval: i64,
+    idle_interval: Option<i64>,
     maximum_idle_interval: Option<i64>,
     minimum_interval: Duration,
-    maximum_records: i64,
+    maximum_records: Option<i64>,
     buffer_bytes: i64,
     checkpoint_interval: i64,
     on_destination_failure: OnDestinationFailure,
@@ -93,10 +93,10 @@ impl MappingBuilder {
             timeout: limits::TIMEOUT.default,
             initial_backoff: limits::INITIAL_BACKOFF.default,
             maximum_backoff: limits::MAXIMUM_BACKOFF.default,
-            idle_interval: limits::IDLE_INTERVAL.default,
+            idle_interval: None,
             maximum_idle_interval: None,
             minimum_interval: Duration::from_millis(200),
-            maximum_records: limits::MAXIMUM_RECORDS.default,
+            maximum_records: None,
             buffer_bytes: limits::BUFFER_BYTES.default,
             checkpoint_interval: limits::CHECKPOINT_INTERVAL.default,
             on_destination_failure: OnDestinationFailure::Block,
@@ -126,13 +126,9 @@ impl MappingBuilder {
         initial_backoff_milliseconds: initial_backoff = i64;
         /// The longest wait between retries: 1 to 3,600 seconds, default 60.
         maximum_backoff_seconds: maximum_backoff = i64;
-        /// Milliseconds to wait after an empty page at the tip: 200 to 60,000, default 1,000.
-        idle_interval_milliseconds: idle_interval = i64;
         /// The least time between two reads of a shard, default 200 ms (I12); zero turns pacing off, which only suits a
         /// source without Kinesis' limit of 5 reads a second.
         minimum_read_interval: minimum_interval = Duration;
-        /// Records per read: 1 to 10,000, default 10,000.
-        maximum_records: maximum_records = i64;
         /// Bytes that one shard may buffer: 1 MiB to 1 GiB, default 16 MiB.
         buffer_bytes: buffer_bytes = i64;
         /// The least time between two checkpoints of a shard: 0 to 60,000 milliseconds, default 0.
@@ -203,7 +199,20 @@ impl MappingBuilder {
         self
     }
 
-    /// Milliseconds that the wait grows to on a shard that stays empty: the idle interval (the default) to 600,000.
+    /// Milliseconds to wait after an empty page at the tip: 200 to 60,000; default 1,000, for DynamoDB streams 250.
+    pub fn idle_interval_milliseconds(mut self, value: i64) -> Self {
+        self.idle_interval = Some(value);
+        self
+    }
+
+    /// Records per read: 1 to 10,000, the default; for DynamoDB streams to 1,000, the default.
+    pub fn maximum_records(mut self, value: i64) -> Self {
+        self.maximum_records = Some(value);
+        self
+    }
+
+    /// Milliseconds that the wait grows to on a shard that stays empty: the idle interval to 600,000; default the idle
+    /// interval, for DynamoDB streams at least 2,000.
     pub fn maximum_idle_interval_milliseconds(mut self, value: i64) -> Self {
         self.maximum_idle_interval = Some(value);
         self

@@ -111,13 +111,19 @@ pub const TIMEOUT: Limit = Limit::new("Function.Timeout", 1, 900, 60);
 pub const INITIAL_BACKOFF: Limit = Limit::new("Retry.InitialBackoffMilliseconds", 1, 60_000, 200);
 /// What the wait between retries doubles up to.
 pub const MAXIMUM_BACKOFF: Limit = Limit::new("Retry.MaximumBackoffSeconds", 1, 3_600, 60);
-/// The wait after an empty page at the tip. The minimum keeps within 5 reads a second (I12).
+/// The wait after an empty page at the tip of a Kinesis shard. The minimum keeps within 5 reads a second (I12).
 pub const IDLE_INTERVAL: Limit = Limit::new("Polling.IdleIntervalMilliseconds", 200, 60_000, 1_000);
-/// What the wait grows to on a shard that stays empty; by default the idle interval.
+/// What the wait grows to on a shard that stays empty; of Kinesis by default the idle interval.
 pub const MAXIMUM_IDLE_INTERVAL: Limit =
     Limit::new("Polling.MaximumIdleIntervalMilliseconds", 200, 600_000, 1_000);
-/// Records per read.
+/// Records per read of a Kinesis shard.
 pub const MAXIMUM_RECORDS: Limit = Limit::new("Polling.MaximumRecords", 1, 10_000, 10_000);
+/// The same as [`IDLE_INTERVAL`] for DynamoDB streams: Lambda's 4 reads a second (R1).
+pub const DYNAMODB_IDLE_INTERVAL: Limit = Limit { default: 250, ..IDLE_INTERVAL };
+/// The same as [`MAXIMUM_IDLE_INTERVAL`] for DynamoDB streams, whose reads are billed outside Lambda.
+pub const DYNAMODB_MAXIMUM_IDLE_INTERVAL: Limit = Limit { default: 2_000, ..MAXIMUM_IDLE_INTERVAL };
+/// Records per read of a DynamoDB shard.
+pub const DYNAMODB_MAXIMUM_RECORDS: Limit = Limit { maximum: 1_000, default: 1_000, ..MAXIMUM_RECORDS };
 /// Bytes that one shard may buffer.
 pub const BUFFER_BYTES: Limit = Limit::new("Polling.BufferBytes", 1 << 20, 1 << 30, 16 << 20);
 /// The least time between two checkpoints of one shard.

@@ -11,7 +11,7 @@ pub mod limits;
 
 use std::time::Duration;
 
-pub use arn::EventSource;
+pub use arn::{EventSource, StreamKind};
 pub use builder::MappingBuilder;
 pub use destination::FailureDestination;
 pub use error::{MappingError, MappingErrorKind, MappingErrors};

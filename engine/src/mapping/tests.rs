@@ -229,7 +229,7 @@ fn r77_destinations_are_queues_topics_buckets_and_files_never_fifo() {
 }
 
 #[test]
-fn sources_other_than_a_kinesis_stream_are_told_apart() {
+fn sources_other_than_a_stream_are_told_apart() {
     let source = |arn: &str| EventSourceMapping::builder(arn, "f");
     for (arn, expected) in [
         ("", MappingErrorKind::Missing),
@@ -238,7 +238,13 @@ fn sources_other_than_a_kinesis_stream_are_told_apart() {
         ("arn:aws:kinesis:eu-west-1:123456789012:stream/", MappingErrorKind::InvalidValue),
         ("arn:aws:kinesis:eu-west-1:123456789012:stream/a b", MappingErrorKind::InvalidValue),
         ("arn:aws:kinesis:eu-west-1:123456789012:stream/a/consumer/c:1", MappingErrorKind::NotSupported),
-        ("arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/2026-01-01", MappingErrorKind::NotSupported),
+        ("arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/", MappingErrorKind::InvalidValue),
+        ("arn:aws:dynamodb:eu-west-1:123456789012:table/a/b/stream/x", MappingErrorKind::InvalidValue),
+        ("arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/a/b", MappingErrorKind::InvalidValue),
+        (
+            "arn:aws:dynamodb:eu-west-1:1:table/t/stream/2026-01-01T00:00:00.000",
+            MappingErrorKind::InvalidValue,
+        ),
         ("arn:aws:dynamodb:eu-west-1:123456789012:table/t", MappingErrorKind::InvalidValue),
         ("arn:aws:sqs:eu-west-1:123456789012:q", MappingErrorKind::Refused),
         ("arn:aws:kafka:eu-west-1:123456789012:cluster/c/x", MappingErrorKind::Refused),
@@ -246,6 +252,45 @@ fn sources_other_than_a_kinesis_stream_are_told_apart() {
         assert_eq!(kind(source(arn)), ("EventSourceArn", expected), "P1: {arn}");
     }
     assert_eq!(mistake(source("")).aws_message().unwrap(), "Unrecognized event source.");
+}
+
+const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2026-01-01T00:00:00.000";
+
+#[test]
+fn p1_the_stream_of_a_table_is_a_source_named_after_the_table() {
+    let m = EventSourceMapping::builder(TABLE, "f").build().unwrap();
+    let source = m.event_source();
+    assert_eq!((source.kind, source.stream.as_str()), (StreamKind::DynamoDb, "orders"));
+    assert_eq!((source.region.as_str(), source.arn.as_str()), ("eu-west-1", TABLE));
+    assert_eq!(m.application_name(), "f@123456789012.eu-west-1.orders", "the same when it is enabled anew");
+    assert_eq!(orders().build().unwrap().event_source().kind, StreamKind::Kinesis);
+    let local = "arn:aws:dynamodb:ddblocal:000000000000:table/My.Table_1/stream/2026-01-01T00:00:00.000";
+    let local = EventSourceMapping::builder(local, "f").build().unwrap();
+    assert_eq!(local.event_source().region, "ddblocal");
+}
+
+#[test]
+fn r1_polling_of_a_dynamodb_stream_has_defaults_of_its_own() {
+    let table = || EventSourceMapping::builder(TABLE, "f");
+    let polling = |builder: MappingBuilder| *builder.build().unwrap().polling();
+    let default = polling(table());
+    assert_eq!(default.idle_interval, Duration::from_millis(250));
+    assert_eq!(default.maximum_idle_interval, Duration::from_millis(2_000));
+    assert_eq!(default.maximum_records, 1_000);
+    let slow = polling(table().idle_interval_milliseconds(5_000));
+    assert_eq!(slow.maximum_idle_interval, Duration::from_millis(5_000), "never below the idle interval");
+    let set = polling(table().maximum_idle_interval_milliseconds(250).maximum_records(7));
+    assert_eq!((set.maximum_idle_interval, set.maximum_records), (Duration::from_millis(250), 7));
+    let many = mistake(table().maximum_records(1_001));
+    assert_eq!((many.field(), many.kind()), ("Polling.MaximumRecords", MappingErrorKind::OutOfRange));
+}
+
+#[test]
+fn r8_a_dynamodb_stream_may_start_at_a_time_which_lambda_does_not_offer() {
+    let at = EventSourceMapping::builder(TABLE, "f")
+        .starting_position("AT_TIMESTAMP")
+        .starting_position_timestamp(1_790_000_000_123);
+    assert_eq!(*at.build().unwrap().starting_position(), Position::AtTimestamp(1_790_000_000_123));
 }
 
 #[test]

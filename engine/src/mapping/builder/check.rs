@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::super::error::{MappingError, MappingErrorKind};
 use super::super::limits::{self, Limit};
-use super::super::{EventSourceMapping, FailureDestination, Polling, Retry, arn};
+use super::super::{EventSourceMapping, FailureDestination, Polling, Retry, StreamKind, arn};
 use super::MappingBuilder;
 use crate::position::Position;
 use crate::time::Wall;
@@ -36,7 +36,8 @@ impl MappingBuilder {
         let timeout = found.seconds(&limits::TIMEOUT, self.timeout);
         let role = self.role_arn.as_deref().map(|text| found.keep(arn::role(text)));
         let retry = self.retry(found);
-        let polling = self.polling(found);
+        let kind = event_source.as_ref().map_or(StreamKind::Kinesis, |source| source.kind);
+        let polling = self.polling(kind, found);
         let checkpoint_interval = found.milliseconds(&limits::CHECKPOINT_INTERVAL, self.checkpoint_interval);
 
         // From here on everything is there unless a mistake was noted.
@@ -276,13 +277,25 @@ impl MappingBuilder {
         Some(retry)
     }
 
-    fn polling(&self, found: &mut Found) -> Option<Polling> {
-        let idle = found.milliseconds(&limits::IDLE_INTERVAL, self.idle_interval);
-        let maximum_idle = match self.maximum_idle_interval {
-            Some(value) => found.milliseconds(&limits::MAXIMUM_IDLE_INTERVAL, value),
-            None => idle,
+    fn polling(&self, kind: StreamKind, found: &mut Found) -> Option<Polling> {
+        let (idle, maximum_idle, maximum_records) = match kind {
+            StreamKind::Kinesis => {
+                (&limits::IDLE_INTERVAL, &limits::MAXIMUM_IDLE_INTERVAL, &limits::MAXIMUM_RECORDS)
+            }
+            StreamKind::DynamoDb => (
+                &limits::DYNAMODB_IDLE_INTERVAL,
+                &limits::DYNAMODB_MAXIMUM_IDLE_INTERVAL,
+                &limits::DYNAMODB_MAXIMUM_RECORDS,
+            ),
         };
-        let maximum_records = found.count(&limits::MAXIMUM_RECORDS, self.maximum_records);
+        let maximum_records =
+            found.count(maximum_records, self.maximum_records.unwrap_or(maximum_records.default));
+        let idle = found.milliseconds(idle, self.idle_interval.unwrap_or(idle.default));
+        let maximum_idle = match (self.maximum_idle_interval, kind) {
+            (Some(value), _) => found.milliseconds(maximum_idle, value),
+            (None, StreamKind::Kinesis) => idle,
+            (None, StreamKind::DynamoDb) => idle.max(found.milliseconds(maximum_idle, maximum_idle.default)),
+        };
         let buffer_bytes = found.count(&limits::BUFFER_BYTES, self.buffer_bytes);
         let (idle, maximum_idle) = (idle?, maximum_idle?);
         if maximum_idle < idle {
