@@ -1,4 +1,4 @@
-//! Test kit for stream handlers: a Kinesis in memory behind the real SDK client, a TCP proxy that breaks connections,
+//! Test kit for stream handlers: a Kinesis and DynamoDB streams in memory behind the real SDK clients, a TCP proxy that breaks connections,
 //! and a server of prepared pages for benchmarks.
 //!
 //! Nothing here needs Docker, an AWS account or another language's runtime. Everything binds to 127.0.0.1 only.
@@ -68,6 +68,11 @@
 //! [`set_clock_offset`](FakeKinesis::set_clock_offset), [`set_iterator_lifetime`](FakeKinesis::set_iterator_lifetime),
 //! [`set_read_limits`](FakeKinesis::set_read_limits).
 //!
+//! # A DynamoDB stream
+//!
+//! [`FakeDynamoDbStreams`] is the same for `aws-sdk-dynamodbstreams`: the test writes items, its client reads what
+//! changed, and shards roll over when the test says so.
+//!
 //! # A bad network
 //!
 //! [`FaultProxy`] sits between any client and any server and changes its [`ProxyMode`] at run time; open connections
@@ -94,9 +99,11 @@
 //! fan-out), tags, encryption, resource policies or capacity changes: such calls get `UnknownOperationException`.
 //! Writes are never throttled unless a fault says so, and signatures are not checked.
 
+mod dynamodb;
 pub mod kinesis;
 pub mod pages;
 mod proxy;
 
+pub use dynamodb::{FakeDynamoDbStreams, StoredChange, StoredStreamShard};
 pub use kinesis::FakeKinesis;
 pub use proxy::{FaultProxy, ProxyMode};

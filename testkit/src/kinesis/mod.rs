@@ -16,10 +16,11 @@ pub use operation::Operation;
 pub use state::FakeError;
 pub use transport::Server;
 
-use api::{Input, Shape};
+use api::Input;
+pub(crate) use api::Shape;
 use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
-use calls::CallLog;
+pub(crate) use calls::CallLog;
 use faults::Cut;
 use serde_json::json;
 use state::{Stream, StreamKey, World};
@@ -27,6 +28,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
+pub(crate) use transport::{Service, config, http_client, serve};
 
 /// Kinesis Data Streams in memory, for tests. Cheap to clone; clones are the same service.
 ///
@@ -178,31 +180,9 @@ impl FakeKinesis {
             return Some(Reply { response, cut: None });
         };
         let shard = input.as_ref().ok().and_then(|i| i.shard(&mut self.world(), self.now_ms()));
-        let plan = self.shared.faults.plan(operation, shard.as_deref());
-        let call = self.shared.calls.begin(operation, shard);
-        if !plan.latency.is_zero() {
-            tokio::time::sleep(plan.latency).await;
-        }
-        if plan.hang {
-            std::future::pending::<()>().await;
-        }
-        if plan.disconnect {
-            return None;
-        }
-        let mut response = match plan.error {
-            Some((status, code, message)) => Response::error(status, &code, &message, self.now_ms(), 0),
-            None => self.carry_out(target, input, self.now_ms(), &plan.shape),
-        };
-        if plan.garbage {
-            response.status = 200;
-            response.body = Bytes::from_static(b"\x00\xff<html>this is no JSON {\"Records\":[");
-        }
-        call.answered(response.status, response.error.as_deref());
-        let cut = plan.cut.map(|cut| match cut {
-            Cut::Half => response.body.len() / 2,
-            Cut::After(bytes) => bytes.min(response.body.len()),
-        });
-        Some(Reply { response, cut })
+        let now_ms = || self.now_ms();
+        let perform = |shape: &Shape| self.carry_out(target, input, self.now_ms(), shape);
+        through_faults(&self.shared.faults, &self.shared.calls, (operation, shard), now_ms, perform).await
     }
 
     /// The fault hooks.
@@ -418,17 +398,52 @@ impl FakeKinesis {
     }
 }
 
+/// Carries a call out as the faults in force want it, and notes it in the log. `None`: disconnect.
+pub(crate) async fn through_faults(
+    faults: &Faults,
+    calls: &CallLog,
+    (operation, shard): (Operation, Option<String>),
+    now_ms: impl Fn() -> u64,
+    perform: impl FnOnce(&Shape) -> Response,
+) -> Option<Reply> {
+    let plan = faults.plan(operation, shard.as_deref());
+    let call = calls.begin(operation, shard);
+    if !plan.latency.is_zero() {
+        tokio::time::sleep(plan.latency).await;
+    }
+    if plan.hang {
+        std::future::pending::<()>().await;
+    }
+    if plan.disconnect {
+        return None;
+    }
+    let mut response = match plan.error {
+        Some((status, code, message)) => Response::error(status, &code, &message, now_ms(), 0),
+        None => perform(&plan.shape),
+    };
+    if plan.garbage {
+        response.status = 200;
+        response.body = Bytes::from_static(b"\x00\xff<html>this is no JSON {\"Records\":[");
+    }
+    call.answered(response.status, response.error.as_deref());
+    let cut = plan.cut.map(|cut| match cut {
+        Cut::Half => response.body.len() / 2,
+        Cut::After(bytes) => bytes.min(response.body.len()),
+    });
+    Some(Reply { response, cut })
+}
+
 fn append(stream: &mut Stream, shard: usize, key: Option<&str>, data: Bytes, now_ms: u64) -> Placed {
     let counter = stream.append(shard, key.map(Into::into), data, now_ms);
     Placed { shard_id: stream.shards[shard].id.clone(), sequence_number: stream.sequence(counter) }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Response {
-    fn new(status: u16, body: Bytes, error: Option<String>, now_ms: u64, request: u64) -> Self {
+    pub(crate) fn new(status: u16, body: Bytes, error: Option<String>, now_ms: u64, request: u64) -> Self {
         let seconds = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX);
         let date = aws_smithy_types::DateTime::from_secs(seconds).fmt(Format::HttpDate).unwrap_or_default();
         let headers = vec![
@@ -439,7 +454,7 @@ impl Response {
         Self { status, headers, body, error }
     }
 
-    fn error(status: u16, code: &str, message: &str, now_ms: u64, request: u64) -> Self {
+    pub(crate) fn error(status: u16, code: &str, message: &str, now_ms: u64, request: u64) -> Self {
         let body = json!({ "__type": code, "message": message }).to_string();
         Self::new(status, body.into(), Some(code.to_owned()), now_ms, request)
     }

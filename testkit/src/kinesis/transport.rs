@@ -16,6 +16,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -29,7 +31,7 @@ impl FakeKinesis {
     /// SDK's read timeout.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
-        SharedHttpClient::new(InProcess { fake: self.clone(), read_timeout: None })
+        http_client(self.clone())
     }
 
     /// An SDK configuration with [`http_client`](Self::http_client), invented credentials and region `us-east-1`:
@@ -44,14 +46,36 @@ impl FakeKinesis {
     /// # Errors
     /// The port cannot be opened.
     pub async fn serve(&self) -> io::Result<Server> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let task = tokio::spawn(accept(self.clone(), listener));
-        Ok(Server { address, task })
+        serve(self.clone()).await
     }
 }
 
-fn config(http_client: Option<SharedHttpClient>, endpoint_url: Option<String>) -> SdkConfig {
+impl Service for FakeKinesis {
+    fn answer(&self, target: &str, body: &[u8]) -> impl Future<Output = Option<Reply>> + Send {
+        self.answer(target, body)
+    }
+}
+
+/// A fake behind the transports.
+pub(crate) trait Service: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Answers a request, with faults, call log and the fake's clock. `None`: disconnect.
+    fn answer(&self, target: &str, body: &[u8]) -> impl Future<Output = Option<Reply>> + Send;
+}
+
+/// An HTTP client that answers from this fake.
+pub(crate) fn http_client(fake: impl Service) -> SharedHttpClient {
+    SharedHttpClient::new(InProcess { fake, read_timeout: None })
+}
+
+/// Serves the fake on a free port of 127.0.0.1.
+pub(crate) async fn serve(fake: impl Service) -> io::Result<Server> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let task = tokio::spawn(accept(fake, listener));
+    Ok(Server { address, task })
+}
+
+pub(crate) fn config(http_client: Option<SharedHttpClient>, endpoint_url: Option<String>) -> SdkConfig {
     let credentials = Credentials::new("test", "test", None, None, "shardmill-testkit");
     let mut builder = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -62,18 +86,18 @@ fn config(http_client: Option<SharedHttpClient>, endpoint_url: Option<String>) -
 }
 
 #[derive(Debug, Clone)]
-struct InProcess {
-    fake: FakeKinesis,
+struct InProcess<S> {
+    fake: S,
     read_timeout: Option<Duration>,
 }
 
-impl HttpClient for InProcess {
+impl<S: Service> HttpClient for InProcess<S> {
     fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(Self { fake: self.fake.clone(), read_timeout: settings.read_timeout() })
     }
 }
 
-impl HttpConnector for InProcess {
+impl<S: Service> HttpConnector for InProcess<S> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let Self { fake, read_timeout } = self.clone();
         HttpConnectorFuture::new(async move {
@@ -88,7 +112,7 @@ impl HttpConnector for InProcess {
     }
 }
 
-async fn in_process(fake: &FakeKinesis, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+async fn in_process(fake: &impl Service, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
     let collected = request.into_body().collect().await.map_err(ConnectorError::io)?;
     let Some(reply) = fake.answer(&target, &collected.to_bytes()).await else {
@@ -141,7 +165,7 @@ impl Drop for Server {
 }
 
 /// Accepts until aborted; its connections end with it.
-async fn accept(fake: FakeKinesis, listener: TcpListener) {
+async fn accept(fake: impl Service, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
@@ -155,14 +179,14 @@ async fn accept(fake: FakeKinesis, listener: TcpListener) {
     }
 }
 
-async fn serve_connection(fake: FakeKinesis, socket: TcpStream) {
+async fn serve_connection(fake: impl Service, socket: TcpStream) {
     let _ = socket.set_nodelay(true);
     let service = hyper::service::service_fn(|request| respond(&fake, request));
     // A client that goes away in the middle is no concern of the fake's.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
 }
 
-async fn respond(fake: &FakeKinesis, request: Request<Incoming>) -> io::Result<hyper::Response<ReplyBody>> {
+async fn respond(fake: &impl Service, request: Request<Incoming>) -> io::Result<hyper::Response<ReplyBody>> {
     let target =
         request.headers().get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let collected = request.into_body().collect().await.map_err(io::Error::other)?;
