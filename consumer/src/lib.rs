@@ -7,7 +7,7 @@
 //!
 //! | part | trait | here |
 //! |---|---|---|
-//! | stream | [`StreamSource`] | [`KinesisSource`] (feature `kinesis`) |
+//! | stream | [`StreamSource`] | [`KinesisSource`] (feature `kinesis`), [`DynamoDbSource`] (feature `dynamodb-streams`) |
 //! | function | [`Handler`] | closures |
 //! | positions and leases | [`checkpoint::LeaseStore`] | [`checkpoint::SqliteStore`], [`checkpoint::MemoryStore`] |
 //! | batches that are given up | [`Destination`] | [`SqsDestination`] (feature `sqs`), `SnsDestination` (feature `sns`), `S3Destination` (feature `s3`), [`FileDestination`] |
@@ -59,7 +59,10 @@
 //!
 //! The library emits metrics through the `metrics` facade and events through `tracing`, with a span `shard` for every
 //! shard's run and a span `invocation` for every invocation; the embedding program installs recorder and subscriber.
-#![cfg_attr(not(feature = "kinesis"), allow(dead_code, reason = "the pace of reads is for polling sources"))]
+#![cfg_attr(
+    not(any(feature = "dynamodb-streams", feature = "kinesis")),
+    allow(dead_code, reason = "the pace of reads is for polling sources")
+)]
 
 mod budget;
 mod clock;
@@ -96,6 +99,8 @@ pub use shardmill_engine::{
     Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, Page, Payload, Position, Record,
     RequestId, Seq, SequenceNumber, ShardId, WindowCall,
 };
+#[cfg(feature = "dynamodb-streams")]
+pub use source::{DynamoDbSource, DynamoDbStream};
 #[cfg(feature = "kinesis")]
 pub use source::{KinesisSource, KinesisStream};
 pub use source::{

@@ -28,13 +28,14 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
     }
     counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(0);
     gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).increment(0.0);
-    for api in ["ListShards", "GetShardIterator", "GetRecords"] {
+    for api in ["ListShards", "DescribeStream", "GetShardIterator", "GetRecords"] {
         counter!("shardmill_throttles_total", "mapping" => Arc::clone(mapping), "api" => api).increment(0);
     }
     for kind in [
         SourceErrorKind::Throttled,
         SourceErrorKind::Unavailable,
         SourceErrorKind::IteratorExpired,
+        SourceErrorKind::Trimmed,
         SourceErrorKind::NotFound,
         SourceErrorKind::AccessDenied,
         SourceErrorKind::Rejected,

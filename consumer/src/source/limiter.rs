@@ -11,6 +11,10 @@ use tokio::time::{Instant, sleep_until};
 /// 5 GetRecords a second and shard (Kinesis, "Quotas and limits").
 const SPACING: Duration = Duration::from_millis(200);
 
+/// 10 DescribeStream a second over all DynamoDB streams of an account and region (DynamoDB, "Service, account, and table
+/// quotas").
+const DESCRIBE_SPACING: Duration = Duration::from_millis(100);
+
 /// 2 MiB a second and shard: after a page of 10 MiB the next calls are refused for 5 seconds (GetRecords).
 const BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
 
@@ -39,8 +43,10 @@ struct Registry {
 }
 
 /// The pace of one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
+    /// The time between two starts.
+    spacing: Duration,
     /// When the last read started. The lock is the queue: tokio's mutex is fair.
     last_start: tokio::sync::Mutex<Option<Instant>>,
     /// When the bytes read so far are worked off.
@@ -69,23 +75,37 @@ impl ReadLimiter {
 
     /// The pace of one shard of the stream `arn`.
     pub(crate) fn shard(&self, arn: &Arc<str>, shard: &ShardId) -> ShardPace {
-        let slot = self.pacing.as_ref().map(|registry| {
+        ShardPace { slot: self.slot((Arc::clone(arn), shard.clone()), SPACING), reads: self.reads.clone() }
+    }
+
+    /// The pace of DescribeStream in one account and region, which all DynamoDB streams there share. These calls are no
+    /// reads and do not count as such.
+    pub(crate) fn describe_stream(&self, account: &str, region: &str) -> ShardPace {
+        let key = (Arc::from(format!("{account}.{region}")), ShardId::from("DescribeStream"));
+        ShardPace { slot: self.slot(key, DESCRIBE_SPACING), reads: None }
+    }
+
+    fn slot(&self, key: ShardKey, spacing: Duration) -> Option<Arc<Slot>> {
+        self.pacing.as_ref().map(|registry| {
             let mut registry = locked(registry);
             if registry.shards.len() >= registry.sweep_at.max(SMALL_REGISTRY) {
                 let now = Instant::now();
                 registry.shards.retain(|_, slot| !slot.is_idle(now));
                 registry.sweep_at = registry.shards.len() * 2;
             }
-            Arc::clone(registry.shards.entry((Arc::clone(arn), shard.clone())).or_default())
-        });
-        ShardPace { slot, reads: self.reads.clone() }
+            Arc::clone(registry.shards.entry(key).or_insert_with(|| Arc::new(Slot::new(spacing))))
+        })
     }
 }
 
 impl Slot {
+    fn new(spacing: Duration) -> Self {
+        Self { spacing, last_start: tokio::sync::Mutex::default(), drained: Mutex::default() }
+    }
+
     /// When the next read may start, given when the last one did.
     fn ready_at(&self, last_start: Option<Instant>) -> Option<Instant> {
-        last_start.map(|at| at + SPACING).max(*locked(&self.drained))
+        last_start.map(|at| at + self.spacing).max(*locked(&self.drained))
     }
 
     /// Whether nobody reads the shard any more and its pace holds nobody up.
@@ -213,6 +233,20 @@ mod tests {
         pace(&limiter, "s").start().await.finish(2 * 1024 * 1024);
         pace(&limiter, "s").start().await.finish(0);
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn incident_62_descriptions_of_all_streams_of_an_account_share_ten_calls_a_second() {
+        let limiter = ReadLimiter::new().with_concurrent_reads(1);
+        let shard = pace(&limiter, "s");
+        let reading = shard.start().await;
+        let begin = Instant::now();
+        let streams: Vec<ShardPace> = (0..100).map(|_| limiter.describe_stream("1", "eu-west-1")).collect();
+        join_all(streams.iter().map(ShardPace::start)).await;
+        assert_eq!(begin.elapsed(), Duration::from_millis(9_900), "reads do not hold them up");
+        limiter.describe_stream("1", "us-east-1").start().await.finish(0);
+        assert_eq!(begin.elapsed(), Duration::from_millis(9_900), "another region has its own budget");
+        reading.finish(0);
     }
 
     #[tokio::test(start_paused = true)]

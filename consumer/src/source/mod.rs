@@ -1,12 +1,20 @@
 //! The seam to a stream.
 
+#[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
+mod aws;
+#[cfg(feature = "dynamodb-streams")]
+mod dynamodb;
 #[cfg(feature = "kinesis")]
 mod kinesis;
 mod limiter;
 
+#[cfg(feature = "dynamodb-streams")]
+pub use dynamodb::{DynamoDbSource, DynamoDbStream};
 #[cfg(feature = "kinesis")]
 pub use kinesis::{KinesisSource, KinesisStream};
 pub use limiter::ReadLimiter;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use shardmill_engine::{Page, Position, ShardId, Wall};
@@ -24,6 +32,21 @@ pub trait StreamSource: Send + Sync + 'static {
     fn describe(&self) -> String;
 }
 
+#[async_trait]
+impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
+    async fn shards(&self) -> Result<ShardListing, SourceError> {
+        (**self).shards().await
+    }
+
+    async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
+        (**self).open(shard, at).await
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+}
+
 /// Reads one shard in order.
 #[async_trait]
 pub trait ShardReader: Send {
@@ -35,7 +58,8 @@ pub trait ShardReader: Send {
 /// The shards of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardListing {
-    /// What tells this stream from an earlier one of the same name: its creation time in epoch seconds.
+    /// What tells this stream from an earlier one of the same name: its creation time in epoch seconds, or the label of a
+    /// DynamoDB stream.
     pub epoch: String,
     /// Every shard that the stream still knows.
     pub shards: Vec<ListedShard>,
@@ -81,6 +105,8 @@ pub enum SourceErrorKind {
     Unavailable,
     /// The iterator is too old: open again at the last position (I14).
     IteratorExpired,
+    /// The position is older than what the service still holds: records between the two are gone (I17).
+    Trimmed,
     /// The stream or the shard does not exist.
     NotFound,
     /// Credentials are missing, expired or do not suffice.
@@ -97,6 +123,7 @@ impl SourceErrorKind {
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
             Self::IteratorExpired => "iterator_expired",
+            Self::Trimmed => "trimmed",
             Self::NotFound => "not_found",
             Self::AccessDenied => "access_denied",
             Self::Rejected => "rejected",

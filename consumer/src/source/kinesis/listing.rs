@@ -4,8 +4,7 @@ use aws_sdk_kinesis::types::Shard;
 use shardmill_engine::{ShardId, Wall};
 
 use super::Inner;
-use super::client::KeepDate;
-use super::error::Call;
+use crate::source::aws::{Call, KeepDate};
 use crate::source::{ListedShard, ShardListing, SourceError};
 
 /// A token lives 5 minutes (ListShards). A listing that outlives it again and again is given up.

@@ -1,7 +1,6 @@
 //! Polling a Kinesis data stream: ListShards, GetShardIterator, GetRecords.
 
 mod client;
-mod error;
 #[cfg(test)]
 mod fake;
 mod listing;
@@ -17,6 +16,7 @@ use aws_sdk_kinesis::Client;
 use aws_types::SdkConfig;
 use shardmill_engine::{Position, ShardId};
 
+use super::aws::Named;
 use super::limiter::ReadLimiter;
 use super::{ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::clock::ServiceClock;
@@ -83,6 +83,16 @@ impl KinesisStream {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+}
+
+impl Named for KinesisStream {
+    fn arn(&self) -> &str {
+        &self.arn
+    }
+
+    fn service(&self) -> &'static str {
+        "kinesis"
     }
 }
 

@@ -8,10 +8,10 @@ use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{ChildShard as SdkChild, Record as SdkRecord, ShardIteratorType};
 use bytes::Bytes;
 
-use shardmill_engine::{ChildShard, Data, Page, Position, Record, Seq, ShardId, Wall};
+use shardmill_engine::{ChildShard, Data, Page, Position, Record, Seq, ShardId};
 
 use super::Inner;
-use super::error::Call;
+use crate::source::aws::{Call, millis};
 use crate::source::limiter::ShardPace;
 use crate::source::{ShardReader, SourceError};
 
@@ -151,12 +151,6 @@ fn convert_record(record: SdkRecord) -> Option<Record> {
     let arrival = record.approximate_arrival_timestamp.as_ref().map(millis);
     let data = Data::Raw(Bytes::from(record.data.into_inner()));
     Some(Record::new(Seq::plain(record.sequence_number), record.partition_key, arrival, data))
-}
-
-/// The wire has decimal seconds, which the SDK reads as binary ones: `.123` becomes 122,999,907 ns. Rounding gives it back.
-fn millis(at: &DateTime) -> Wall {
-    let fraction = i64::from((at.subsec_nanos() + 500_000) / 1_000_000);
-    Wall::from_millis(at.secs().saturating_mul(1000).saturating_add(fraction))
 }
 
 fn convert_child(child: SdkChild) -> ChildShard {

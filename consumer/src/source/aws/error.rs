@@ -1,26 +1,35 @@
 //! What an error of the SDK means for a reader, and how to say it.
 
 use std::error::Error;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use shardmill_engine::ShardId;
 
-use super::KinesisStream;
 use crate::source::{SourceError, SourceErrorKind};
 
+/// The stream that a call is about; displayed, it says what and where it is.
+pub(in crate::source) trait Named: fmt::Display + Sync {
+    /// Its ARN.
+    fn arn(&self) -> &str;
+    /// The service as IAM's actions name it.
+    fn service(&self) -> &'static str;
+}
+
 /// A call, for messages.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Call<'a> {
-    pub(super) api: &'static str,
-    pub(super) stream: &'a KinesisStream,
-    pub(super) shard: Option<&'a ShardId>,
+#[derive(Clone, Copy)]
+pub(in crate::source) struct Call<'a> {
+    pub(in crate::source) api: &'static str,
+    pub(in crate::source) stream: &'a dyn Named,
+    pub(in crate::source) shard: Option<&'a ShardId>,
 }
 
 impl Call<'_> {
     /// The call failed.
-    pub(super) fn failed<E>(self, error: SdkError<E>) -> SourceError
+    pub(in crate::source) fn failed<E>(self, error: SdkError<E, HttpResponse>) -> SourceError
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
@@ -54,9 +63,15 @@ impl Call<'_> {
     }
 
     /// The service answered something that cannot be used.
-    pub(super) fn unusable(self, what: &str) -> SourceError {
+    pub(in crate::source) fn unusable(self, what: &str) -> SourceError {
         let (kind, what, remedy) = self.unavailable(format!("the answer cannot be right: {what}"));
         self.error(kind, &what, &remedy, None)
+    }
+
+    /// The answer says that it is too early to go on.
+    #[cfg(feature = "dynamodb-streams")]
+    pub(in crate::source) fn too_early(self, what: &str) -> SourceError {
+        self.error(SourceErrorKind::Unavailable, what, "it is tried again until it is there", None)
     }
 
     fn unavailable(self, what: String) -> (SourceErrorKind, String, String) {
@@ -90,12 +105,21 @@ impl Call<'_> {
             SourceErrorKind::IteratorExpired => {
                 "the shard is opened again after the last record read".to_owned()
             }
+            SourceErrorKind::Trimmed => {
+                "records between the last position and the oldest one that the service holds are gone"
+                    .to_owned()
+            }
+            SourceErrorKind::NotFound if self.stream.service() == "dynamodb" => {
+                "check table, label, account and region of EventSourceArn: \
+                 a stream that was disabled and enabled again has a new ARN"
+                    .to_owned()
+            }
             SourceErrorKind::NotFound => "check name, account and region of EventSourceArn".to_owned(),
             SourceErrorKind::AccessDenied if code.contains("KMS") => {
                 "the stream's KMS key must be enabled and allow kms:Decrypt".to_owned()
             }
             SourceErrorKind::AccessDenied if code.contains("AccessDenied") => {
-                format!("allow kinesis:{} on {}", self.api, self.stream.arn())
+                format!("allow {}:{} on {}", self.stream.service(), self.api, self.stream.arn())
             }
             SourceErrorKind::AccessDenied => {
                 "check that the credentials are valid and not expired".to_owned()
@@ -106,10 +130,11 @@ impl Call<'_> {
     }
 }
 
-/// What the service's error code means (Kinesis API reference, "Common errors" and each action's errors).
+/// What a service's error code means (API references of Kinesis and DynamoDB Streams, "Common errors" and each action's errors).
 fn by_code(code: &str) -> Option<SourceErrorKind> {
     Some(match code {
         "ExpiredIteratorException" => SourceErrorKind::IteratorExpired,
+        "TrimmedDataAccessException" => SourceErrorKind::Trimmed,
         "ResourceNotFoundException" => SourceErrorKind::NotFound,
         "ProvisionedThroughputExceededException"
         | "LimitExceededException"
@@ -189,6 +214,7 @@ mod tests {
             (AccessDenied, &["KMSAccessDeniedException", "KMSDisabledException", "KMSNotFoundException"]),
             (NotFound, &["ResourceNotFoundException"]),
             (IteratorExpired, &["ExpiredIteratorException"]),
+            (Trimmed, &["TrimmedDataAccessException"]),
             (Rejected, &["InvalidArgumentException", "ValidationException", "ValidationError"]),
             (Unavailable, &["InternalFailure", "InternalFailureException", "ServiceUnavailable"]),
             (Unavailable, &["ResourceInUseException", "InternalServerError"]),

@@ -1,0 +1,32 @@
+//! The polling client: no retries of its own, bounded calls, and an eye on the service's clock.
+
+use aws_sdk_dynamodbstreams::Client;
+use aws_sdk_dynamodbstreams::config::retry::RetryConfig;
+use aws_sdk_dynamodbstreams::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodbstreams::config::{Builder, Region, StalledStreamProtectionConfig};
+use aws_types::SdkConfig;
+
+use super::DynamoDbStream;
+use crate::clock::ServiceClock;
+use crate::source::aws::{ObserveDate, bounded};
+
+/// A client for the stream's own region.
+pub(super) fn from_config(config: &SdkConfig, stream: &DynamoDbStream, clock: &ServiceClock) -> Client {
+    let builder = Builder::from(config).region(Region::new(stream.region().to_owned()));
+    Client::from_conf(for_polling(builder, config.timeout_config(), clock).build())
+}
+
+/// A client like the given one.
+pub(super) fn from_client(client: &Client, clock: &ServiceClock) -> Client {
+    let config = client.config();
+    Client::from_conf(for_polling(config.to_builder(), config.timeout_config(), clock).build())
+}
+
+fn for_polling(builder: Builder, timeouts: Option<&TimeoutConfig>, clock: &ServiceClock) -> Builder {
+    builder
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(bounded(timeouts))
+        // The timeouts bound a stalled answer; a second watcher over every body only costs.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .interceptor(ObserveDate::new(clock))
+}
