@@ -11,10 +11,10 @@ use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
-use shardmill::engine::FailureDestination;
+use shardmill::engine::{EventSource, FailureDestination, StreamKind};
 use shardmill::{
-    Consumer, Destination, DestinationError, FileDestination, KinesisSource, SourceError, SqsDestination,
-    Worker, WorkerOptions,
+    Consumer, Destination, DestinationError, DynamoDbSource, FileDestination, KinesisSource, SourceError,
+    SqsDestination, StreamSource, Worker, WorkerOptions,
 };
 
 use crate::config::{self, Aws, Checkpoints, Config, MappingConfig, Target};
@@ -51,11 +51,21 @@ pub struct Parts {
     /// The function.
     pub function: FunctionHandler,
     /// The stream.
-    pub source: KinesisSource,
+    pub source: SourceParts,
     /// The on-failure destination.
     pub destination: Option<DestinationParts>,
     /// Where positions and leases live.
     pub store: Arc<dyn LeaseStore>,
+}
+
+/// A stream.
+#[derive(Clone)]
+pub struct SourceParts(pub Arc<dyn StreamSource>);
+
+impl std::fmt::Debug for SourceParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.describe())
+    }
 }
 
 /// An on-failure destination.
@@ -124,8 +134,7 @@ pub async fn parts(
     stores: &mut Stores,
 ) -> Result<Parts, AssemblyError> {
     let mapping = &config.mapping;
-    let arn = &mapping.event_source().arn;
-    let source = KinesisSource::new(aws, arn, &worker.clock(), worker.limiter())?;
+    let source = source(mapping.event_source(), aws, worker)?;
     let destination = match mapping.failure_destination() {
         None => None,
         Some(destination) => Some(DestinationParts(on_failure(destination, aws).await?)),
@@ -155,6 +164,14 @@ async fn on_failure(
             return Err(DestinationError::new(format!("{other:?} is not supported by this binary")).into());
         }
     })
+}
+
+fn source(event_source: &EventSource, aws: &SdkConfig, worker: &Worker) -> Result<SourceParts, SourceError> {
+    let (arn, clock, limiter) = (&event_source.arn, worker.clock(), worker.limiter());
+    Ok(SourceParts(match event_source.kind {
+        StreamKind::Kinesis => Arc::new(KinesisSource::new(aws, arn, &clock, limiter)?),
+        StreamKind::DynamoDb => Arc::new(DynamoDbSource::new(aws, arn, &clock, limiter)?),
+    }))
 }
 
 /// The checkpoint stores of the process: mappings on one file share its connection, and so their commits.
@@ -226,7 +243,7 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
 /// None that a complete set of parts can cause.
 pub fn consumer(parts: &Parts, worker: Arc<Worker>) -> Result<Consumer, AssemblyError> {
     let mut builder =
-        Consumer::builder(parts.config.mapping.clone(), parts.source.clone(), parts.function.clone())
+        Consumer::builder(parts.config.mapping.clone(), Arc::clone(&parts.source.0), parts.function.clone())
             .lease_store(Arc::clone(&parts.store))
             .worker(worker);
     if let Some(DestinationParts(destination)) = &parts.destination {

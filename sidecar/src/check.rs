@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 
-use shardmill::{Probe, StreamSource};
+use shardmill::Probe;
 
 use crate::assembly::{self, PROBE_TIMEOUT};
 use crate::config;
@@ -39,8 +39,8 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
                 continue;
             }
         };
-        well &= line(&parts.source.describe(), async {
-            let listing = parts.source.shards().await.map_err(|e| e.to_string())?;
+        well &= line(&parts.source.0.describe(), async {
+            let listing = parts.source.0.shards().await.map_err(|e| e.to_string())?;
             Ok(format!("{} shards", listing.shards.len()))
         })
         .await;
