@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::position::Seq;
 use crate::record::{Data, Record};
+use crate::window::WindowCall;
 
 /// The event of section 3.1; the line breaks that it is shown with are not part of it.
 const SECTION_3_1: &str = concat!(
@@ -129,5 +130,54 @@ proptest! {
             let arrival = kinesis.get("approximateArrivalTimestamp").map(|at| at.as_f64().unwrap());
             prop_assert_eq!(arrival, put.arrival.map(|at| at.as_millis() as f64 / 1000.0));
         }
+    }
+}
+
+fn window(is_final: bool, is_terminated_early: bool, state: &'static str) -> WindowCall {
+    WindowCall {
+        start: Wall::from_millis(1_789_654_270_000),
+        end: Wall::from_millis(1_789_654_280_000),
+        state: Bytes::from_static(state.as_bytes()),
+        is_final,
+        is_terminated_early,
+    }
+}
+
+/// What section 3.3 shows behind the records.
+const SECTION_3_3: &str = concat!(
+    r#"],"shardId":"shardId-00000001789649399079-0d666f96","#,
+    r#""eventSourceARN":"arn:aws:dynamodb:us-east-1:111111111111:table/T/stream/2026-09-17T14:10:44.560","#,
+    r#""window":{"start":"2026-09-17T14:11:10Z","end":"2026-09-17T14:11:20Z"},"#,
+    r#""state":{"count":2,"last_ordinal":2},"isFinalInvokeForWindow":false,"isWindowTerminatedEarly":false}"#,
+);
+
+#[test]
+fn r65_an_event_of_a_window_equals_section_3_3_byte_for_byte_and_r67_the_final_one_has_no_records() {
+    let cx = EventContext {
+        event_source_arn: "arn:aws:dynamodb:us-east-1:111111111111:table/T/stream/2026-09-17T14:10:44.560"
+            .into(),
+        shard: "shardId-00000001789649399079-0d666f96".into(),
+        ..context()
+    };
+    let state = r#"{"count":2,"last_ordinal":2}"#;
+    let batch = Batch::new([record(None, None, raw(b"x"))]).unwrap();
+    for (batch, call) in [
+        (batch, window(false, false, state)),
+        (Batch::empty(), window(true, false, state)),
+        (Batch::empty(), window(true, true, "{}")),
+    ] {
+        let event = encode(&batch, &cx, Some(&call));
+        assert_eq!(event.len(), encoded_len(&batch, &cx, Some(&call)), "R5");
+        let expected = SECTION_3_3
+            .replace(
+                r#""isFinalInvokeForWindow":false"#,
+                &format!(r#""isFinalInvokeForWindow":{}"#, call.is_final),
+            )
+            .replace(r#"Early":false"#, &format!(r#"Early":{}"#, call.is_terminated_early))
+            .replace(state, std::str::from_utf8(&call.state).unwrap());
+        let event = String::from_utf8(event.to_vec()).unwrap();
+        assert!(event.ends_with(&expected), "{event}");
+        let plain = String::from_utf8(encode(&batch, &cx, None).to_vec()).unwrap();
+        assert_eq!(event.strip_suffix(&expected), plain.strip_suffix("]}"), "the records stay as they are");
     }
 }

@@ -1,4 +1,5 @@
 mod age;
+mod basics;
 mod batching;
 mod bisect;
 mod checkpoints;

@@ -126,6 +126,8 @@ pub(super) struct Rig {
     pub(super) opens: Peer,
     pub(super) reads: Reads,
     pub(super) children: Vec<ChildShard>,
+    /// The filter.
+    pub(super) keeps: fn(&Record) -> bool,
     /// The deliveries that were started.
     pub(super) discard_ids: Vec<DiscardId>,
     /// Most records of a page, whatever the limit.
@@ -176,6 +178,7 @@ impl Rig {
             opens: Box::new(|_| Reply::Now(true)),
             reads: Box::new(|_| Reply::Now(Ok(()))),
             children: Vec::new(),
+            keeps: |_| true,
             discard_ids: Vec::new(),
             page: 10_000,
             behind: |_, truth| Some(truth),
@@ -466,9 +469,11 @@ impl Rig {
             end_of_shard: ends,
             millis_behind: (self.behind)(self.now, (visible - end) as u64 * 1000),
         };
-        let taken = intake(page, self.machine.position(), |_| true);
+        let read: Vec<_> = page.records.iter().map(|record| record.seq.clone()).collect();
+        let taken = intake(page, self.machine.position(), self.keeps);
         let kept: Vec<_> = taken.records().iter().map(|record| record.seq.clone()).collect();
-        self.see(Fact::Read { kept, filtered: Vec::new() });
+        let filtered = read.into_iter().filter(|seq| kept.binary_search(seq).is_err()).collect();
+        self.see(Fact::Read { kept, filtered });
         ShardEvent::Fetched(taken)
     }
 

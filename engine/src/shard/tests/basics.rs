@@ -1,0 +1,116 @@
+//! What holds for every batch: one shard, one request id, one result (R2, R10, R13, R14, R18, R21, R41, R78).
+
+use super::rig::{Reply, Rig, after, failed_at, mapping, ms, success};
+use crate::failure::Condition;
+use crate::outcome::Outcome;
+use crate::shard::LastResult;
+
+#[test]
+fn r2_the_next_batch_waits_for_the_answer_and_nothing_but_the_answer() {
+    let mut rig = Rig::new(mapping(|m| m.batch_size = 10));
+    rig.function = Box::new(|_| Reply::After(5000, success()));
+    rig.put(1..=20);
+    rig.run(20_000);
+    let first: Vec<u64> = (1..=10).collect();
+    assert_eq!(rig.invocations()[0], (0, first));
+    assert_eq!(rig.invocations()[1].0, 5000, "R10: at once, whatever else the function still does");
+}
+
+#[test]
+fn r13_the_checkpoint_is_the_last_record_of_a_batch_that_succeeded_and_stays_before_one_that_has_not() {
+    let mut rig = Rig::new(mapping(|m| m.batch_size = 3));
+    rig.function = Box::new(|call| match call.records[0] {
+        1 => Reply::Now(success()),
+        _ => Reply::Now(Outcome::FunctionError),
+    });
+    rig.put(1..=6);
+    rig.run(5000);
+    assert_eq!(rig.stored, after(3));
+    assert!(rig.checkpoints().iter().all(|(_, upto)| *upto == after(3)));
+}
+
+#[test]
+fn r14_a_partial_answer_moves_the_checkpoint_to_just_before_the_lowest_failed_record() {
+    let mut rig = Rig::new(mapping(|m| m.report_batch_item_failures = true));
+    rig.function = Box::new(|_| Reply::Now(failed_at([7, 4])));
+    rig.put(1..=9);
+    rig.run(5000);
+    assert_eq!(rig.stored, after(3));
+}
+
+#[test]
+fn r18_the_last_result_is_the_last_answer_and_no_discard_changes_it() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.batch_size = 1;
+        m.maximum_retry_attempts = Some(0);
+        m.report_batch_item_failures = true;
+        m.maximum_record_age = Some(ms(60_000));
+    }));
+    rig.checks_each_step = false;
+    let last = |rig: &Rig| rig.machine.snapshot(rig.now()).last_result;
+    assert_eq!(last(&rig), LastResult::NoRecords);
+    rig.put_keyed(1, None, -70_000);
+    rig.run(1000);
+    assert_eq!((last(&rig), rig.messages().len()), (LastResult::NoRecords, 1), "expired before");
+    rig.function = Box::new(|_| Reply::Now(Outcome::FunctionError));
+    rig.put_keyed(2, None, 0);
+    rig.run(5000);
+    assert_eq!((last(&rig), rig.messages().len()), (LastResult::FunctionCallFailed, 2));
+    rig.function = Box::new(|call| Reply::Now(failed_at(call.records.clone())));
+    rig.put_keyed(3, None, 0);
+    rig.run(5000);
+    assert_eq!((last(&rig), rig.messages().len()), (LastResult::Ok, 3), "an answer is OK");
+    let texts =
+        [LastResult::NoRecords, LastResult::Ok, LastResult::FunctionCallFailed].map(LastResult::as_str);
+    assert_eq!(texts, ["No records processed", "OK", "PROBLEM: Function call failed"]);
+}
+
+#[test]
+fn r21_an_unchanged_batch_keeps_its_request_id_and_every_other_batch_has_one_of_its_own() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.bisect_batch_on_function_error = true;
+        m.maximum_retry_attempts = Some(2);
+    }));
+    rig.function = Box::new(|_| Reply::Now(Outcome::FunctionError));
+    rig.put(1..=2);
+    rig.run(10_000);
+    assert_eq!(rig.batches(), [vec![1, 2], vec![1], vec![1], vec![1], vec![2], vec![2], vec![2]]);
+    let ids = rig.ids();
+    assert!(ids[0] != ids[1] && ids[1] == ids[2] && ids[2] == ids[3]);
+    assert!(ids[3] != ids[4] && ids[4] == ids[6]);
+}
+
+#[test]
+fn r41_a_failing_batch_is_split_at_once_without_a_retry_and_without_spending_one() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.bisect_batch_on_function_error = true;
+        m.maximum_retry_attempts = Some(0);
+    }));
+    rig.function = Box::new(|call| match call.records.len() {
+        1 => Reply::Now(success()),
+        _ => Reply::Now(Outcome::FunctionError),
+    });
+    rig.put(1..=4);
+    rig.run(10_000);
+    assert_eq!(rig.batches(), [vec![1, 2, 3, 4], vec![1, 2], vec![1], vec![2], vec![3, 4], vec![3], vec![4]]);
+    assert!(rig.invocations().iter().all(|(at, _)| *at == 0), "no backoff");
+    assert!(rig.messages().is_empty());
+}
+
+#[test]
+fn r56_batch_size_counts_what_the_filter_kept() {
+    let mut rig = Rig::new(mapping(|m| m.batch_size = 3));
+    rig.keeps = |record| record.seq.number.as_str().len() == 1;
+    rig.put(1..=30);
+    rig.run(5000);
+    assert_eq!(rig.batches(), [[1, 2, 3], [4, 5, 6], [7, 8, 9]]);
+    assert_eq!(rig.stored, after(30), "R15");
+    let counters = rig.machine.counters();
+    assert_eq!((counters.polled, counters.filtered, counters.invoked), (30, 21, 9));
+}
+
+#[test]
+fn r78_there_are_two_conditions() {
+    let texts = [Condition::RetryAttemptsExhausted, Condition::RecordAgeExceeded].map(Condition::as_str);
+    assert_eq!(texts, ["RetryAttemptsExhausted", "RecordAgeExceeded"]);
+}
