@@ -11,6 +11,7 @@ use measure::{Bound, Fallible, Figure, Lap, ns_per, print_table};
 use overhead::Overhead;
 
 mod engine;
+mod filter;
 mod idle;
 mod library;
 mod measure;
@@ -26,6 +27,7 @@ cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
   throughput     the library beside a bare GetRecords loop, interleaved
   sidecar        resident memory of `shardmill run` with 4 idle shards
   idle-shards    resident memory per idle shard of the library
+  filter         filter patterns over 1 KB records, ns per record
   startup        from the start of `shardmill run` to its first invocation
   all            all of these
 Each prints a table of medians over RUNS runs. `sidecar` and `startup` need `cargo build --release` before.";
@@ -69,6 +71,7 @@ async fn run(args: &[String]) -> Fallible<()> {
         "throughput" => print_table(&throughput_figures(runs(15)?)?),
         "sidecar" => print_table(&sidecar_figures(runs(3)?).await?),
         "idle-shards" => print_table(&idle_figures(runs(3)?)?),
+        "filter" => print_table(&filter::figures(runs(15)?)?),
         "startup" => print_table(&startup_figures(runs(15)?).await?),
         "all" => {
             let mut figures = engine::figures(15)?;
@@ -77,6 +80,7 @@ async fn run(args: &[String]) -> Fallible<()> {
             figures.extend(sidecar_figures(3).await?);
             figures.extend(idle_figures(3)?);
             figures.extend(startup_figures(15).await?);
+            figures.extend(filter::figures(15)?);
             print_table(&figures);
         }
         _ => return Err(USAGE.into()),

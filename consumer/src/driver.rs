@@ -300,7 +300,10 @@ impl Driver {
             Done::Fetched(reader, Ok(page)) => {
                 self.reader = Some(reader);
                 self.status.source_answered();
-                ShardEvent::Fetched(intake(page, self.machine.position(), |_| true))
+                let filter = self.cx.mapping.filter();
+                let mut passes = filter.map(|filter| filter.of_shard(&self.event.shard));
+                let keep = |record: &Record| passes.as_mut().is_none_or(|passes| passes(record));
+                ShardEvent::Fetched(intake(page, self.machine.position(), keep))
             }
             Done::Fetched(reader, Err(error)) => {
                 self.reader = Some(reader);

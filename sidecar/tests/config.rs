@@ -90,6 +90,7 @@ fn lambdas_own_text_is_at_hand_where_it_is_known() {
             "1 validation error detected: Value '10001' at 'batchSize' failed to satisfy constraint: \
              Member must have value less than or equal to 10000",
         ),
+        ("filter_that_is_no_json", "Invalid filter pattern definition."),
         ("destination_on_success", "OnSuccess configuration is not supported for event source mappings."),
         ("scaling_config", "Unsupported ScalingConfig parameter for given event source mapping type."),
         ("timestamp_without_at_timestamp", "Timestamp only valid with StartingPosition AT_TIMESTAMP"),
@@ -207,6 +208,8 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(m.application_name(), "orders");
     assert_eq!(m.batch_size(), 42, "a number from the environment");
     assert!(m.bisect_batch_on_function_error(), "a boolean from a default");
+    let patterns: Vec<_> = m.filter().unwrap().patterns().collect();
+    assert_eq!(patterns, [r#"{"data": {"kind": ["order"], "amount": [{"numeric": [">", 0]}]}}"#]);
     assert_eq!(m.batching_window(), Duration::from_secs(5));
     assert_eq!(m.maximum_retry_attempts(), Some(0));
     assert_eq!(m.failure_destination(), Some(&FailureDestination::File("./dead.jsonl".into())));

@@ -38,6 +38,13 @@ pub struct EventSource {
     pub stream: String,
 }
 
+impl EventSource {
+    /// `invokeIdentityArn` of the events where no role is configured.
+    pub(super) fn default_role(&self) -> String {
+        format!("arn:{}:iam::{}:role/shardmill", self.partition, self.account)
+    }
+}
+
 /// The function under its ARN.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Function {

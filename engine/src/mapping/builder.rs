@@ -181,7 +181,8 @@ impl MappingBuilder {
         self
     }
 
-    /// P14: filter patterns; this version supports none.
+    /// P14: up to 10 filter patterns of up to 4,096 characters (AWS's quota is 5 and can be raised to 10); none by default.
+    /// They are compiled into a [`Filter`](crate::Filter) and cannot go with a tumbling window.
     pub fn filter_patterns<T: Into<String>>(mut self, patterns: impl IntoIterator<Item = T>) -> Self {
         self.filters = patterns.into_iter().map(Into::into).collect();
         self

@@ -24,6 +24,8 @@ pub enum MappingErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingError {
     field: &'static str,
+    /// Which item, where the field is a list.
+    item: Option<usize>,
     kind: MappingErrorKind,
     value: Box<str>,
     problem: Box<str>,
@@ -35,13 +37,17 @@ pub struct MappingError {
 impl MappingError {
     pub(super) fn new(field: &'static str, kind: MappingErrorKind, value: impl Into<Box<str>>) -> Self {
         let (problem, permitted, remedy) = Default::default();
-        Self { field, kind, value: value.into(), problem, permitted, remedy, aws: None }
+        Self { field, item: None, kind, value: value.into(), problem, permitted, remedy, aws: None }
     }
 
     pub(super) fn not_supported(field: &'static str, value: impl fmt::Display, remedy: &str) -> Self {
         Self::new(field, MappingErrorKind::NotSupported, value.to_string())
             .problem("is not supported by this version")
             .remedy(remedy)
+    }
+
+    pub(super) fn item(self, index: usize) -> Self {
+        Self { item: Some(index), ..self }
     }
 
     pub(super) fn problem(self, text: impl Into<Box<str>>) -> Self {
@@ -64,6 +70,12 @@ impl MappingError {
     #[must_use]
     pub const fn field(&self) -> &'static str {
         self.field
+    }
+
+    /// Which item, counted from 0, where the mistake is in one item of a list.
+    #[must_use]
+    pub const fn index(&self) -> Option<usize> {
+        self.item
     }
 
     /// The sort of mistake.
@@ -116,7 +128,10 @@ impl MappingError {
 
 impl fmt::Display for MappingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.message())
+        match self.item {
+            Some(index) => write!(f, "{}[{index}]: {}", self.field, self.message()),
+            None => write!(f, "{}: {}", self.field, self.message()),
+        }
     }
 }
 

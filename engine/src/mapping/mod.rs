@@ -16,6 +16,7 @@ pub use builder::MappingBuilder;
 pub use destination::FailureDestination;
 pub use error::{MappingError, MappingErrorKind, MappingErrors};
 
+use crate::filter::Filter;
 use crate::position::Position;
 
 /// A validated event source mapping.
@@ -36,6 +37,7 @@ pub struct EventSourceMapping {
     pub(crate) polling: Polling,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) on_destination_failure: OnDestinationFailure,
+    filter: Option<Filter>,
     event_source: EventSource,
     function: arn::Function,
     application_name: String,
@@ -192,6 +194,12 @@ impl EventSourceMapping {
     #[must_use]
     pub const fn report_batch_item_failures(&self) -> bool {
         self.report_batch_item_failures
+    }
+
+    /// Which records the function is invoked with (P14); `None`: with all.
+    #[must_use]
+    pub const fn filter(&self) -> Option<&Filter> {
+        self.filter.as_ref()
     }
 
     /// Where discarded batches go (P15); `None`: they are logged and counted as dropped.

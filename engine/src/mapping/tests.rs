@@ -294,11 +294,37 @@ fn r8_a_dynamodb_stream_may_start_at_a_time_which_lambda_does_not_offer() {
 }
 
 #[test]
-fn what_this_version_lacks_is_refused_and_never_ignored() {
-    let filters = orders().filter_patterns([r#"{"data":{"a":[1]}}"#]);
-    assert_eq!(mistake(filters).kind(), MappingErrorKind::NotSupported);
-    let pattern = orders().filter_patterns(["single-string"]).build().unwrap_err();
-    assert!(pattern.iter().any(|e| e.aws_message().as_deref() == Some("Invalid filter pattern definition.")));
+fn p14_patterns_are_compiled_and_every_bad_one_is_reported() {
+    let mapping =
+        orders().filter_patterns([r#"{"data": {"a": [1]}}"#, r#"{"awsRegion": ["eu-west-1"]}"#]).build();
+    assert_eq!(mapping.unwrap().filter().unwrap().patterns().count(), 2);
+    let none: [&str; 0] = [];
+    assert_eq!(orders().filter_patterns(none).build().unwrap().filter(), None);
+    let wrong = ["single-string", r#"{"data": {"a": [1]}}"#, r#"{"data": {"a": [{"exists": 1}]}}"#];
+    let errors = orders().filter_patterns(wrong).build().unwrap_err();
+    let shown: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "FilterCriteria.Filters[0]: single-string is not a filter pattern: the pattern is not JSON: expected value at \
+             line 1 column 1; write one JSON object, such as {\"data\": {\"kind\": [\"order\"]}}",
+            "FilterCriteria.Filters[2]: {\"data\": {\"a\": [{\"exists\": 1}]}} is not a filter pattern: data.a: exists is \
+             true or false; write {\"exists\": true}",
+        ]
+    );
+    for error in &errors {
+        assert_eq!(error.aws_message().as_deref(), Some("Invalid filter pattern definition."));
+    }
+    let many = orders().filter_patterns([r#"{"data": {"a": [1]}}"#; 11]);
+    assert_eq!(kind(many), ("FilterCriteria.Filters", MappingErrorKind::OutOfRange));
+}
+
+#[test]
+fn r71_windows_and_filters_exclude_each_other() {
+    let both = orders().tumbling_window_in_seconds(30).filter_patterns([r#"{"data": {"a": [1]}}"#]);
+    assert_eq!(kind(both), ("FilterCriteria.Filters", MappingErrorKind::Conflict));
+    let empty: [&str; 0] = [];
+    assert!(orders().tumbling_window_in_seconds(30).filter_patterns(empty).build().is_ok());
 }
 
 #[test]

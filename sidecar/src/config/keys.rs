@@ -108,7 +108,7 @@ pub(super) static MAPPING: &[Key] = &[
     key(
         "FilterCriteria",
         Kind::Section(FILTER_CRITERIA),
-        "Which records to invoke with. This version supports none.",
+        "Which records to invoke with; see [Filters](#filters). Not beside a tumbling window.",
     ),
     key("DestinationConfig", Kind::Section(DESTINATION_CONFIG), "Where discarded batches go."),
     key("Function", Kind::Section(FUNCTION), "How the function is called."),
@@ -167,9 +167,9 @@ pub(super) static MAPPING: &[Key] = &[
     ),
 ];
 
-static FILTER_CRITERIA: &[Key] = &[key("Filters", Kind::Sections(FILTER), "Filters, joined by or.")];
+static FILTER_CRITERIA: &[Key] = &[key("Filters", Kind::Sections(FILTER), "Up to 10 filters, joined by or.")];
 
-static FILTER: &[Key] = &[key("Pattern", Kind::Text, "A JSON object as text.")];
+static FILTER: &[Key] = &[key("Pattern", Kind::Text, "A JSON object as text, up to 4096 characters.")];
 
 static DESTINATION_CONFIG: &[Key] = &[
     key("OnFailure", Kind::Section(ON_FAILURE), "Where discarded batches go."),

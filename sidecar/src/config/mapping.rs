@@ -250,7 +250,10 @@ fn translate(error: &MappingError, parts: &Parts<'_, '_>, report: &mut Report) {
         Some(("Polling", key)) => shared(&parts.polling, key),
         _ => None,
     }
-    .unwrap_or_else(|| section.path(field));
+    .unwrap_or_else(|| match error.index() {
+        Some(index) => section.path(&format!("{field}[{index}].Pattern")),
+        None => section.path(field),
+    });
     // "Not set" follows from a key or its other name that is there but wrong.
     let other = match field {
         "EventSourceArn" => "Stream",

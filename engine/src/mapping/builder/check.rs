@@ -1,5 +1,7 @@
 //! The checks behind [`MappingBuilder::build`].
 
+mod filter;
+
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -31,6 +33,7 @@ impl MappingBuilder {
         let maximum_record_age = found.number(&limits::RECORD_AGE, self.maximum_record_age);
         let tumbling_window = found.seconds(&limits::TUMBLING_WINDOW, self.tumbling_window);
         self.conflicts(found);
+        let filter = filter::compiled(self, event_source.as_ref(), found);
         let failure_destination = found.keep(FailureDestination::parse(&self.on_failure));
         self.on_success(found);
         let timeout = found.seconds(&limits::TIMEOUT, self.timeout);
@@ -46,7 +49,7 @@ impl MappingBuilder {
         let uuid = self.checked_uuid(&application_name, found)?;
         let invoke_identity_arn = match role {
             Some(role) => role?,
-            None => format!("arn:{}:iam::{}:role/shardmill", event_source.partition, event_source.account),
+            None => event_source.default_role(),
         };
         Some(EventSourceMapping {
             batch_size: batch_size?,
@@ -57,6 +60,7 @@ impl MappingBuilder {
             parallelization_factor: parallelization_factor?,
             maximum_record_age: u64::try_from(maximum_record_age?).ok().map(Duration::from_secs),
             tumbling_window: tumbling_window.filter(|window| !window.is_zero()),
+            filter,
             payload_limit: self.payload_limit,
             report_batch_item_failures: !self.function_response_types.is_empty(),
             starting_position: starting_position?,
@@ -198,48 +202,13 @@ impl MappingBuilder {
                 .aws("Parallelization factor must be equal to 1 when tumbling window period is configured"),
             );
         }
-        self.filters(found);
-    }
-
-    fn filters(&self, found: &mut Found) {
-        const MOST: usize = 10;
-        const LONGEST: usize = 4096;
-        let before = found.0.len();
-        let count = self.filters.len();
-        if count > MOST {
+        if !self.filters.is_empty() && self.tumbling_window > 0 {
             found.note(
-                MappingError::new(FILTERS, MappingErrorKind::OutOfRange, "")
-                    .problem(format!("has {count} filters"))
-                    .permitted("at most 10 (5 without a raised quota at AWS)")
-                    .remedy("combine patterns"),
+                MappingError::new(FILTERS, MappingErrorKind::Conflict, "")
+                    .problem("cannot go with TumblingWindowInSeconds")
+                    .permitted("no filters when a tumbling window is set")
+                    .remedy("drop one of the two, or filter in the function"),
             );
-        }
-        for pattern in &self.filters {
-            let is_object = serde_json::from_str::<serde_json::Value>(pattern).is_ok_and(|p| p.is_object());
-            let length = pattern.chars().count();
-            if length > LONGEST {
-                found.note(
-                    MappingError::new(FILTERS, MappingErrorKind::OutOfRange, pattern.as_str())
-                        .problem(format!("has {length} characters"))
-                        .permitted("at most 4096")
-                        .remedy("split the pattern"),
-                );
-            } else if !is_object {
-                found.note(
-                    MappingError::new(FILTERS, MappingErrorKind::InvalidValue, pattern.as_str())
-                        .problem("is not a filter pattern")
-                        .permitted("a JSON object as text")
-                        .remedy("see the AWS page \"Lambda event filtering\"")
-                        .aws("Invalid filter pattern definition."),
-                );
-            }
-        }
-        if let Some(first) = self.filters.first().filter(|_| found.0.len() == before) {
-            found.note(MappingError::not_supported(
-                FILTERS,
-                first,
-                "leave FilterCriteria out and filter in the function",
-            ));
         }
     }
 
