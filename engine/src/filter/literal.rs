@@ -17,7 +17,7 @@ enum Literal {
     Text(Vec<Finder<'static>>),
     /// Behind one of the places where this key stands is a value for which the rules hold. Of what stands at such a
     /// place, as much is judged as can be judged in passing.
-    Member(Finder<'static>, Rules),
+    Member(Box<(Finder<'static>, Rules)>),
 }
 
 /// Searching for more texts costs more than looking at the record.
@@ -38,10 +38,13 @@ impl Literals {
     pub(super) fn rule_out(&self, json: &[u8]) -> bool {
         let missing = |literal: &Literal| match literal {
             Literal::Text(texts) => texts.iter().all(|text| text.find(json).is_none()),
-            Literal::Member(key, rules) => !key.find_iter(json).any(|at| {
-                let value = scan::member_value(json, at + key.needle().len());
-                value.is_some_and(|value| may_hold(rules, json, value))
-            }),
+            Literal::Member(member) => {
+                let (key, rules) = &**member;
+                !key.find_iter(json).any(|at| {
+                    let value = scan::member_value(json, at + key.needle().len());
+                    value.is_some_and(|value| may_hold(rules, json, value))
+                })
+            }
         };
         self.0.iter().any(missing) && !may_hide_characters(json)
     }
@@ -75,9 +78,8 @@ fn collect(object: &Object, found: &mut Vec<Ranked>) {
         }
         if let Some(key) = quoted(name) {
             let key = Finder::new(&key).into_owned();
-            // A key has rules that may hold for what is not there only if something below it must be.
             match node.rules.as_ref().filter(|rules| !rules.absent) {
-                Some(rules) => found.push((1, Literal::Member(key, rules.clone()))),
+                Some(rules) => found.push((1, Literal::Member(Box::new((key, rules.clone()))))),
                 None => found.push((2, Literal::Text(vec![key]))),
             }
         }
