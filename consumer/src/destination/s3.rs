@@ -108,13 +108,13 @@ impl S3Destination {
     {
         let client = self.client();
         let config = client.config().clone();
-        let result = self.service.within(call(client)).await;
+        let result = self.service.within(Box::pin(call(client))).await;
         let Err(failed) = &result else { return result };
         let here = config.region().map(AsRef::<str>::as_ref);
         let Some(there) = failed.header(REGION).filter(|there| Some(*there) != here) else { return result };
         let moved = Client::from_conf(config.to_builder().region(Region::new(there.to_owned())).build());
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = moved.clone();
-        self.service.within(call(moved)).await
+        self.service.within(Box::pin(call(moved))).await
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) enum Failed<E> {
     /// It was not over in time.
     Late,
     /// What the SDK says.
-    Sdk(SdkError<E, HttpResponse>),
+    Sdk(Box<SdkError<E, HttpResponse>>),
 }
 
 impl<E> Failed<E> {
@@ -87,7 +87,7 @@ impl Service {
         sending: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Failed<E>> {
         let answer = tokio::time::timeout(self.limits.total, sending).await;
-        answer.map_err(|_| Failed::Late)?.map_err(Failed::Sdk)
+        answer.map_err(|_| Failed::Late)?.map_err(|error| Failed::Sdk(Box::new(error)))
     }
 
     /// Something that answers 200 to everything is not the service: the batch must not count as delivered (I3).
@@ -109,7 +109,7 @@ impl Service {
             )),
             Failed::Sdk(error) => {
                 let text = self.reason(operation, &error);
-                DestinationError::new(format!("{what}: {name} failed: {text}")).with_source(error)
+                DestinationError::new(format!("{what}: {name} failed: {text}")).with_source(*error)
             }
         }
     }
@@ -123,18 +123,16 @@ impl Service {
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        match result {
-            Ok(_) => Ok(Probe::Answers),
-            Err(Failed::Sdk(SdkError::ServiceError(answer)))
-                if is_denied(&code(answer.err(), answer.raw())) =>
-            {
-                let action = operation.action;
-                Ok(Probe::NotAsked(format!(
-                    "{action} is not allowed to this worker; deliveries do not need it"
-                )))
-            }
-            Err(failed) => Err(self.explain(operation, failed)),
+        let Err(failed) = result else { return Ok(Probe::Answers) };
+        if let Failed::Sdk(error) = &failed
+            && let SdkError::ServiceError(answer) = &**error
+            && is_denied(&code(answer.err(), answer.raw()))
+        {
+            let action = operation.action;
+            let text = format!("{action} is not allowed to this worker; deliveries do not need it");
+            return Ok(Probe::NotAsked(text));
         }
+        Err(self.explain(operation, failed))
     }
 
     fn reason<E>(&self, operation: Operation, error: &SdkError<E, HttpResponse>) -> String
