@@ -205,6 +205,40 @@ fn every_test_that_a_document_names_exists() {
     assert!(named > 30, "{named}");
 }
 
+/// A table's rows by their first cell, which must be `prefix` and a number; each has a test's name in its last cell, or a
+/// sentence.
+fn numbered(path: &str, prefix: &str) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    for row in read(path).lines().filter(|line| line.starts_with(&format!("| {prefix}"))) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [number, what, tests] = cells[..] else { continue };
+        let Ok(number) = number.trim_start_matches(prefix).trim().parse() else { continue };
+        assert!(what.len() > 10, "{path}: {row}");
+        let names = quoted(tests).filter(|word| word.matches('_').count() >= 2).count();
+        assert!(
+            names > 0 || (tests.contains(' ') && tests.ends_with('.')),
+            "{path}: neither test nor reason: {row}"
+        );
+        numbers.push(number);
+    }
+    numbers
+}
+
+#[test]
+fn every_rule_from_r1_to_r78_has_a_test_or_a_reason() {
+    assert_eq!(numbered("docs/rules.md", "R"), (1..=78).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_incident_that_concerns_this_version_has_a_test_or_a_reason() {
+    let listed = numbered("docs/incidents.md", "");
+    let expected: Vec<u32> = (1..=8).chain([48, 49, 50, 52, 57]).collect();
+    assert!(listed.is_sorted(), "{listed:?}");
+    for number in expected {
+        assert!(listed.contains(&number), "{number}");
+    }
+}
+
 #[test]
 fn every_relative_link_of_a_document_leads_somewhere() {
     for document in documents() {

@@ -1,9 +1,17 @@
 //! What holds for every batch: one shard, one request id, one result (R2, R10, R13, R14, R18, R21, R41, R78).
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::rig::{Reply, Rig, after, failed_at, mapping, ms, success};
 use crate::failure::Condition;
+use crate::intake::{Page, intake};
 use crate::outcome::Outcome;
-use crate::shard::LastResult;
+use crate::position::{Position, Seq};
+use crate::record::{Data, Record};
+use crate::shard::{LastResult, ShardAction, ShardEvent, ShardMachine};
+use crate::time::{Mono, Now, Wall};
 
 #[test]
 fn r2_the_next_batch_waits_for_the_answer_and_nothing_but_the_answer() {
@@ -113,4 +121,55 @@ fn r56_batch_size_counts_what_the_filter_kept() {
 fn r78_there_are_two_conditions() {
     let texts = [Condition::RetryAttemptsExhausted, Condition::RecordAgeExceeded].map(Condition::as_str);
     assert_eq!(texts, ["RetryAttemptsExhausted", "RecordAgeExceeded"]);
+}
+
+#[test]
+fn incident_57_a_bisection_inside_one_aggregate_keeps_the_identity_of_its_sub_records() {
+    let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
+    let mapping = crate::mapping::EventSourceMapping::builder(arn, "f")
+        .bisect_batch_on_function_error(true)
+        .maximum_retry_attempts(0)
+        .build();
+    let sub = |sub| Seq { number: "7".into(), sub };
+    let record = |n| Record::new(sub(n), None, None, Data::Raw(Bytes::from_static(b"x")));
+    let now = Now { mono: Mono::from_millis(1), wall: Wall::default() };
+    let mut machine =
+        ShardMachine::new(Arc::new(mapping.unwrap()), "shard".into(), Position::After(sub(0)), 1, now);
+    assert!(matches!(machine.poll_action(now), Some(ShardAction::Open { .. })));
+    machine.handle_event(now, ShardEvent::Opened);
+    assert!(matches!(machine.poll_action(now), Some(ShardAction::Fetch { .. })));
+    let page = Page { records: (0..=3).map(record).collect(), end_of_shard: true, ..Page::default() };
+    machine.handle_event(now, ShardEvent::Fetched(intake(page, machine.position(), |_| true)));
+    let mut invoked = Vec::new();
+    let mut stored = Vec::new();
+    let mut given_up = Vec::new();
+    while let Some(action) = machine.poll_action(now) {
+        let event = match action {
+            ShardAction::Invoke(invocation) => {
+                let subs: Vec<_> = invocation.batch.records().iter().map(|r| r.seq.sub).collect();
+                let bad = subs.contains(&2);
+                invoked.push(subs);
+                let outcome = if bad { Outcome::FunctionError } else { success() };
+                ShardEvent::Invoked { lane: invocation.lane, outcome }
+            }
+            ShardAction::Discard { id, failed } => {
+                given_up.extend(failed.batch.records().iter().map(|r| r.seq.clone()));
+                ShardEvent::Delivered(id)
+            }
+            ShardAction::Checkpoint { upto, .. } => {
+                stored.push(upto);
+                ShardEvent::Checkpointed
+            }
+            _ => break,
+        };
+        machine.handle_event(now, event);
+    }
+    assert_eq!(
+        invoked,
+        [vec![1, 2, 3], vec![1], vec![2, 3], vec![2], vec![3]],
+        "what was stored does not come again"
+    );
+    assert_eq!(given_up, [sub(2)]);
+    assert_eq!(stored.last(), Some(&Position::ShardEnd));
+    assert!(stored.contains(&Position::After(sub(1))), "{stored:?}");
 }

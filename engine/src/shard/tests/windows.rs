@@ -160,7 +160,7 @@ fn r66_a_partial_answer_keeps_its_state_and_a_discard_leaves_the_state_as_it_was
 }
 
 #[test]
-fn r46_the_right_half_gets_the_state_that_the_left_half_ended_with() {
+fn r42_the_right_half_gets_the_state_that_the_left_half_ended_with() {
     let mut rig = rig(|m| m.bisect_batch_on_function_error = true);
     (1..=4).for_each(|n| rig.put_keyed(n, None, 0));
     rig.function = Box::new(|call| match call.records.len() {
