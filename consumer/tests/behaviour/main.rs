@@ -6,6 +6,7 @@
 mod destinations;
 mod discovery;
 mod driver;
+mod filters;
 mod leases;
 mod logs;
 mod stop;

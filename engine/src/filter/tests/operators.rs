@@ -134,6 +134,7 @@ fn r55_fields_inside_an_array_match_in_one_element() {
     assert!(!passes(single, r#"{"people": [{"first": "Anna", "partner": "Tom"}, {"first": "Peter"}]}"#));
     let nobody = r#"{"data": {"people": {"partner": [{"exists": false}]}}}"#;
     assert!(!passes(nobody, r#"{"people": [{"first": "Anna"}, {"partner": "Eve"}]}"#));
+    assert!(!passes(nobody, r#"{"people": [{"partner": "Eve"}, {"first": "Anna"}]}"#));
     assert!(passes(nobody, r#"{"people": [{"first": "Anna"}, {"first": "Tom"}]}"#) && passes(nobody, "{}"));
 }
 

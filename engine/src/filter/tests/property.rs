@@ -123,8 +123,8 @@ fn leaf() -> impl Strategy<Value = Json> {
 fn event() -> impl Strategy<Value = Json> {
     leaf().prop_recursive(4, 40, 4, |inner| {
         prop_oneof![
-            1 => prop::collection::vec(inner.clone(), 0..4).prop_map(Json::Array),
-            2 => prop::collection::vec((key(), inner), 0..5).prop_map(Json::Object),
+            2 => prop::collection::vec(inner.clone(), 0..4).prop_map(Json::Array),
+            3 => prop::collection::vec((key(), inner), 0..5).prop_map(Json::Object),
         ]
     })
 }
@@ -175,7 +175,7 @@ fn rule() -> impl Strategy<Value = Json> {
         1 => anything_but().prop_map(|it| single("anything-but", it)),
         1 => numeric().prop_map(|it| single("numeric", it)),
         1 => Just(single("exists", Json::Raw("true"))),
-        1 => Just(single("exists", Json::Raw("false"))),
+        3 => Just(single("exists", Json::Raw("false"))),
     ]
 }
 
