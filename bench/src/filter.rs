@@ -26,18 +26,18 @@ pub(crate) fn figures(runs: usize) -> Fallible<Vec<Figure>> {
     let matching = r#"{"data": {"type": ["order"], "status": ["idle"]}}"#;
     let mut figures = Vec::new();
     for (name, pattern, records, bound, passing) in [
-        ("(f) rejected: the value stands nowhere", nowhere, &raw, asked, false),
-        ("(f) rejected: the value stands elsewhere", elsewhere, &raw, asked, false),
-        ("(f) rejected: a number out of range", number, &raw, asked, false),
-        ("(f) rejected: present, not absent", absent, &raw, Bound::None, false),
-        ("(f) rejected: the value stands nowhere, base64", nowhere, &base64, Bound::None, false),
-        ("(f) passed", matching, &raw, Bound::None, true),
+        ("filter: rejected: the value stands nowhere", nowhere, &raw, asked, false),
+        ("filter: rejected: the value stands elsewhere", elsewhere, &raw, asked, false),
+        ("filter: rejected: a number out of range", number, &raw, asked, false),
+        ("filter: rejected: present, not absent", absent, &raw, Bound::None, false),
+        ("filter: rejected: the value stands nowhere, base64", nowhere, &base64, Bound::None, false),
+        ("filter: passed", matching, &raw, Bound::None, true),
     ] {
         let samples = (0..runs).map(|_| judged(pattern, records, passing)).collect::<Fallible<_>>()?;
         figures.push(Figure { name, unit: "ns/record", samples, bound });
     }
     let samples = (0..runs).map(|_| trees(&texts)).collect::<Fallible<_>>()?;
-    figures.push(Figure { name: "(f) a tree by serde_json", unit: "ns/record", samples, bound: Bound::None });
+    figures.push(Figure { name: "filter: a tree by serde_json", unit: "ns/record", samples, bound: Bound::None });
     Ok(figures)
 }
 
