@@ -37,7 +37,12 @@ pub(crate) fn figures(runs: usize) -> Fallible<Vec<Figure>> {
         figures.push(Figure { name, unit: "ns/record", samples, bound });
     }
     let samples = (0..runs).map(|_| trees(&texts)).collect::<Fallible<_>>()?;
-    figures.push(Figure { name: "filter: a tree by serde_json", unit: "ns/record", samples, bound: Bound::None });
+    figures.push(Figure {
+        name: "filter: a tree by serde_json",
+        unit: "ns/record",
+        samples,
+        bound: Bound::None,
+    });
     Ok(figures)
 }
 

@@ -125,7 +125,9 @@ fn r58_the_text_of_a_value_elsewhere_in_the_data_changes_nothing() {
 #[test]
 fn r58_escapes_hide_no_match() {
     let pattern = r#"{"data": {"a/b": ["c/d"]}}"#;
-    for text in [r#"{"a\/b": "c\/d"}"#, r#"{"a/b": "c\/d"}"#, r#"{"a/b": "\u0063/d"}"#, r#"{"a\u002fb": "c/d"}"#] {
+    for text in
+        [r#"{"a\/b": "c\/d"}"#, r#"{"a/b": "c\/d"}"#, r#"{"a/b": "\u0063/d"}"#, r#"{"a\u002fb": "c/d"}"#]
+    {
         assert!(passes(pattern, text), "{text}");
     }
 }
