@@ -1,3 +1,5 @@
+mod lambda_api;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
