@@ -302,6 +302,24 @@ impl FakeKinesis {
         })
     }
 
+    /// Puts a record as [`put`](Self::put) does, with an arrival time of the test's choice: ms since 1970, also before
+    /// that of earlier records.
+    ///
+    /// # Errors
+    /// The stream does not exist.
+    pub fn put_arrived(
+        &self,
+        stream: &str,
+        key: Option<&str>,
+        data: impl Into<Bytes>,
+        arrival_ms: u64,
+    ) -> Result<Placed, FakeError> {
+        self.with(stream, |s, _| {
+            let shard = s.route(key, None)?;
+            Ok(append(s, shard, key, data.into(), arrival_ms))
+        })
+    }
+
     /// Splits an open shard in the middle of its hash range. Returns the children's ids.
     ///
     /// # Errors
