@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -69,6 +69,13 @@ impl Plan {
         Self::status(500, r#"{"errorType":"Error","errorMessage":"as planned"}"#)
     }
 
+    /// Stores all and answers with this state of the tumbling window.
+    #[must_use]
+    pub fn state(state: &Value) -> Self {
+        let body = json!({ "state": state }).to_string();
+        Self { answer: Answer::Status(200, Vec::new(), body), ..Self::success() }
+    }
+
     /// Stores the records before the first of `failed` and reports `failed` as a partial batch response does.
     #[must_use]
     pub fn partial(invocation: &Invocation, failed: &[&str]) -> Self {
@@ -97,6 +104,8 @@ impl Plan {
 pub struct Record {
     /// Its sequence number.
     pub sequence: String,
+    /// Its partition key.
+    pub key: String,
     /// Its data; kept only while the function decides.
     pub data: Bytes,
 }
@@ -114,12 +123,31 @@ pub struct Invocation {
     pub shard: String,
     /// The event as it came; empty once the function has been called, as are the records' data.
     pub event: Bytes,
-    /// The records.
+    /// The records; none in the final call of a tumbling window.
     pub records: Vec<Record>,
+    /// The tumbling window, if the mapping has them.
+    pub window: Option<Window>,
+    /// Bytes of the event.
+    pub event_bytes: usize,
     /// When it began.
     pub began: Instant,
     /// How and when it ended; none while it is open.
     pub ended: Option<(Instant, End)>,
+}
+
+/// What an event says about its tumbling window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// `window.start`, as it is written.
+    pub start: String,
+    /// `window.end`, as it is written.
+    pub end: String,
+    /// `state`
+    pub state: Value,
+    /// `isFinalInvokeForWindow`
+    pub is_final: bool,
+    /// `isWindowTerminatedEarly`
+    pub is_terminated_early: bool,
 }
 
 /// How an invocation ended.
@@ -260,6 +288,21 @@ impl Function {
 struct Event<'a> {
     #[serde(borrow, rename = "Records")]
     records: Vec<EventRecord<'a>>,
+    /// Only events of tumbling windows have it and what follows.
+    #[serde(rename = "shardId")]
+    shard: Option<String>,
+    window: Option<EventWindow>,
+    state: Option<Value>,
+    #[serde(default, rename = "isFinalInvokeForWindow")]
+    is_final: bool,
+    #[serde(default, rename = "isWindowTerminatedEarly")]
+    is_terminated_early: bool,
+}
+
+#[derive(Deserialize)]
+struct EventWindow {
+    start: String,
+    end: String,
 }
 
 #[derive(Deserialize)]
@@ -272,6 +315,8 @@ struct EventRecord<'a> {
 
 #[derive(Deserialize)]
 struct EventKinesis<'a> {
+    #[serde(rename = "partitionKey")]
+    key: &'a str,
     #[serde(rename = "sequenceNumber")]
     sequence: &'a str,
     data: &'a str,
@@ -328,16 +373,40 @@ impl Shared {
 
     fn begin(&self, caller: String, request_id: String, body: Bytes) -> (Open<'_>, Invocation) {
         let event: Event<'_> = serde_json::from_slice(&body).unwrap();
-        let shard = event.records[0].id.split_once(':').unwrap().0.to_owned();
+        let named = |record: &EventRecord<'_>| record.id.split_once(':').unwrap().0.to_owned();
+        let shard = event
+            .records
+            .first()
+            .map(named)
+            .or(event.shard)
+            .expect("an event without records names its shard");
         let record = |record: &EventRecord<'_>| Record {
             sequence: record.kinesis.sequence.to_owned(),
+            key: record.kinesis.key.to_owned(),
             data: base64_simd::STANDARD.decode_to_vec(record.kinesis.data).unwrap().into(),
         };
         let records: Vec<Record> = event.records.iter().map(record).collect();
+        let window = event.window.map(|EventWindow { start, end }| Window {
+            start,
+            end,
+            state: event.state.expect("a window has a state"),
+            is_final: event.is_final,
+            is_terminated_early: event.is_terminated_early,
+        });
         let mut all = self.invocations.lock().unwrap();
         let number = all.len() as u64 + 1;
-        let (began, ended) = (Instant::now(), None);
-        let invocation = Invocation { number, caller, request_id, shard, event: body, records, began, ended };
+        let invocation = Invocation {
+            number,
+            caller,
+            request_id,
+            shard,
+            event_bytes: body.len(),
+            event: body,
+            records,
+            window,
+            began: Instant::now(),
+            ended: None,
+        };
         let mut kept = Invocation { event: Bytes::new(), ..invocation.clone() };
         kept.records.iter_mut().for_each(|record| record.data = Bytes::new());
         all.push(kept);

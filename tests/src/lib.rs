@@ -18,7 +18,7 @@ mod stream;
 mod wait;
 
 pub use config::Config;
-pub use function::{Answer, End, Function, Invocation, Plan, Record, Stored};
+pub use function::{Answer, End, Function, Invocation, Plan, Record, Stored, Window};
 pub use process::Stalls;
 pub use sidecar::{Reply, Sidecar};
 pub use store::{LeaseRow, Store, StoreLock};

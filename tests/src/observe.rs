@@ -1,6 +1,7 @@
 //! The independent observer: what the service accepted against what the function stored.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use crate::{Invocation, Stored, Stream};
 
@@ -45,6 +46,27 @@ pub fn assert_nothing_lost_in_order(stream: &Stream, stored: &[Stored]) {
     assert_same(&stream.by_shard(), &first_times(stored));
 }
 
+/// Every record that the stream accepted was stored, in the order of its shard and partition key once what came again
+/// is left out, and nothing else was.
+///
+/// # Panics
+/// It is not so.
+pub fn assert_nothing_lost_in_order_per_key(stream: &Stream, stored: &[Stored]) {
+    let keys: BTreeMap<_, _> =
+        stream.records().iter().map(|put| ((put.shard.as_str(), put.sequence.as_str()), &put.key)).collect();
+    let by_key = |shards: ByShard| {
+        let mut lanes = ByShard::new();
+        for (shard, numbers) in shards {
+            for number in numbers {
+                let key = keys.get(&(shard.as_str(), number.as_str())).expect("only what was put is stored");
+                lanes.entry(format!("{shard}, {key}")).or_default().push(number);
+            }
+        }
+        lanes
+    };
+    assert_same(&by_key(stream.by_shard()), &by_key(first_times(stored)));
+}
+
 /// Whether every record that the stream accepted was stored.
 #[must_use]
 pub fn is_complete(stream: &Stream, stored: &[Stored]) -> bool {
@@ -75,11 +97,44 @@ fn assert_same(accepted: &ByShard, stored: &ByShard) {
 /// # Panics
 /// Two were.
 pub fn assert_one_at_a_time(invocations: &[Invocation]) {
-    let mut by_shard: BTreeMap<&str, Vec<&Invocation>> = BTreeMap::new();
+    let mut by_shard: BTreeMap<String, Vec<&Invocation>> = BTreeMap::new();
     for invocation in invocations {
-        by_shard.entry(&invocation.shard).or_default().push(invocation);
+        by_shard.entry(invocation.shard.clone()).or_default().push(invocation);
     }
-    for (shard, mut calls) in by_shard {
+    assert_none_overlap(by_shard);
+}
+
+/// No two invocations with records of one partition key of a shard were open at the same time (R48), whoever called.
+///
+/// # Panics
+/// Two were.
+pub fn assert_one_at_a_time_per_key(invocations: &[Invocation]) {
+    let mut by_key: BTreeMap<String, Vec<&Invocation>> = BTreeMap::new();
+    for invocation in invocations {
+        let keys: BTreeSet<&str> = invocation.records.iter().map(|record| record.key.as_str()).collect();
+        for key in keys {
+            by_key.entry(format!("{}, {key}", invocation.shard)).or_default().push(invocation);
+        }
+    }
+    assert_none_overlap(by_key);
+}
+
+/// How many invocations of one shard were open at once at most, of those that one caller made.
+#[must_use]
+pub fn most_at_once(invocations: &[Invocation]) -> usize {
+    let at = |moment: Instant, of: &Invocation| {
+        let is_open = |other: &&Invocation| {
+            (&other.shard, &other.caller) == (&of.shard, &of.caller)
+                && other.began <= moment
+                && other.ended.is_none_or(|(ended, _)| moment < ended)
+        };
+        invocations.iter().filter(is_open).count()
+    };
+    invocations.iter().map(|invocation| at(invocation.began, invocation)).max().unwrap_or(0)
+}
+
+fn assert_none_overlap(groups: BTreeMap<String, Vec<&Invocation>>) {
+    for (shard, mut calls) in groups {
         calls.sort_by_key(|call| call.began);
         for pair in calls.windows(2) {
             let over = pair[0].ended.is_some_and(|(ended, _)| ended <= pair[1].began);

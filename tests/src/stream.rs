@@ -71,6 +71,8 @@ pub struct Put {
     pub shard: String,
     /// Its sequence number.
     pub sequence: String,
+    /// Its partition key.
+    pub key: String,
 }
 
 /// A stream, and the records that were put into it.
@@ -157,16 +159,36 @@ impl Stream {
                 .build()
                 .unwrap()
         };
-        let mut entries: Vec<_> = contents.into_iter().enumerate().map(entry).collect();
-        let mut answers = Vec::with_capacity(entries.len());
+        self.put_entries(contents.into_iter().enumerate().map(entry).collect()).await
+    }
+
+    /// Puts records with these partition keys and contents, each into the shard of its key.
+    pub async fn put_keyed(&mut self, records: Vec<(String, Vec<u8>)>) -> Vec<Put> {
+        let entry = |(key, data): (String, Vec<u8>)| {
+            PutRecordsRequestEntry::builder().partition_key(key).data(Blob::new(data)).build().unwrap()
+        };
+        self.put_entries(records.into_iter().map(entry).collect()).await
+    }
+
+    /// Takes note of a record that was put past this type.
+    pub fn note(&mut self, put: Put) {
+        self.put.push(put);
+    }
+
+    async fn put_entries(&mut self, mut entries: Vec<PutRecordsRequestEntry>) -> Vec<Put> {
+        let keys: Vec<String> =
+            entries.iter().map(|entry| entry.partition_key().unwrap().to_owned()).collect();
+        let mut answers: Vec<Put> = Vec::with_capacity(entries.len());
         while !entries.is_empty() {
             let page: Vec<_> = entries.drain(..entries.len().min(PAGE)).collect();
             let put = self.client.put_records().stream_name(&self.name).set_records(Some(page));
             let put = put.send().await.unwrap();
             assert_eq!(put.failed_record_count().unwrap_or(0), 0, "the emulator throttles: {put:?}");
-            answers.extend(put.records().iter().map(|record| Put {
+            let first = answers.len();
+            answers.extend(put.records().iter().zip(&keys[first..]).map(|(record, key)| Put {
                 shard: record.shard_id().unwrap().to_owned(),
                 sequence: record.sequence_number().unwrap().to_owned(),
+                key: key.clone(),
             }));
         }
         self.put.extend(answers.iter().cloned());

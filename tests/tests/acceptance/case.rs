@@ -18,6 +18,8 @@ pub(crate) struct Outcome {
     pub(crate) trace: Vec<Vec<usize>>,
     /// The request id of each invocation.
     pub(crate) request_ids: Vec<String>,
+    /// Each invocation, if the function was called at a URL.
+    pub(crate) calls: Vec<Invocation>,
     /// What the function stored as handled, by place.
     pub(crate) handled: Vec<usize>,
     /// The lines of the destination's file.
@@ -38,6 +40,11 @@ impl Case {
     pub(crate) async fn at(endpoint: &str, records: &[&str]) -> Self {
         let mut stream = Stream::create(endpoint, "orders", 1).await;
         stream.put_all(records.iter().map(|record| record.as_bytes().to_vec()).collect()).await;
+        Self::on(stream)
+    }
+
+    /// The same on this stream.
+    pub(crate) fn on(stream: Stream) -> Self {
         let config = Config::new(&stream)
             .set("Retry.InitialBackoffMilliseconds", 20)
             .set("Function.Timeout", 20)
@@ -67,33 +74,59 @@ impl Case {
     ) -> Outcome {
         let function = Function::behaving(behaviour).await;
         let url = function.url(path);
-        let (_, sequences, discarded) = self.set("Function.Url", url).finish().await;
-        let places: BTreeMap<&str, usize> =
-            sequences.iter().enumerate().map(|(n, sequence)| (sequence.as_str(), n + 1)).collect();
-        let invocations = function.invocations();
-        let place = |sequence: &String| places[sequence.as_str()];
-        Outcome {
-            trace: invocations
-                .iter()
-                .map(|call| call.records.iter().map(|r| place(&r.sequence)).collect())
-                .collect(),
-            request_ids: invocations.into_iter().map(|call| call.request_id).collect(),
-            handled: function.stored().iter().map(|stored| place(&stored.sequence)).collect(),
-            discarded,
-            sequences,
-        }
+        let result = self.set("Function.Url", url).finish().await;
+        Outcome::new(&function, result)
+    }
+
+    /// The same until `done` has waited for something else than the last record's checkpoint.
+    pub(crate) async fn run_until(
+        self,
+        behaviour: impl Fn(&Invocation) -> Plan + Send + Sync + 'static,
+        done: impl AsyncFnOnce(&Sidecar, &Stream),
+    ) -> Outcome {
+        let function = Function::behaving(behaviour).await;
+        let url = function.url("");
+        let result = self.set("Function.Url", url).finish_after(done).await;
+        Outcome::new(&function, result)
     }
 
     /// Runs until the checkpoint stands behind the last record, stops, and gives back the log, the sequence numbers and
     /// the destination's lines. Whatever the function was to see, it has seen by then.
-    pub(crate) async fn finish(&self) -> (Vec<String>, Vec<String>, Vec<Value>) {
+    pub(crate) async fn finish(&self) -> Finished {
+        self.finish_after(resolved).await
+    }
+
+    async fn finish_after(&self, done: impl AsyncFnOnce(&Sidecar, &Stream)) -> Finished {
         let mut sidecar = Sidecar::start(&self.config).await;
-        resolved(&sidecar, &self.stream).await;
+        done(&sidecar, &self.stream).await;
         sidecar.terminate();
         let status = sidecar.ended().await;
         assert!(status.success(), "{status}");
         let sequences = self.stream.records().iter().map(|put| put.sequence.clone()).collect();
         (sidecar.log(), sequences, discarded(&self.config))
+    }
+}
+
+/// The log, the sequence numbers of the records and the destination's lines.
+pub(crate) type Finished = (Vec<String>, Vec<String>, Vec<Value>);
+
+impl Outcome {
+    fn new(function: &Function, (_, sequences, discarded): Finished) -> Self {
+        let places: BTreeMap<&str, usize> =
+            sequences.iter().enumerate().map(|(n, sequence)| (sequence.as_str(), n + 1)).collect();
+        let calls = function.invocations();
+        let place = |sequence: &String| places[sequence.as_str()];
+        Self {
+            trace: calls
+                .iter()
+                .map(|call| call.records.iter().map(|r| place(&r.sequence)).collect())
+                .collect(),
+            request_ids: calls.iter().map(|call| call.request_id.clone()).collect(),
+            calls,
+            handled: function.stored().iter().map(|stored| place(&stored.sequence)).collect(),
+            discarded,
+            sequences,
+        }
     }
 }
 
@@ -112,9 +145,14 @@ pub(crate) async fn resolved(sidecar: &Sidecar, stream: &Stream) {
 
 /// The lines of the destination's file so far.
 pub(crate) fn discarded(config: &Config) -> Vec<Value> {
+    lines(config).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The same as text.
+pub(crate) fn lines(config: &Config) -> Vec<String> {
     let path: PathBuf = config.folder().join("discarded.jsonl");
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines().map(str::to_owned).collect()
 }
 
 impl Outcome {

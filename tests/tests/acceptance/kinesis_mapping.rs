@@ -94,6 +94,34 @@ async fn test_create_kinesis_event_source_mapping_multiple_lambdas_single_kinesi
     }
 }
 
+/// Two mappings of one stream for one function are refused before anything starts; one for another function is fine.
+#[tokio::test(flavor = "multi_thread")]
+async fn test_duplicate_event_source_mappings() {
+    let emulator = Ferrokinesis::start().await;
+    let mut stream = Stream::create(emulator.url(), "orders", 1).await;
+    put(&mut stream, 1).await;
+    let (a, b) = (Function::start().await, Function::start().await);
+    let mapping = |name: &str, function: &Function| json!({"FunctionName": name, "Function": {"Url": function.url("")}});
+    let twice = Config::new(&stream).mappings([mapping("a", &a), mapping("a", &b)]);
+    let mut sidecar = Sidecar::spawn(&twice);
+    assert_eq!(sidecar.ended().await.code(), Some(2), "{:#?}", sidecar.log());
+    until("the reason is told", async || {
+        let log = sidecar.log().join("\n");
+        (log.contains("is the application of an earlier mapping") && log.contains("write a Name"))
+            .then_some(())
+    })
+    .await;
+    assert_eq!((a.count(), b.count()), (0, 0));
+
+    let other = Config::new(&stream).mappings([mapping("a", &a), mapping("b", &b)]);
+    let _sidecar = Sidecar::start(&other).await;
+    until("both functions have the record", async || {
+        (a.stored_count() + b.stored_count() == 2).then_some(())
+    })
+    .await;
+    assert_eq!((a.count(), b.count()), (1, 1));
+}
+
 /// R2: the second batch waits for the function, by the function's own record.
 #[tokio::test(flavor = "multi_thread")]
 async fn test_create_kinesis_event_source_mapping_with_async_invocation() {

@@ -3,12 +3,19 @@
 //! not there or goes away.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
+mod age;
 mod case;
+mod counters;
 mod destination_outage;
 mod destinations;
+mod kinesis;
 mod kinesis_mapping;
+mod lanes;
+mod last_result;
 mod not_there_yet;
+mod payload;
 mod queue;
 mod retries;
 mod runtimes;
 mod url_function;
+mod windows;

@@ -48,7 +48,7 @@ async fn run(command: &[&str], what: &str) -> Outcome {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let (request_ids, trace) = notes.into_iter().map(|note| (note.request_id, note.records)).unzip();
-    Outcome { trace, request_ids, handled: Vec::new(), discarded, sequences }
+    Outcome { trace, request_ids, calls: Vec::new(), handled: Vec::new(), discarded, sequences }
 }
 
 /// R43: an error of any kind is bisected down to the record, which is tried twice and discarded.
@@ -114,11 +114,56 @@ mod python {
     use shardmill_tests::endpoint;
 
     use super::*;
+    use crate::kinesis::{Kinesis, now};
 
     runtime!(
         [endpoint("SHARDMILL_TEST_PYTHON").as_str(), "-m", "awslambdaric", "app.handler"],
         #[ignore = "needs a Python with awslambdaric: cargo xtask test"]
     );
+
+    /// Windows long gone, so that each is closed as soon as it is passed or idle; the events as the function got them.
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs a Python with awslambdaric: cargo xtask test"]
+    async fn r65_r67_a_function_counts_the_records_of_tumbling_windows() {
+        const SIZE: i64 = 60_000;
+        let kinesis = Kinesis::start().await;
+        let mut stream = kinesis.stream().await;
+        let first = (now() / SIZE - 20) * SIZE;
+        for (after, data) in [(0, "1"), (1, "2"), (SIZE, "3")] {
+            kinesis.put(&mut stream, first + after, data);
+        }
+        let case = Case::on(stream).set("TumblingWindowInSeconds", SIZE / 1000).set("BatchSize", 1);
+        let events = case.config.folder().join("events");
+        let function = json!({
+            "Command": [endpoint("SHARDMILL_TEST_PYTHON"), "-m", "awslambdaric", "counting.handler"],
+            "Environment": {"EVENTS": events, "PYTHONPATH": functions().join("python"), "PYTHONDONTWRITEBYTECODE": "1"},
+            "Timeout": 60,
+        });
+        let case = case.set("Function", function);
+        let (_, sequences, discarded) = case.finish().await;
+        assert_eq!(discarded, [Value::Null; 0]);
+        let text = std::fs::read_to_string(events).unwrap();
+        let seen: Vec<Value> = text
+            .lines()
+            .map(|line| {
+                let event: Value = serde_json::from_str(line).unwrap();
+                assert_eq!(event["shardId"], "shardId-000000000000");
+                assert_eq!(event["isWindowTerminatedEarly"], false);
+                let records = event["Records"].as_array().unwrap();
+                let numbers: Vec<&Value> = records.iter().map(|r| &r["kinesis"]["sequenceNumber"]).collect();
+                json!([numbers, event["state"], event["isFinalInvokeForWindow"]])
+            })
+            .collect();
+        let [one, two, three] = &sequences[..] else { panic!("{sequences:?}") };
+        let expected = [
+            json!([[one], {}, false]),
+            json!([[two], {"count": 1}, false]),
+            json!([[], {"count": 2}, true]),
+            json!([[three], {}, false]),
+            json!([[], {"count": 1}, true]),
+        ];
+        assert_eq!(seen, expected);
+    }
 }
 
 /// The module `aws-lambda-go`.
