@@ -126,7 +126,17 @@ impl DynamoDbReader {
         let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
         let reading = self.pace.start().await;
         let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
-        let answer = request.send().await.map_err(|error| self.call("GetRecords").failed(error))?;
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let error = self.call("GetRecords").failed(error);
+                if error.kind == SourceErrorKind::Trimmed {
+                    // The same iterator never reads again; a new one from the horizon does.
+                    self.next = Next::Place;
+                }
+                return Err(error);
+            }
+        };
         // The limit is on calls; bytes are bounded by the service's own 1 MB a page.
         reading.finish(0);
         let next = answer.next_shard_iterator.clone().filter(|iterator| !iterator.is_empty());
