@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -104,9 +105,9 @@ impl Plan {
 pub struct Record {
     /// Its sequence number.
     pub sequence: String,
-    /// Its partition key.
+    /// Its partition key; of a DynamoDB stream, the text of the item's key.
     pub key: String,
-    /// Its data; kept only while the function decides.
+    /// Its data, of a DynamoDB stream the whole record; kept only while the function decides.
     pub data: Bytes,
 }
 
@@ -119,7 +120,7 @@ pub struct Invocation {
     pub caller: String,
     /// Lambda-Runtime-Aws-Request-Id.
     pub request_id: String,
-    /// The shard.
+    /// The shard; `-` where the event does not say, as that of a DynamoDB stream.
     pub shard: String,
     /// The event as it came; empty once the function has been called, as are the records' data.
     pub event: Bytes,
@@ -287,7 +288,7 @@ impl Function {
 #[derive(Deserialize)]
 struct Event<'a> {
     #[serde(borrow, rename = "Records")]
-    records: Vec<EventRecord<'a>>,
+    records: Vec<&'a RawValue>,
     /// Only events of tumbling windows have it and what follows.
     #[serde(rename = "shardId")]
     shard: Option<String>,
@@ -310,7 +311,9 @@ struct EventRecord<'a> {
     #[serde(rename = "eventID")]
     id: &'a str,
     #[serde(borrow)]
-    kinesis: EventKinesis<'a>,
+    kinesis: Option<EventKinesis<'a>>,
+    #[serde(borrow)]
+    dynamodb: Option<EventDynamoDb<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -320,6 +323,34 @@ struct EventKinesis<'a> {
     #[serde(rename = "sequenceNumber")]
     sequence: &'a str,
     data: &'a str,
+}
+
+#[derive(Deserialize)]
+struct EventDynamoDb<'a> {
+    #[serde(borrow, rename = "Keys")]
+    keys: &'a RawValue,
+    #[serde(rename = "SequenceNumber")]
+    sequence: &'a str,
+}
+
+impl Record {
+    /// A record and its shard.
+    fn read(text: &RawValue) -> (Self, String) {
+        let record: EventRecord<'_> = serde_json::from_str(text.get()).unwrap();
+        match (record.kinesis, record.dynamodb) {
+            (Some(EventKinesis { key, sequence, data }), _) => {
+                let data = base64_simd::STANDARD.decode_to_vec(data).unwrap().into();
+                let shard = record.id.split_once(':').unwrap().0.to_owned();
+                (Self { sequence: sequence.to_owned(), key: key.to_owned(), data }, shard)
+            }
+            (None, Some(EventDynamoDb { keys, sequence })) => {
+                let data = Bytes::copy_from_slice(text.get().as_bytes());
+                let key = keys.get().to_owned();
+                (Self { sequence: sequence.to_owned(), key, data }, "-".to_owned())
+            }
+            (None, None) => panic!("neither service's record: {text}"),
+        }
+    }
 }
 
 /// Marks an invocation as ended, whichever way.
@@ -373,19 +404,10 @@ impl Shared {
 
     fn begin(&self, caller: String, request_id: String, body: Bytes) -> (Open<'_>, Invocation) {
         let event: Event<'_> = serde_json::from_slice(&body).unwrap();
-        let named = |record: &EventRecord<'_>| record.id.split_once(':').unwrap().0.to_owned();
-        let shard = event
-            .records
-            .first()
-            .map(named)
-            .or(event.shard)
-            .expect("an event without records names its shard");
-        let record = |record: &EventRecord<'_>| Record {
-            sequence: record.kinesis.sequence.to_owned(),
-            key: record.kinesis.key.to_owned(),
-            data: base64_simd::STANDARD.decode_to_vec(record.kinesis.data).unwrap().into(),
-        };
-        let records: Vec<Record> = event.records.iter().map(record).collect();
+        let (records, shards): (Vec<Record>, Vec<String>) =
+            event.records.iter().map(|text| Record::read(text)).unzip();
+        let shard = event.shard.or_else(|| shards.first().cloned());
+        let shard = shard.expect("an event without records names its shard");
         let window = event.window.map(|EventWindow { start, end }| Window {
             start,
             end,

@@ -2,6 +2,7 @@
 //! of its own. This library is the harness, the suites are in `tests/`.
 //!
 //! * [`Stream`] puts records through the real SDK and remembers what PutRecords returned: the independent truth.
+//! * [`Table`] is the same for a DynamoDB table.
 //! * [`Config`] and [`Sidecar`] start the binary and do to it what happens to processes.
 //! * [`Function`] is an HTTP function that stores what it handled in a file, synced before it answers.
 //! * [`Store`] looks into the checkpoint store's file.
@@ -15,6 +16,7 @@ mod process;
 mod sidecar;
 mod store;
 mod stream;
+mod table;
 mod wait;
 
 pub use config::Config;
@@ -23,6 +25,7 @@ pub use process::Stalls;
 pub use sidecar::{Reply, Sidecar};
 pub use store::{LeaseRow, Store, StoreLock};
 pub use stream::{Ferrokinesis, Put, Stream, endpoint, unique};
+pub use table::{Change, Item, Table};
 pub use wait::{until, until_within};
 
 /// Compares sequence numbers as the integers that they are.

@@ -8,6 +8,7 @@ mod case;
 mod counters;
 mod destination_outage;
 mod destinations;
+mod dynamodb_mapping;
 mod kinesis;
 mod kinesis_mapping;
 mod lanes;
