@@ -247,6 +247,17 @@ fn every_key_arrives_where_it_belongs() {
 }
 
 #[test]
+fn a_dynamodb_stream_has_polling_defaults_of_its_own_and_may_start_at_a_time() {
+    let mapping = only("dynamodb_stream.yaml").mapping;
+    assert_eq!(mapping.event_source().stream, "orders");
+    assert_eq!(*mapping.starting_position(), Position::AtTimestamp(1_789_657_200_000));
+    let polling = mapping.polling();
+    assert_eq!(polling.idle_interval, Duration::from_millis(250));
+    assert_eq!(polling.maximum_idle_interval, Duration::from_millis(2_000));
+    assert_eq!(polling.maximum_records, 1_000);
+}
+
+#[test]
 fn defaults_are_those_of_the_contract() {
     let loaded = good("smallest.yaml");
     assert_eq!(loaded.ignored, []);

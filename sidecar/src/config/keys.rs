@@ -231,14 +231,18 @@ pub(super) static POLLING: &[Key] = &[
     key(
         "IdleIntervalMilliseconds",
         Kind::Integer(&limits::IDLE_INTERVAL),
-        "The wait after an empty page at the tip.",
+        "The wait after an empty page at the tip. DynamoDB streams: 250.",
     ),
     key(
         "MaximumIdleIntervalMilliseconds",
         Kind::Integer(&limits::MAXIMUM_IDLE_INTERVAL),
-        "What the wait grows to on a shard that stays empty. Default: IdleIntervalMilliseconds.",
+        "What the wait grows to on a shard that stays empty. Default: IdleIntervalMilliseconds; DynamoDB streams: 2000.",
     ),
-    key("MaximumRecords", Kind::Integer(&limits::MAXIMUM_RECORDS), "Records per read."),
+    key(
+        "MaximumRecords",
+        Kind::Integer(&limits::MAXIMUM_RECORDS),
+        "Records per read. DynamoDB streams: at most 1000, the default.",
+    ),
     key("BufferBytes", Kind::Integer(&limits::BUFFER_BYTES), "Bytes that one shard may buffer."),
 ];
 
