@@ -42,7 +42,7 @@ pub(super) enum Unusable {
 }
 
 /// Encodes a record as the event shows it.
-pub(super) fn convert(encoder: &mut DynamoDbEncoder, record: SdkRecord) -> Result<Record, Unusable> {
+pub(super) fn convert(encoder: &mut DynamoDbEncoder, record: &SdkRecord) -> Result<Record, Unusable> {
     let change = record.dynamodb.as_ref();
     let number = change.and_then(|change| change.sequence_number.as_deref()).unwrap_or_default();
     if number.is_empty() {

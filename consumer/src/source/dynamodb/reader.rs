@@ -157,7 +157,7 @@ impl DynamoDbReader {
         let records = answer.records.unwrap_or_default();
         let mut converted = Vec::with_capacity(records.len());
         for record in records {
-            let record = attributes::convert(&mut self.encoder, record)
+            let record = attributes::convert(&mut self.encoder, &record)
                 .map_err(|error| self.call("GetRecords").unusable(&error.to_string()))?;
             converted.push(record);
         }
