@@ -122,6 +122,39 @@ async fn test_duplicate_event_source_mappings() {
     assert_eq!((a.count(), b.count()), (1, 1));
 }
 
+/// R57: two functions, each with a filter of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn test_kinesis_event_filtering_json_pattern() {
+    let emulator = Ferrokinesis::start().await;
+    let mut stream = Stream::create(emulator.url(), "orders", 1).await;
+    let record =
+        |n: u32| json!({"event_type": format!("function_{n}"), "message": "foo"}).to_string().into_bytes();
+    stream.put_all(vec![record(1), record(2), b"no JSON".to_vec()]).await;
+    let (one, two) = (Function::start().await, Function::start().await);
+    let mapping = |name: &str, function: &Function| {
+        let pattern = json!({"data": {"event_type": [name]}}).to_string();
+        json!({
+            "FunctionName": name, "Function": {"Url": function.url("")},
+            "FilterCriteria": {"Filters": [{"Pattern": pattern}]},
+        })
+    };
+    let config = Config::new(&stream).mappings([mapping("function_1", &one), mapping("function_2", &two)]);
+    let sidecar = Sidecar::start(&config).await;
+    until("both mappings have filtered", async || {
+        let status = sidecar.status().await;
+        let shards = status["mappings"].as_array()?.iter().map(|mapping| mapping["shards"][0].clone());
+        let done = |shard: &Value| shard["counts"]["filteredOut"] == 2 && shard["bufferedRecords"] == 0;
+        shards.into_iter().all(|shard| done(&shard)).then_some(())
+    })
+    .await;
+    for (function, place) in [(&one, 0), (&two, 1)] {
+        let stored = function.stored();
+        assert_eq!(function.count(), 1, "invoked exactly once");
+        assert_eq!(stored.len(), 1);
+        assert_eq!(stored[0].sequence, stream.records()[place].sequence);
+    }
+}
+
 /// R2: the second batch waits for the function, by the function's own record.
 #[tokio::test(flavor = "multi_thread")]
 async fn test_create_kinesis_event_source_mapping_with_async_invocation() {

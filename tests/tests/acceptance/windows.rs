@@ -197,6 +197,10 @@ async fn r69_a_final_call_that_fails_is_retried_then_discarded_and_the_next_wind
         "no records, none told"
     );
     let Window { start, end, state, .. } = times.last(0, count(2));
+    let window = json!({
+        "window": {"start": start, "end": end}, "isFinalInvokeForWindow": true, "isWindowTerminatedEarly": false,
+    });
+    assert_eq!(line["timeWindowInfo"], window);
     let event: Value = serde_json::from_str(line["payload"].as_str().unwrap()).unwrap();
     let expected = json!({
         "Records": [], "shardId": SHARD, "eventSourceARN": arn, "window": {"start": start, "end": end},
