@@ -405,7 +405,8 @@ async fn i12_readers_of_one_process_share_the_pace_of_a_shard() {
     let (mut a, mut b) = (case.reader(Position::TrimHorizon).await, case.reader(Position::TrimHorizon).await);
     for _ in 0..10 {
         let (a, b) = tokio::join!(a.next_page(1), b.next_page(1));
-        (a.unwrap(), b.unwrap());
+        a.unwrap();
+        b.unwrap();
     }
     let reads = case.fake.calls().of(Operation::GetRecords);
     assert_eq!(reads.len(), 20);
