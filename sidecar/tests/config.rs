@@ -274,12 +274,14 @@ fn defaults_are_those_of_the_contract() {
 }
 
 #[test]
-fn retries_that_end_without_a_destination_are_warned_about() {
-    let text =
-        std::fs::read_to_string("tests/config/good/smallest.yaml").unwrap() + "MaximumRetryAttempts: 3\n";
+fn limits_that_discard_without_a_destination_are_warned_about() {
+    let text = std::fs::read_to_string("tests/config/good/smallest.yaml").unwrap()
+        + "MaximumRetryAttempts: 3\nMaximumRecordAgeInSeconds: 60\n";
     let now = Wall::from_millis(0);
     let loaded = config::parse(Path::new("c.yaml"), &text, &environment, now).unwrap();
-    assert!(keys(&loaded.warnings).contains(&"MaximumRetryAttempts"));
+    for key in ["MaximumRetryAttempts", "MaximumRecordAgeInSeconds"] {
+        assert!(keys(&loaded.warnings).contains(&key), "{key}");
+    }
     let text = text + "Admin: off\nDestinationConfig: {OnFailure: {Destination: \"file:dead.jsonl\"}}\n";
     let loaded = config::parse(Path::new("c.yaml"), &text, &environment, now).unwrap();
     assert_eq!(keys(&loaded.warnings), ["Function.Timeout"]);

@@ -197,6 +197,14 @@ fn warn(mappings: &[MappingConfig], sections: &[Section<'_>], worker: Option<&Wo
             let key = "MaximumRetryAttempts";
             report.warn(section.place(key), section.path(key), message);
         }
+        if let (Some(age), None) = (mapping.maximum_record_age(), mapping.failure_destination()) {
+            let message = format!(
+                "{} without DestinationConfig.OnFailure: a record that grows older is logged, counted and lost",
+                age.as_secs()
+            );
+            let key = "MaximumRecordAgeInSeconds";
+            report.warn(section.place(key), section.path(key), message);
+        }
         if let Some(worker) = worker.filter(|w| mapping.timeout() > w.stop) {
             let key = section.path("Function.Timeout");
             let message = format!(
