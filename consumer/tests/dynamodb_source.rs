@@ -142,13 +142,13 @@ async fn i1_order_per_item_holds_over_roll_overs_and_splits_and_every_ended_shar
 async fn incident_63_an_idle_stream_that_rolls_over_again_and_again_does_not_stall() {
     let run = Run::new(1);
     let (stop, consumer) = run.start("TRIM_HORIZON");
-    for _ in 0..20 {
+    for _ in 0..10 {
         let [shard] = run.open_shards().try_into().unwrap();
         run.fake.roll(TABLE, &shard).unwrap();
-        tokio::time::sleep(Duration::from_secs(600)).await;
+        tokio::time::sleep(Duration::from_secs(180)).await;
     }
     run.write(1);
-    until("the record after twenty roll-overs", || run.count() == 1).await;
+    until("the record after ten roll-overs", || run.count() == 1).await;
     stop.cancel();
     consumer.await.unwrap();
     run.assert_all_once_in_order_per_item();
