@@ -63,6 +63,7 @@ fn machine(mapping: MappingBuilder) -> Fallible<f64> {
                     ShardEvent::Invoked { lane: invocation.lane, outcome }
                 }
                 ShardAction::Discard { id, .. } => ShardEvent::Dropped(id),
+                ShardAction::ReportGap(_) => continue,
                 ShardAction::Checkpoint { .. } => ShardEvent::Checkpointed,
                 ShardAction::Exit(_) => return Err("the machine exits".into()),
             };

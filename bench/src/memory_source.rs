@@ -94,7 +94,7 @@ impl StreamSource for MemorySource {
             open: true,
         };
         let shards = (0..self.shards).map(shard).collect();
-        Ok(ShardListing { epoch: "1".to_owned(), shards, service_time: None })
+        Ok(ShardListing { epoch: "1".to_owned(), shards, service_time: None, retention: None })
     }
 
     async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {

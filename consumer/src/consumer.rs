@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use shardmill_checkpoint::{LeaseStore, StoreError};
 use shardmill_engine::{EventSourceMapping, FailureNames};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::destination::Destination;
+use crate::discovery::Listed;
 use crate::driver::MappingContext;
 use crate::handler::{DynHandler, Handler};
 use crate::keeper::KeeperOptions;
@@ -83,6 +85,9 @@ pub enum RunError {
     /// The checkpoint store cannot be used as it is.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Records were lost before they were read, and `OnGap` is `stop` (I17).
+    #[error("{0}; OnGap is stop: set it to continue to go on at the oldest record")]
+    Gap(String),
 }
 
 impl Consumer {
@@ -116,7 +121,7 @@ impl Consumer {
     /// status; a panic of the handler is a function error.
     ///
     /// # Errors
-    /// The store cannot be used as it is. Other consumers of the process are not affected.
+    /// The store cannot be used as it is, or records were lost and `OnGap` is `stop`. Other consumers of the process are not affected.
     pub async fn run(self, shutdown: CancellationToken) -> Result<RunReport, RunError> {
         let name: Arc<str> = self.mapping.application_name().into();
         metrics::mapping_starts(&name);
@@ -148,6 +153,9 @@ impl Consumer {
             destination: self.destination,
             clock: self.worker.clock(),
             leases,
+            listed: Listed::default(),
+            stopping_gap: watch::Sender::new(None),
+            list_now: Notify::new(),
         };
         Run::new(Arc::new(cx), grants, self.worker, self.status, self.discovery_interval)
             .until(shutdown)

@@ -1,17 +1,22 @@
 //! Finds the stream's shards and creates their leases.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
 use shardmill_engine::{
-    EventSourceMapping, LeaseKey, Position, ShardId, ShardNode, Start, Wall, plan_leases,
+    EventSourceMapping, LeaseKey, OnGap, Position, ShardId, ShardNode, Start, Wall, plan_leases,
 };
 
-use crate::keeper::{KeeperError, Leases, Served};
+use tokio::time::Instant;
+
+use crate::driver::MappingContext;
+use crate::keeper::{KeeperError, Served};
 use crate::source::{ShardListing, SourceError, StreamSource};
 
 /// Under this name a lease remembers the time to which LATEST was pinned (I15).
-const PINNED_START: &str = "pinnedStart";
+pub(crate) const PINNED_START: &str = "pinnedStart";
 
 /// Why shards could not be found, or their leases not be created. Tried again with backoff.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +25,9 @@ pub(crate) enum DiscoveryError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Keeper(#[from] KeeperError),
+    /// Records were lost with an earlier stream, and the mapping is to stop.
+    #[error("{0}")]
+    Gap(String),
 }
 
 /// What a discovery found.
@@ -31,30 +39,90 @@ pub(crate) struct Discovered {
     pub(crate) known: usize,
     /// What tells the stream from an earlier one of the same name.
     pub(crate) epoch: String,
+    /// What is lost, or may be, with an earlier stream of the same name (I17).
+    pub(crate) gap: Option<String>,
+}
+
+/// What the last complete listing of the stream showed.
+#[derive(Debug, Default)]
+pub(crate) struct Listed(Mutex<ListedInner>);
+
+#[derive(Debug, Default)]
+struct ListedInner {
+    stream: Option<LeaseKey>,
+    shards: BTreeSet<ShardId>,
+    began: Option<Instant>,
+    retention: Option<Duration>,
+}
+
+impl Listed {
+    fn set(&self, new: ListedInner) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    /// How long the stream keeps records, if it does not refuse a position that it no longer holds.
+    pub(crate) fn retention(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retention
+    }
+
+    /// Whether a listing that began at or after `since` shows the shard's stream without the shard.
+    pub(crate) fn lacks(&self, key: &LeaseKey, since: Instant) -> bool {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_of_stream = inner.stream.as_ref().is_some_and(|stream| key.is_sibling_of(stream));
+        is_of_stream && inner.began.is_some_and(|began| began >= since) && !inner.shards.contains(&key.shard)
+    }
 }
 
 /// Lists the stream and creates the leases that are missing. `now` is the service's time, in case the listing does not
 /// carry it.
 pub(crate) async fn discover(
-    source: &dyn StreamSource,
-    leases: &Leases,
-    mapping: &EventSourceMapping,
+    cx: &MappingContext,
     now: impl Fn() -> Wall,
 ) -> Result<Discovered, DiscoveryError> {
-    let listing = source.shards().await?;
-    let of_stream = stream_key(mapping, &listing);
-    let known: Vec<Lease> =
-        leases.list().await?.into_iter().filter(|lease| lease.key.is_sibling_of(&of_stream)).collect();
-    let listed = listing.shards.iter().map(|shard| shard.shard.clone()).collect();
-    leases.serve(Served { stream: of_stream.clone(), listed });
-    let start = start(mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
-    let new = new_leases(&listing, &of_stream, &known, &start);
-    if new.is_empty() {
-        return Ok(Discovered { created: 0, known: known.len(), epoch: listing.epoch });
+    let began = Instant::now();
+    let listing = cx.source.shards().await?;
+    let of_stream = stream_key(&cx.mapping, &listing);
+    let (known, others): (Vec<Lease>, Vec<Lease>) =
+        cx.leases.list().await?.into_iter().partition(|lease| lease.key.is_sibling_of(&of_stream));
+    // Reported once: by whoever creates the first lease of the new stream.
+    let gap = known.is_empty().then(|| left_behind(&of_stream, &others)).flatten();
+    if let Some(gap) = gap.as_ref().filter(|_| cx.mapping.on_gap() == OnGap::Stop) {
+        // Without leases of the new stream the next start stops as well, until somebody decides to go on.
+        return Err(DiscoveryError::Gap(gap.clone()));
     }
+    let shards: BTreeSet<ShardId> = listing.shards.iter().map(|shard| shard.shard.clone()).collect();
+    let (stream, retention) = (Some(of_stream.clone()), listing.retention);
+    cx.listed.set(ListedInner { stream, shards: shards.clone(), began: Some(began), retention });
+    cx.leases.serve(Served { stream: of_stream.clone(), listed: shards });
+    let start = start(cx.mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
+    let new = new_leases(&listing, &of_stream, &known, &start);
     let planned = new.len();
-    let created = leases.create(new).await?;
-    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch })
+    let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
+    let gap = gap.filter(|_| created > 0);
+    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap })
+}
+
+/// What was not read of earlier streams of the same name: one that was deleted and created again (incident 43), or a
+/// DynamoDB stream that was disabled and enabled again (incident 64).
+fn left_behind(stream: &LeaseKey, others: &[Lease]) -> Option<String> {
+    let is_earlier = |lease: &&Lease| {
+        let key = &lease.key;
+        (&key.account, &key.region, &key.stream) == (&stream.account, &stream.region, &stream.stream)
+    };
+    let unfinished: Vec<&Lease> =
+        others.iter().filter(is_earlier).filter(|lease| lease.checkpoint != Position::ShardEnd).collect();
+    let first = unfinished.first()?;
+    let epochs: BTreeSet<&str> = unfinished.iter().map(|lease| lease.key.epoch.as_str()).collect();
+    Some(format!(
+        "the stream {} is a new one ({}): {} shards of the earlier one ({}) were not read to their end, the first is {} at {}; \
+         what was left in them may be lost",
+        stream.stream,
+        stream.epoch,
+        unfinished.len(),
+        epochs.into_iter().collect::<Vec<_>>().join(", "),
+        first.key.shard,
+        first.checkpoint
+    ))
 }
 
 fn stream_key(mapping: &EventSourceMapping, listing: &ShardListing) -> LeaseKey {

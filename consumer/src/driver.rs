@@ -11,10 +11,10 @@ use futures::{FutureExt, StreamExt};
 use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
 use shardmill_engine::{
     BatchResponse, ChildShard, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch, FetchFault,
-    Invocation, LaneId, Mono, Now, OnDestinationFailure, Outcome, Page, Position, Record, Resume,
-    ShardAction, ShardEvent, ShardMachine, Wall, intake,
+    Gap, Invocation, LaneId, Mono, Now, OnDestinationFailure, OnGap, Outcome, Page, Position, Record, Resume,
+    ShardAction, ShardEvent, ShardId, ShardMachine, Wall, intake,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -22,6 +22,7 @@ use tracing::Instrument;
 use crate::budget::Share;
 use crate::clock::ServiceClock;
 use crate::destination::{Destination, DestinationError, Failure, FailureNames};
+use crate::discovery::{Listed, PINNED_START};
 use crate::handler::{DynHandler, HandlerError, InvokeContext};
 use crate::keeper::{Held, KeeperError, Leases};
 use crate::metrics::{self, InvocationOutcome, ShardMetrics};
@@ -36,6 +37,11 @@ const DELIVERY: Duration = Duration::from_secs(30);
 
 /// Under this name a lease remembers which tumbling windows are closed (I8).
 const EARLIEST_WINDOW: &str = "earliestWindow";
+/// Under this name a lease remembers the time up to which everything that arrived in the shard is resolved (I17).
+const READ_THROUGH: &str = "readThrough";
+
+/// How long the service must say that a shard does not exist before a listing without it is believed.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 
 /// What the shards of one mapping share.
 pub(crate) struct MappingContext {
@@ -49,6 +55,11 @@ pub(crate) struct MappingContext {
     pub(crate) function_arn: Arc<str>,
     pub(crate) clock: ServiceClock,
     pub(crate) leases: Leases,
+    pub(crate) listed: Listed,
+    /// A shard's gap after which the mapping is to stop.
+    pub(crate) stopping_gap: watch::Sender<Option<(ShardId, Gap)>>,
+    /// Asks for a listing before its time.
+    pub(crate) list_now: Notify,
 }
 
 /// Runs one shard.
@@ -58,6 +69,8 @@ pub(crate) struct Driver {
     event: Arc<EventContext>,
     held: Held,
     reader: Option<Box<dyn ShardReader>>,
+    /// Since when the service says that the shard does not exist.
+    missing_since: Option<Instant>,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     share: Share,
     cancelled: CancellationToken,
@@ -100,6 +113,7 @@ impl Driver {
             event: Arc::new(event),
             held,
             reader: None,
+            missing_since: None,
             running: FuturesUnordered::new(),
             share,
             cancelled: CancellationToken::new(),
@@ -162,8 +176,12 @@ impl Driver {
                 ShardAction::Fetch { limit } => self.fetch(limit),
                 ShardAction::Invoke(invocation) => self.invoke(invocation, now),
                 ShardAction::Discard { id, failed } => self.discard(id, failed),
-                ShardAction::Checkpoint { upto, children, earliest_window } => {
-                    self.checkpoint(upto, children, earliest_window)
+                ShardAction::ReportGap(gap) => {
+                    self.report_gap(gap);
+                    continue;
+                }
+                ShardAction::Checkpoint { upto, children, earliest_window, read_through } => {
+                    self.checkpoint(upto, children, (earliest_window, read_through))
                 }
                 ShardAction::Exit(exit) => return Some(exit),
             };
@@ -255,12 +273,15 @@ impl Driver {
         &self,
         upto: Position,
         children: Vec<ChildShard>,
-        earliest_window: Option<Wall>,
+        (earliest_window, read_through): (Option<Wall>, Option<Wall>),
     ) -> BoxFuture<'static, Done> {
         let permit = self.held.permit();
         let (leases, key) = (self.cx.leases.clone(), self.held.key().clone());
         let position = child_start(self.cx.mapping.starting_position());
-        let window = earliest_window.map(|at| (EARLIEST_WINDOW.to_owned(), at.as_millis().to_string()));
+        let noted = |name: &str, at: Option<Wall>| at.map(|at| (name.to_owned(), at.as_millis().to_string()));
+        let window = noted(EARLIEST_WINDOW, earliest_window);
+        // What arrives in a child arrives after everything in its parents.
+        let read_through = noted(READ_THROUGH, read_through);
         async move {
             if !children.is_empty() {
                 // The children's leases exist before the end is stored, so a crash in between forgets none (I9).
@@ -270,7 +291,7 @@ impl Driver {
                     checkpoint: position.clone(),
                     parents: child.parents,
                     hash_range: child.hash_range.map(|(start, end)| HashRange { start, end }),
-                    app: AppState::new(),
+                    app: AppState::from_iter(read_through.clone()),
                 });
                 let created = leases.create(new.collect()).await;
                 let noted = match created {
@@ -281,7 +302,9 @@ impl Driver {
                     return Done::Checkpointed(Err(error));
                 }
             }
-            Done::Checkpointed(permit.write(upto, AppState::from_iter(window)).await)
+            Done::Checkpointed(
+                permit.write(upto, AppState::from_iter(window.into_iter().chain(read_through))).await,
+            )
         }
         .boxed()
     }
@@ -295,11 +318,12 @@ impl Driver {
             }
             Done::Opened(Err(error)) => {
                 self.source_failed(&error);
-                ShardEvent::OpenFailed
+                ShardEvent::OpenFailed(self.fault(&error))
             }
             Done::Fetched(reader, Ok(page)) => {
                 self.reader = Some(reader);
                 self.status.source_answered();
+                self.missing_since = None;
                 let filter = self.cx.mapping.filter();
                 let mut passes = filter.map(|filter| filter.of_shard(&self.event.shard));
                 let keep = |record: &Record| passes.as_mut().is_none_or(|passes| passes(record));
@@ -308,10 +332,7 @@ impl Driver {
             Done::Fetched(reader, Err(error)) => {
                 self.reader = Some(reader);
                 self.source_failed(&error);
-                ShardEvent::FetchFailed(match error.kind {
-                    SourceErrorKind::IteratorExpired => FetchFault::IteratorExpired,
-                    _ => FetchFault::Other,
-                })
+                ShardEvent::FetchFailed(self.fault(&error))
             }
             Done::Invoked { lane, result, took } => {
                 let (outcome, label) = self.outcome(result);
@@ -351,6 +372,36 @@ impl Driver {
         }
     }
 
+    /// What a failure to read means. A shard that the service does not know any more is gone only if the stream is there
+    /// and a listing that was made well after lacks it: until then it may be the stream that is missing.
+    fn fault(&mut self, error: &SourceError) -> FetchFault {
+        match error.kind {
+            SourceErrorKind::IteratorExpired => FetchFault::IteratorExpired,
+            SourceErrorKind::Trimmed => FetchFault::Trimmed,
+            SourceErrorKind::NotFound => {
+                let since = *self.missing_since.get_or_insert_with(Instant::now);
+                let believed = since + GONE_AFTER;
+                if self.cx.listed.lacks(self.held.key(), believed) {
+                    return FetchFault::Gone;
+                }
+                if Instant::now() >= believed {
+                    self.cx.list_now.notify_one();
+                }
+                FetchFault::Other
+            }
+            _ => FetchFault::Other,
+        }
+    }
+
+    fn report_gap(&self, gap: Gap) {
+        let shard = &self.event.shard;
+        tracing::error!(%shard, kind = gap.kind.as_str(), certain = gap.kind.is_certain(), "a gap: {gap}");
+        self.status.failed("gap", &gap);
+        if self.cx.mapping.on_gap() == OnGap::Stop {
+            self.cx.stopping_gap.send_replace(Some((shard.clone(), gap)));
+        }
+    }
+
     fn source_failed(&self, error: &SourceError) {
         metrics::source_failed(&self.cx.name, error);
         if self.status.source_failed(error) {
@@ -367,9 +418,19 @@ impl Driver {
 }
 
 /// Where the run of a lease that was just acquired goes on.
-pub(crate) fn resume(lease: Lease) -> Resume {
-    let window = lease.app.get(EARLIEST_WINDOW).and_then(|text| text.parse().ok());
-    Resume { checkpoint: lease.checkpoint, earliest_window: window.map(Wall::from_millis) }
+pub(crate) fn resume(lease: Lease, retention: Option<Duration>) -> Resume {
+    let time = |name| lease.app.get(name).and_then(|text| text.parse().ok()).map(Wall::from_millis);
+    // Whatever arrived before the time to which LATEST was pinned is not wanted.
+    let pinned = || match lease.checkpoint {
+        Position::AtTimestamp(_) => time(PINNED_START),
+        _ => None,
+    };
+    Resume {
+        earliest_window: time(EARLIEST_WINDOW),
+        read_through: time(READ_THROUGH).or_else(pinned),
+        checkpoint: lease.checkpoint,
+        retention,
+    }
 }
 
 /// Where a shard starts whose parent was read to its end: its beginning, but never before a configured time.

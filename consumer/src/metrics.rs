@@ -17,6 +17,7 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
         "shardmill_invoked_events_total",
         "shardmill_failed_invoke_events_total",
         "shardmill_dropped_events_total",
+        "shardmill_gaps_total",
         "shardmill_on_failure_destination_delivered_events_total",
         "shardmill_destination_delivery_failures_total",
     ] {
@@ -47,6 +48,11 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
 
 pub(crate) fn lease_lost(mapping: &Arc<str>) {
     counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(1);
+}
+
+/// Data of the whole stream is lost or may be (I17).
+pub(crate) fn stream_gap(mapping: &Arc<str>) {
+    counter!("shardmill_gaps_total", "mapping" => Arc::clone(mapping)).increment(1);
 }
 
 pub(crate) fn leases_held(mapping: &Arc<str>, held: usize) {
@@ -90,6 +96,7 @@ pub(crate) struct ShardMetrics {
     dropped: Counter,
     delivered: Counter,
     delivery_failures: Counter,
+    gaps: Counter,
     outcomes: [Counter; 4],
     duration: Histogram,
     iterator_age: Gauge,
@@ -112,6 +119,7 @@ impl ShardMetrics {
             dropped: count("shardmill_dropped_events_total"),
             delivered: count("shardmill_on_failure_destination_delivered_events_total"),
             delivery_failures: count("shardmill_destination_delivery_failures_total"),
+            gaps: count("shardmill_gaps_total"),
             outcomes: OUTCOMES.map(outcome),
             duration: histogram!("shardmill_invocation_duration_seconds", "mapping" => Arc::clone(mapping)),
             iterator_age: gauge("shardmill_iterator_age_milliseconds"),
@@ -143,6 +151,7 @@ impl ShardMetrics {
             self.dropped.increment(now.dropped - seen.dropped);
             self.delivered.increment(now.delivered - seen.delivered);
             self.delivery_failures.increment(now.delivery_failures - seen.delivery_failures);
+            self.gaps.increment(now.gaps - seen.gaps);
             self.seen = *now;
         }
         self.undelivered.set(snapshot.undelivered_discards as f64);
@@ -207,6 +216,7 @@ mod tests {
             "shardmill_leases_lost_total{mapping=m}",
             "shardmill_leases_held{mapping=m}",
             "shardmill_dropped_events_total{mapping=m}",
+            "shardmill_gaps_total{mapping=m}",
             "shardmill_invocations_total{mapping=m,outcome=function_error}",
             "shardmill_throttles_total{mapping=m,api=GetRecords}",
             "shardmill_source_errors_total{mapping=m,kind=access_denied}",

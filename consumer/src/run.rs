@@ -95,6 +95,7 @@ impl Run {
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), RunError> {
         let cx = Arc::clone(&self.cx);
         let mut discovery: Option<Discovery<'_>> = None;
+        let mut stopping_gap = cx.stopping_gap.subscribe();
         loop {
             self.status.tick(self.now());
             self.summarise();
@@ -102,13 +103,18 @@ impl Run {
                 let now = || cx.clock.now().wall;
                 // Whoever asks for the next one meanwhile is not forgotten.
                 self.discover_at = Instant::now() + self.interval;
-                discovery = Some(Box::pin(discover(&*cx.source, &cx.leases, &cx.mapping, now)));
+                discovery = Some(Box::pin(discover(&cx, now)));
             }
             let tick = Instant::now() + TICK;
             let wake = if discovery.is_none() { self.discover_at.min(tick) } else { tick };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
+                Ok(gap) = stopping_gap.wait_for(Option::is_some) => {
+                    let text = gap.as_ref().map(|(shard, gap)| format!("shard {shard}: {gap}")).unwrap_or_default();
+                    return Err(self.stopped_by_gap(text));
+                }
+                () = cx.list_now.notified() => self.discover_at = Instant::now(),
                 Some(grant) = self.grants.recv() => self.granted(grant),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 result = poll(&mut discovery), if discovery.is_some() => {
@@ -137,8 +143,13 @@ impl Run {
         tracing::debug!(%shard, checkpoint = %lease.checkpoint, "got the lease");
         let seed = fastrand::u64(..);
         let mapping = Arc::clone(&self.cx.mapping);
-        let machine =
-            ShardMachine::new(mapping, shard.clone(), driver::resume(lease), seed, self.cx.clock.now());
+        let machine = ShardMachine::new(
+            mapping,
+            shard.clone(),
+            driver::resume(lease, self.cx.listed.retention()),
+            seed,
+            self.cx.clock.now(),
+        );
         let cell = ShardCell::new(shard.clone());
         self.status.add(Arc::clone(&cell));
         let share = self.worker.budget.share();
@@ -205,16 +216,36 @@ impl Run {
                 self.status.store_answered(found.known);
                 self.status.recovered();
                 self.check_epoch(found.epoch);
+                if let Some(gap) = found.gap {
+                    self.stream_gap(&gap);
+                }
                 Ok(())
             }
             Err(DiscoveryError::Keeper(KeeperError::Store(error))) if !error.is_retryable() => {
                 Err(error.into())
+            }
+            Err(DiscoveryError::Gap(gap)) => {
+                self.stream_gap(&gap);
+                Err(self.stopped_by_gap(gap))
             }
             Err(error) => {
                 self.discovery_failed(&error);
                 Ok(())
             }
         }
+    }
+
+    fn stream_gap(&self, gap: &str) {
+        tracing::error!(mapping = %self.cx.name, "a gap: {gap}");
+        metrics::stream_gap(&self.cx.name);
+        self.status.gap(gap, self.wall());
+    }
+
+    /// Shown for as long as the process runs: the mapping does not go on by itself.
+    fn stopped_by_gap(&self, text: String) -> RunError {
+        let error = RunError::Gap(text);
+        self.status.failed("gap", &error, self.wall());
+        error
     }
 
     /// A stream that was deleted and created again under its name shares nothing with the old one (incident 43).
@@ -236,7 +267,7 @@ impl Run {
                 metrics::source_failed(&self.cx.name, error);
                 error.api
             }
-            DiscoveryError::Keeper(_) => "checkpoint store",
+            DiscoveryError::Keeper(_) | DiscoveryError::Gap(_) => "checkpoint store",
         };
         if self.discovery_failures == 0 {
             tracing::warn!(%error, "cannot list the stream's shards; trying again until it succeeds");
@@ -337,4 +368,5 @@ fn add(total: &mut Counters, part: &Counters) {
     total.dropped += part.dropped;
     total.delivered += part.delivered;
     total.delivery_failures += part.delivery_failures;
+    total.gaps += part.gaps;
 }

@@ -20,6 +20,8 @@ struct Inner {
     source_answered: bool,
     store_answered: bool,
     last_error: Option<ErrorReport>,
+    stream_gaps: u64,
+    last_stream_gap: Option<ErrorReport>,
     known_shards: usize,
     board: Option<Arc<Board>>,
     ticked: Mono,
@@ -59,6 +61,11 @@ pub struct ConsumerReport {
     pub shards: Vec<ShardReport>,
     /// The last error outside of a shard.
     pub last_error: Option<ErrorReport>,
+    /// Streams that were replaced by new ones with something left unread (I17); gaps of single shards are in their
+    /// snapshots.
+    pub stream_gaps: u64,
+    /// What the last of them is about.
+    pub last_stream_gap: Option<ErrorReport>,
     /// When the run last went round, on the clock of [`Mono`].
     pub ticked: Mono,
     /// When the lease keeper last went round.
@@ -171,6 +178,8 @@ impl ConsumerStatus {
             leases: inner.board.as_ref().map(|board| board.listed()).unwrap_or_default(),
             shards: inner.shards.iter().map(|cell| cell.report()).collect(),
             last_error: inner.last_error.clone(),
+            stream_gaps: inner.stream_gaps,
+            last_stream_gap: inner.last_stream_gap.clone(),
             ticked: inner.ticked,
             keeper_ticked: inner.board.as_ref().map(|board| board.ticked()).unwrap_or_default(),
         }
@@ -202,6 +211,13 @@ impl ConsumerStatus {
     pub(crate) fn failed(&self, what: &str, error: &dyn Display, at: Wall) {
         lock(&self.inner).last_error =
             Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at: Some(at) });
+    }
+
+    pub(crate) fn gap(&self, gap: &str, at: Wall) {
+        let mut inner = lock(&self.inner);
+        inner.stream_gaps += 1;
+        inner.last_stream_gap =
+            Some(ErrorReport { what: "gap".to_owned(), message: gap.to_owned(), at: Some(at) });
     }
 
     pub(crate) fn recovered(&self) {

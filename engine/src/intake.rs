@@ -2,6 +2,7 @@
 
 use crate::position::{Position, Seq};
 use crate::record::{Record, ShardId};
+use crate::time::Wall;
 
 /// What one read of a shard brought, in the same form for polling and enhanced fan-out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,6 +38,10 @@ pub struct Intake {
     pub(crate) records: Vec<Record>,
     /// The furthest position that the page covered, dropped records included.
     pub(crate) scanned: Option<Seq>,
+    /// The first record that was not read before, dropped ones included.
+    pub(crate) first: Option<Seq>,
+    /// When the page's last record arrived.
+    pub(crate) last_arrival: Option<Wall>,
     /// Bytes of `records`, as [`Record::footprint`] counts them.
     pub(crate) bytes: usize,
     /// Records of the raw page.
@@ -78,17 +83,21 @@ pub fn intake(page: Page, after: &Position, keep: impl FnMut(&Record) -> bool) -
     let polled = page.records.len();
     let mut records = page.records;
     let last = records.last().map(|record| record.seq.clone());
+    let last_arrival = records.last().and_then(|record| record.arrival);
     if let Position::After(done) = after {
         // Pages come in order, so only a prefix can be old.
         let old = records.partition_point(|record| record.seq <= *done);
         records.drain(..old);
     }
     let before = records.len();
+    let first = records.first().map(|record| record.seq.clone());
     records.retain(keep);
     Intake {
         filtered: before - records.len(),
         bytes: records.iter().map(Record::footprint).sum(),
         records,
+        first,
+        last_arrival,
         scanned: page.continuation.max(last),
         polled,
         children: page.children,

@@ -74,15 +74,15 @@ pub use fleet::{
 pub use intake::{ChildShard, Intake, Page, intake};
 pub use mapping::{
     EventSource, EventSourceMapping, FailureDestination, MappingBuilder, MappingError, MappingErrorKind,
-    MappingErrors, OnDestinationFailure, Polling, Retry, StreamKind, limits,
+    MappingErrors, OnDestinationFailure, OnGap, Polling, Retry, StreamKind, limits,
 };
 pub use outcome::{BatchResponse, InvalidResponse, Outcome};
 pub use position::{Position, Seq, SequenceNumber};
 pub use record::{Batch, Data, DynamoDbRecord, InvalidBase64, Payload, Record, ShardId};
 pub use request::RequestId;
 pub use shard::{
-    Counters, DiscardId, Exit, FetchFault, Invocation, LaneId, LaneSnapshot, LastResult, Resume, ShardAction,
-    ShardEvent, ShardMachine, ShardSnapshot,
+    Counters, DiscardId, Exit, FetchFault, Gap, GapKind, Invocation, LaneId, LaneSnapshot, LastResult,
+    Resume, ShardAction, ShardEvent, ShardMachine, ShardSnapshot,
 };
 pub use time::{Mono, Now, Wall};
 pub use window::WindowCall;

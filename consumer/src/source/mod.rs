@@ -15,6 +15,7 @@ pub use kinesis::{KinesisSource, KinesisStream};
 pub use limiter::ReadLimiter;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use shardmill_engine::{Page, Position, ShardId, Wall};
@@ -65,6 +66,9 @@ pub struct ShardListing {
     pub shards: Vec<ListedShard>,
     /// The service's time of the answer, if it said so.
     pub service_time: Option<Wall>,
+    /// How long the stream keeps records, if it goes on at its oldest record without a word where a reader's position is
+    /// older than that; none if it refuses such a position with [`SourceErrorKind::Trimmed`] (I17).
+    pub retention: Option<Duration>,
 }
 
 /// One shard of a listing.

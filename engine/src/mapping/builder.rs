@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::MappingErrors;
 use super::limits;
-use super::{EventSourceMapping, OnDestinationFailure};
+use super::{EventSourceMapping, OnDestinationFailure, OnGap};
 use crate::time::Wall;
 
 /// Gathers the values of a mapping. No setter fails: [`build`](Self::build) reports everything that is wrong.
@@ -45,6 +45,7 @@ pub struct MappingBuilder {
     buffer_bytes: i64,
     checkpoint_interval: i64,
     on_destination_failure: OnDestinationFailure,
+    on_gap: OnGap,
 }
 
 macro_rules! setters {
@@ -100,6 +101,7 @@ impl MappingBuilder {
             buffer_bytes: limits::BUFFER_BYTES.default,
             checkpoint_interval: limits::CHECKPOINT_INTERVAL.default,
             on_destination_failure: OnDestinationFailure::Block,
+            on_gap: OnGap::Continue,
         }
     }
 
@@ -135,6 +137,8 @@ impl MappingBuilder {
         checkpoint_interval_milliseconds: checkpoint_interval = i64;
         /// Default [`OnDestinationFailure::Block`].
         on_destination_failure: on_destination_failure = OnDestinationFailure;
+        /// Default [`OnGap::Continue`] (I17).
+        on_gap: on_gap = OnGap;
     }
 
     text_setters! {

@@ -38,6 +38,7 @@ pub struct EventSourceMapping {
     pub(crate) checkpoint_interval: Duration,
     pub(crate) on_destination_failure: OnDestinationFailure,
     filter: Option<Filter>,
+    pub(crate) on_gap: OnGap,
     event_source: EventSource,
     function: arn::Function,
     application_name: String,
@@ -78,6 +79,16 @@ pub enum OnDestinationFailure {
     Block,
     /// Log and count the batch as dropped, as Lambda does (R74).
     Drop,
+}
+
+/// What happens when records were lost before they were read (I17).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnGap {
+    /// Log and count it, and go on at the oldest record.
+    #[default]
+    Continue,
+    /// Log and count it, and stop the mapping.
+    Stop,
 }
 
 impl EventSourceMapping {
@@ -212,6 +223,12 @@ impl EventSourceMapping {
     #[must_use]
     pub const fn on_destination_failure(&self) -> OnDestinationFailure {
         self.on_destination_failure
+    }
+
+    /// What happens when records were lost before they were read (I17).
+    #[must_use]
+    pub const fn on_gap(&self) -> OnGap {
+        self.on_gap
     }
 
     /// How long one invocation may take, 1 to 900 s.

@@ -1,6 +1,9 @@
 //! What goes into a shard machine and what comes out of it, as data.
 
+use std::time::Duration;
+
 use super::discard::DiscardId;
+use super::gap::Gap;
 use super::lane::LaneId;
 use crate::failure::FailedBatch;
 use crate::intake::{ChildShard, Intake};
@@ -18,11 +21,16 @@ pub struct Resume {
     pub checkpoint: Position,
     /// What was stored with it as [`earliest_window`](ShardAction::Checkpoint::earliest_window).
     pub earliest_window: Option<Wall>,
+    /// What was stored with it as [`read_through`](ShardAction::Checkpoint::read_through).
+    pub read_through: Option<Wall>,
+    /// How long the stream keeps records, where a position that it no longer holds has to be found out that way; none
+    /// where the service refuses such a position itself.
+    pub retention: Option<Duration>,
 }
 
 impl From<Position> for Resume {
     fn from(checkpoint: Position) -> Self {
-        Self { checkpoint, earliest_window: None }
+        Self { checkpoint, earliest_window: None, read_through: None, retention: None }
     }
 }
 
@@ -32,7 +40,7 @@ pub enum ShardEvent {
     /// The shard was opened.
     Opened,
     /// The shard could not be opened.
-    OpenFailed,
+    OpenFailed(FetchFault),
     /// A page was read.
     Fetched(Intake),
     /// A page could not be read.
@@ -67,11 +75,15 @@ pub enum ShardEvent {
     Resume,
 }
 
-/// Why a page could not be read.
+/// Why a shard could not be opened or a page not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FetchFault {
     /// The iterator is too old: the shard is opened again at the last position (I14).
     IteratorExpired,
+    /// Records after the position are trimmed (I17).
+    Trimmed,
+    /// The shard is gone from the stream, and with it whatever was left to read (I17).
+    Gone,
     /// Anything else: asked again after a backoff.
     Other,
 }
@@ -107,7 +119,12 @@ pub enum ShardAction {
         children: Vec<ChildShard>,
         /// To be stored with it: tumbling windows that end before it are closed (I8).
         earliest_window: Option<Wall>,
+        /// To be stored with it: whatever arrived in the shard before this time is resolved. None if the run was not told
+        /// the stream's retention.
+        read_through: Option<Wall>,
     },
+    /// Records were lost unread: tell people (I17). Needs no answer. Where the mapping is to stop, nothing more is read.
+    ReportGap(Gap),
     /// The run is over.
     Exit(Exit),
 }

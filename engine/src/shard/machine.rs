@@ -1,13 +1,19 @@
+mod gaps;
+mod stop;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::discard::{Discard, DiscardId, Discards};
-use super::exchange::{Exit, Invocation, Resume, ShardAction, ShardEvent};
+use super::exchange::{Invocation, Resume, ShardAction, ShardEvent};
+use super::gap::Gap;
 use super::lane::{GivenUp, Lane, LaneId, LaneState, Resolution, Rules, Step, lane_of};
 use super::progress::Progress;
 use super::reader::{Reader, ReaderState, Wish};
 use super::rng::Rng;
 use super::snapshot::{Counters, LastResult, ShardSnapshot};
-use super::watermark::Watermark;
+use super::watermark::{Mark, Watermark};
 use crate::event::{EventContext, EventSize};
 use crate::failure::FailedBatch;
 use crate::intake::Intake;
@@ -47,6 +53,10 @@ pub struct ShardMachine {
     iterator_age_millis: Option<u64>,
     last_result: LastResult,
     counters: Counters,
+    retention: Option<Duration>,
+    last_gap: Option<Gap>,
+    /// Gaps that people were not told of yet.
+    unreported: VecDeque<Gap>,
     /// If the mapping limits the size of events.
     event_size: Option<EventSize>,
     rng: Rng,
@@ -75,7 +85,7 @@ impl ShardMachine {
         seed: u64,
         now: Now,
     ) -> Self {
-        let Resume { checkpoint, earliest_window } = resume.into();
+        let Resume { checkpoint, earliest_window, read_through, retention } = resume.into();
         debug_assert!(checkpoint != Position::Latest, "I15: LATEST is pinned before a run");
         let size = || EventSize::new(&EventContext::new(&mapping, shard.clone()));
         Self {
@@ -86,15 +96,18 @@ impl ShardMachine {
             phase: Phase::Running,
             cut: 0,
             paused: false,
-            reader: Reader::new(checkpoint.clone()),
+            reader: Reader::new(checkpoint.clone(), read_through),
             discards: Discards::default(),
             watermark: Watermark::default(),
-            progress: Progress::new(checkpoint),
+            progress: Progress::new(checkpoint, read_through),
             buffered_records: 0,
             buffered_bytes: 0,
             iterator_age_millis: None,
             last_result: LastResult::NoRecords,
             counters: Counters::default(),
+            retention,
+            last_gap: None,
+            unreported: VecDeque::new(),
             rng: Rng(fastrand::Rng::with_seed(seed)),
         }
     }
@@ -108,8 +121,8 @@ impl ShardMachine {
         let rng = &mut self.rng.0;
         match event {
             ShardEvent::Opened => self.reader.opened(),
-            ShardEvent::OpenFailed => self.reader.open_failed(now.mono, &retry, rng),
-            ShardEvent::FetchFailed(fault) => self.reader.fetch_failed(now.mono, fault, &retry, rng),
+            ShardEvent::OpenFailed(fault) => self.read_failed(now, ReaderState::Opening, fault),
+            ShardEvent::FetchFailed(fault) => self.read_failed(now, ReaderState::Fetching, fault),
             ShardEvent::Fetched(intake) => self.take_in(now, intake),
             ShardEvent::Invoked { lane, outcome } => self.invoked(now, lane, outcome),
             ShardEvent::Delivered(id) => {
@@ -146,7 +159,10 @@ impl ShardMachine {
         if self.phase == Phase::Exited {
             return None;
         }
-        self.poll_checkpoint(now)
+        self.unreported
+            .pop_front()
+            .map(ShardAction::ReportGap)
+            .or_else(|| self.poll_checkpoint(now))
             .or_else(|| self.poll_discard(now))
             .or_else(|| self.poll_invoke(now))
             .or_else(|| self.poll_read(now))
@@ -176,13 +192,18 @@ impl ShardMachine {
 
     fn poll_checkpoint(&mut self, now: Now) -> Option<ShardAction> {
         let (reached, at_once) = (self.reached(), self.is_flushing());
-        let upto = self.progress.take_checkpoint(now.mono, reached, at_once)?;
+        let read_through = self.read_through();
+        let upto = self.progress.take_checkpoint(now.mono, reached, at_once);
+        let refreshes = self.phase == Phase::Running && self.watermark.is_complete();
+        let upto =
+            upto.or_else(|| refreshes.then(|| self.progress.take_refresh(now.mono, read_through)).flatten())?;
+        self.progress.note_through(read_through);
         let children = match upto {
             Position::ShardEnd => self.reader.children.clone(),
             _ => Vec::new(),
         };
         let earliest_window = self.lanes.first().and_then(Lane::earliest_window);
-        Some(ShardAction::Checkpoint { upto, children, earliest_window })
+        Some(ShardAction::Checkpoint { upto, children, earliest_window, read_through })
     }
 
     fn poll_discard(&mut self, now: Now) -> Option<ShardAction> {
@@ -237,6 +258,10 @@ impl ShardMachine {
         if !self.may_read() {
             return None;
         }
+        self.check_retention(now);
+        if let Some(gap) = self.unreported.pop_front() {
+            return Some(ShardAction::ReportGap(gap));
+        }
         match self.reader.take_wish(now.mono, &self.mapping.polling, self.buffered_bytes)? {
             Wish::Open(at) => Some(ShardAction::Open { at }),
             Wish::Fetch { limit } => Some(ShardAction::Fetch { limit }),
@@ -248,6 +273,7 @@ impl ShardMachine {
             return;
         }
         let is_further = self.reader.fetched(now, &intake, &self.mapping.polling);
+        self.close_gap(&intake);
         self.counters.polled += intake.polled as u64;
         self.counters.filtered += intake.filtered as u64;
         self.buffered_records += intake.records.len();
@@ -266,7 +292,8 @@ impl ShardMachine {
         // Records that were dropped behind the last kept one count as processed (R15).
         if let Some(scanned) = beyond {
             let ordinal = self.watermark.admit();
-            self.watermark.resolve(ordinal..ordinal + 1, scanned);
+            let mark = Mark { seq: scanned, arrival: intake.last_arrival };
+            self.watermark.resolve(ordinal..ordinal + 1, mark);
         }
     }
 
@@ -349,52 +376,12 @@ impl ShardMachine {
             if let [first, ..] = run
                 && let Some(last) = run.last()
             {
-                self.watermark.resolve(first.ordinal..last.ordinal + 1, last.seq.clone());
+                let mark = Mark { seq: last.seq.clone(), arrival: last.arrival };
+                self.watermark.resolve(first.ordinal..last.ordinal + 1, mark);
             }
         }
         if let Some(first) = closes {
             self.watermark.release(first);
-        }
-    }
-
-    fn stop(&mut self, deadline: Mono) {
-        if self.phase == Phase::Running {
-            self.phase = Phase::Stopping { deadline, over: false };
-        }
-    }
-
-    fn cut_at_deadline(&mut self, now: Mono) {
-        let Phase::Stopping { deadline, over } = &mut self.phase else { return };
-        if *over || now < *deadline {
-            return;
-        }
-        *over = true;
-        for lane in &mut self.lanes {
-            if lane.state() == LaneState::Invoking {
-                lane.abandon();
-                self.cut += 1;
-            }
-        }
-        self.discards.abandon();
-    }
-
-    fn exit(&self) -> Option<Exit> {
-        match self.phase {
-            Phase::LeaseLost => Some(Exit::LeaseLost),
-            Phase::Exited => None,
-            _ if *self.progress.stored() == Position::ShardEnd => Some(Exit::ShardEnd),
-            Phase::Running => None,
-            Phase::Stopping { over, .. } => {
-                let delivers = self.may_deliver() && self.discards.wakes_at(true).is_some();
-                let quiet = self.lanes.iter().all(|lane| lane.state() != LaneState::Invoking)
-                    && (over || !(self.discards.in_flight() || delivers));
-                let flushed = match self.reached() {
-                    // Past the deadline a checkpoint that failed is not tried again: its records come twice.
-                    Some(upto) => upto == *self.progress.stored() || (over && self.progress.failures() > 0),
-                    None => true,
-                };
-                (quiet && flushed && !self.progress.in_flight()).then_some(Exit::Stopped { cut: self.cut })
-            }
         }
     }
 
@@ -403,11 +390,7 @@ impl ShardMachine {
         if self.reader_ended() && self.watermark.is_complete() {
             return Some(Position::ShardEnd);
         }
-        self.watermark.reached().map(|seq| Position::After(seq.clone()))
-    }
-
-    const fn is_stopping(&self) -> bool {
-        matches!(self.phase, Phase::Stopping { .. })
+        self.watermark.reached().map(|mark| Position::After(mark.seq.clone()))
     }
 
     /// Whether the checkpoint is written without waiting for its interval.
@@ -470,6 +453,7 @@ impl ShardMachine {
             last_result: self.last_result,
             cut_invocations: self.cut,
             ended: self.reader_ended(),
+            last_gap: self.last_gap.clone(),
             lanes: self.lanes.iter().map(|lane| lane.snapshot(now.mono)).collect(),
             counters: self.counters,
         }

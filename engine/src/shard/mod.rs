@@ -2,6 +2,7 @@
 
 mod discard;
 mod exchange;
+mod gap;
 mod lane;
 mod machine;
 mod progress;
@@ -12,6 +13,7 @@ mod watermark;
 
 pub use discard::DiscardId;
 pub use exchange::{Exit, FetchFault, Invocation, Resume, ShardAction, ShardEvent};
+pub use gap::{Gap, GapKind};
 pub use lane::LaneId;
 pub use machine::ShardMachine;
 pub use snapshot::{Counters, LaneSnapshot, LastResult, ShardSnapshot};

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use crate::mapping::Retry;
 use crate::position::Position;
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
+
+/// How old the stored time may grow up to which an idle shard was read.
+const REFRESH_MILLIS: i64 = 3_600_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Progress {
@@ -12,13 +15,15 @@ pub(super) struct Progress {
     stored: Position,
     /// What is being written.
     in_flight: Option<Position>,
+    /// Up to when the shard was read, as last written (I17).
+    through: Option<Wall>,
     not_before: Mono,
     failures: u32,
 }
 
 impl Progress {
-    pub(super) fn new(stored: Position) -> Self {
-        Self { stored, in_flight: None, not_before: Mono::default(), failures: 0 }
+    pub(super) fn new(stored: Position, through: Option<Wall>) -> Self {
+        Self { stored, in_flight: None, through, not_before: Mono::default(), failures: 0 }
     }
 
     /// What to write now, if anything; marks it as under way. `at_once`: does not wait for the interval.
@@ -35,6 +40,25 @@ impl Progress {
         debug_assert!(self.stored.may_advance_to(&upto), "I2: {} to {upto}", self.stored);
         self.in_flight = Some(upto.clone());
         Some(upto)
+    }
+
+    /// What to write now although nothing was resolved: the same position again, so that a shard that stays empty does
+    /// not look as if nobody had read it for longer than the stream keeps records (I17).
+    pub(super) fn take_refresh(&mut self, now: Mono, through: Option<Wall>) -> Option<Position> {
+        let is_old = |through: Wall| {
+            self.through.is_none_or(|old| through.as_millis() - old.as_millis() >= REFRESH_MILLIS)
+        };
+        let waits = self.in_flight.is_some() || (self.failures > 0 && now < self.not_before);
+        if waits || self.stored == Position::ShardEnd || !through.is_some_and(is_old) {
+            return None;
+        }
+        self.in_flight = Some(self.stored.clone());
+        self.in_flight.clone()
+    }
+
+    /// Notes up to when the shard was read, as it is written with the position under way.
+    pub(super) fn note_through(&mut self, through: Option<Wall>) {
+        self.through = through.or(self.through);
     }
 
     /// When [`take_checkpoint`](Self::take_checkpoint) may say more than now.
@@ -61,6 +85,10 @@ impl Progress {
 
     pub(super) const fn stored(&self) -> &Position {
         &self.stored
+    }
+
+    pub(super) const fn through(&self) -> Option<Wall> {
+        self.through
     }
 
     pub(super) const fn in_flight(&self) -> bool {

@@ -32,6 +32,10 @@ pub(super) struct Reader {
     pub(super) millis_behind: Option<u64>,
     /// When a page came last that reached the tip, by the service's clock.
     pub(super) tip_read: Option<Wall>,
+    /// Whatever arrived before this time was read (I17).
+    pub(super) through: Option<Wall>,
+    /// What comes after `at` is trimmed: reading goes on at the oldest record (I17).
+    from_oldest: bool,
     pub(super) children: Vec<ChildShard>,
 }
 
@@ -43,6 +47,8 @@ pub(super) enum ReaderState {
     Fetching,
     /// The end of the shard was read.
     Ended,
+    /// Nothing more is read: records were lost, and the mapping is to stop (I17).
+    Halted,
 }
 
 /// What the reader wants to do.
@@ -53,7 +59,7 @@ pub(super) enum Wish {
 }
 
 impl Reader {
-    pub(super) fn new(at: Position) -> Self {
+    pub(super) fn new(at: Position, through: Option<Wall>) -> Self {
         let state = if at == Position::ShardEnd { ReaderState::Ended } else { ReaderState::Closed };
         Self {
             at,
@@ -66,6 +72,8 @@ impl Reader {
             record_bytes: ASSUMED_RECORD_BYTES,
             millis_behind: None,
             tip_read: None,
+            through,
+            from_oldest: false,
             children: Vec::new(),
         }
     }
@@ -77,7 +85,8 @@ impl Reader {
         }
         if self.state == ReaderState::Closed {
             self.state = ReaderState::Opening;
-            return Some(Wish::Open(self.at.clone()));
+            let at = if self.from_oldest { Position::TrimHorizon } else { self.at.clone() };
+            return Some(Wish::Open(at));
         }
         self.state = ReaderState::Fetching;
         self.fetch_started = Some(now);
@@ -96,7 +105,7 @@ impl Reader {
                 let has_room = buffered == 0 || buffered < polling.buffer_bytes;
                 has_room.then(|| self.not_before.max(paced.unwrap_or_default()))
             }
-            ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended => None,
+            ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended | ReaderState::Halted => None,
         }
     }
 
@@ -120,6 +129,10 @@ impl Reader {
         if let Some(to) = further {
             self.at = to;
         }
+        if is_further {
+            self.from_oldest = false;
+        }
+        self.through = self.through.max(intake.last_arrival);
         if !intake.records.is_empty() {
             let average = intake.bytes / intake.records.len();
             self.record_bytes = (self.record_bytes + average).div_ceil(2);
@@ -134,6 +147,7 @@ impl Reader {
         if intake.polled == 0 && intake.millis_behind.is_none_or(|behind| behind == 0) {
             // Whatever arrived while the page was under way may not be in it.
             self.tip_read = Some(now.wall - now.mono.since(self.fetch_started.unwrap_or_default()));
+            self.through = self.through.max(self.tip_read);
         }
         is_further
     }
@@ -177,17 +191,38 @@ impl Reader {
             return;
         }
         let backoffs = match fault {
-            FetchFault::Other => self.failures.saturating_add(1),
-            FetchFault::IteratorExpired => self.failures,
+            FetchFault::Other | FetchFault::Gone => self.failures.saturating_add(1),
+            FetchFault::IteratorExpired | FetchFault::Trimmed => self.failures,
         };
         self.state = match fault {
-            FetchFault::Other => ReaderState::Open,
-            FetchFault::IteratorExpired => ReaderState::Closed,
+            FetchFault::Other | FetchFault::Gone => ReaderState::Open,
+            FetchFault::IteratorExpired | FetchFault::Trimmed => ReaderState::Closed,
         };
         if backoffs > 0 {
             self.not_before = now + retry.delay(backoffs, rng);
         }
         self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Goes on at the oldest record. Tells whether that is news: the oldest record itself may be trimmed before it is
+    /// read, which is the same gap.
+    pub(super) const fn skip_to_oldest(&mut self) -> bool {
+        !std::mem::replace(&mut self.from_oldest, true)
+    }
+
+    /// Nothing more is read.
+    pub(super) const fn halt(&mut self) {
+        self.state = ReaderState::Halted;
+    }
+
+    /// There is nothing more to read, and nobody told which shards follow.
+    pub(super) const fn end(&mut self) {
+        self.state = ReaderState::Ended;
+    }
+
+    /// Whether the shard is about to be opened at a place that is not the oldest record.
+    pub(super) fn opens(&self, now: Mono) -> bool {
+        self.state == ReaderState::Closed && self.not_before <= now && !self.from_oldest
     }
 
     pub(super) const fn failures(&self) -> u32 {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::gap::Gap;
 use crate::position::Position;
 
 /// A shard at one moment.
@@ -32,6 +33,8 @@ pub struct ShardSnapshot {
     pub cut_invocations: usize,
     /// Whether the end of the shard was read.
     pub ended: bool,
+    /// The last gap that this run noticed (I17).
+    pub last_gap: Option<Gap>,
     /// The lanes.
     pub lanes: Vec<LaneSnapshot>,
     /// What was counted since the run began.
@@ -94,4 +97,6 @@ pub struct Counters {
     pub delivered: u64,
     /// `DestinationDeliveryFailures`: messages that the destination did not take, once per try.
     pub delivery_failures: u64,
+    /// Gaps: records lost before they were read, once for each time it was noticed (I17).
+    pub gaps: u64,
 }

@@ -4,6 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::position::Seq;
+use crate::time::Wall;
+
+/// A record's position and when it arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Mark {
+    pub(super) seq: Seq,
+    pub(super) arrival: Option<Wall>,
+}
 
 /// Records are numbered by ordinal as they come in; resolved runs above the first unresolved one wait here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -13,10 +21,10 @@ pub(super) struct Watermark {
     /// The ordinal of the next record to come in.
     next: u64,
     /// The last record below `low`.
-    reached: Option<Seq>,
+    reached: Option<Mark>,
     /// Resolved runs at or above `low`, none touching another but at a hold: first ordinal to (ordinal after the last,
     /// its position).
-    ahead: BTreeMap<u64, (u64, Seq)>,
+    ahead: BTreeMap<u64, (u64, Mark)>,
     /// Ordinals that must not be passed although the records behind them may be resolved.
     holds: BTreeSet<u64>,
 }
@@ -29,7 +37,7 @@ impl Watermark {
     }
 
     /// Notes that the records of `run`, whose last is at `end`, are resolved.
-    pub(super) fn resolve(&mut self, run: Range<u64>, end: Seq) {
+    pub(super) fn resolve(&mut self, run: Range<u64>, end: Mark) {
         debug_assert!(run.start >= self.low && run.end <= self.next, "I2: {run:?} is not unresolved");
         if self.ahead.is_empty() && run.start == self.low && !self.holds.contains(&run.start) {
             self.low = run.end;
@@ -80,7 +88,7 @@ impl Watermark {
     }
 
     /// The last record of the resolved prefix; none before the first.
-    pub(super) const fn reached(&self) -> Option<&Seq> {
+    pub(super) const fn reached(&self) -> Option<&Mark> {
         self.reached.as_ref()
     }
 
@@ -94,8 +102,8 @@ impl Watermark {
 mod tests {
     use super::*;
 
-    fn seq(n: u64) -> Seq {
-        Seq::plain(n.to_string())
+    fn seq(n: u64) -> Mark {
+        Mark { seq: Seq::plain(n.to_string()), arrival: None }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shardmill::engine::{LaneSnapshot, Mono, ShardSnapshot};
+use shardmill::engine::{Gap, LaneSnapshot, Mono, ShardSnapshot};
 use shardmill::{ConsumerReport, ConsumerStatus, ErrorReport, LeaseReport, RunState, ShardReport, Worker};
 
 use crate::config::MappingConfig;
@@ -102,6 +102,8 @@ impl MappingView {
             fields.insert("state".into(), json!(format!("{:?}", report.state)));
             fields.insert("ready".into(), json!(self.readiness_problems().is_empty()));
             fields.insert("lastError".into(), error_json(report.last_error.as_ref()));
+            fields.insert("gaps".into(), json!(report.stream_gaps));
+            fields.insert("lastGap".into(), error_json(report.last_stream_gap.as_ref()));
             fields.insert("shards".into(), Value::Array(shards_json(&report, worker)));
         }
         value
@@ -152,6 +154,8 @@ fn snapshot_json(snapshot: Option<&ShardSnapshot>) -> Value {
         "readFailuresInARow": snapshot.read_failures,
         "checkpointFailuresInARow": snapshot.checkpoint_failures,
         "lastProcessingResult": snapshot.last_result.as_str(),
+        "gaps": counters.gaps,
+        "lastGap": snapshot.last_gap.as_ref().map(gap_json),
         "lanes": snapshot.lanes.iter().map(lane_json).collect::<Vec<_>>(),
         "counts": {
             "polled": counters.polled,
@@ -162,6 +166,17 @@ fn snapshot_json(snapshot: Option<&ShardSnapshot>) -> Value {
             "deliveredToDestination": counters.delivered,
             "destinationFailures": counters.delivery_failures,
         },
+    })
+}
+
+fn gap_json(gap: &Gap) -> Value {
+    json!({
+        "kind": gap.kind.as_str(),
+        "certain": gap.kind.is_certain(),
+        "from": gap.from.to_string(),
+        "to": gap.to.as_ref().map(ToString::to_string),
+        "message": gap.to_string(),
+        "atEpochMilliseconds": gap.at.as_millis(),
     })
 }
 

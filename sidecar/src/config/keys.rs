@@ -123,7 +123,7 @@ pub(super) static MAPPING: &[Key] = &[
     key(
         "OnGap",
         Kind::Choice(&["continue", "stop"]),
-        "When data was trimmed unread. This version supports continue.",
+        "When records were lost before they were read: log, count and go on at the oldest one (default), or stop the mapping.",
     ),
     key(
         "OnDestinationFailure",

@@ -1,13 +1,13 @@
 //! One mapping of the file. Lambda's rules are the engine's; here its findings get their place in the file.
 
-use shardmill_engine::{EventSourceMapping, MappingBuilder, MappingError, OnDestinationFailure, Wall};
+use shardmill_engine::{EventSourceMapping, MappingBuilder, MappingError, OnDestinationFailure, OnGap, Wall};
 
 use super::error::ConfigError;
 use super::function;
 use super::section::{Report, Section};
 use super::shared;
 use super::time;
-use super::types::{Checkpoints, MappingConfig, OnGap, Target};
+use super::types::{Checkpoints, MappingConfig, Target};
 
 /// What the top of the file says for all mappings.
 #[derive(Default)]
@@ -78,12 +78,7 @@ pub(super) fn mapping(
         report.error(section.place(key), section.path(key), text);
         return None;
     }
-    Some(MappingConfig {
-        mapping: mapping.ok()?,
-        function: function?,
-        checkpoints: checkpoints?,
-        on_gap: OnGap::Continue,
-    })
+    Some(MappingConfig { mapping: mapping.ok()?, function: function?, checkpoints: checkpoints? })
 }
 
 /// P1 to P16.
@@ -174,9 +169,8 @@ fn own_part(parts: &Parts<'_, '_>, mut builder: MappingBuilder, report: &mut Rep
             builder = set(builder, value);
         }
     }
-    if let Some("stop") = choice(section, "OnGap", &["continue", "stop"], report) {
-        let text = "stop is not supported by this version; permitted: continue; remove it";
-        report.error(section.place("OnGap"), section.path("OnGap"), text);
+    if choice(section, "OnGap", &["continue", "stop"], report) == Some("stop") {
+        builder = builder.on_gap(OnGap::Stop);
     }
     match choice(section, "OnDestinationFailure", &["block", "drop"], report) {
         Some("drop") => builder.on_destination_failure(OnDestinationFailure::Drop),

@@ -22,7 +22,7 @@ pub use error::{ConfigError, ConfigErrors, Note};
 pub use schema::schema;
 use shardmill_engine::{FailureDestination, Wall};
 pub(crate) use types::one_spelling;
-pub use types::{Admin, Aws, Checkpoints, Config, Function, MappingConfig, OnGap, Target, Worker};
+pub use types::{Admin, Aws, Checkpoints, Config, Function, MappingConfig, Target, Worker};
 
 use mapping::Shared;
 use section::{Report, Section};

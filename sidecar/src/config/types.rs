@@ -29,8 +29,6 @@ pub struct MappingConfig {
     pub function: Function,
     /// Where positions and leases live.
     pub checkpoints: Checkpoints,
-    /// What happens when data was trimmed unread (I17).
-    pub on_gap: OnGap,
 }
 
 /// How the function is called. Its timeout is the mapping's.
@@ -104,14 +102,6 @@ pub(crate) fn one_spelling(path: &Path) -> PathBuf {
         (_, Some(Ok(folder)), Some(name)) => folder.join(name),
         _ => absolute,
     }
-}
-
-/// What happens when data was trimmed unread (I17).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnGap {
-    /// Log, count, and go on at the oldest record.
-    Continue,
 }
 
 /// This process among its peers.

@@ -42,6 +42,8 @@ pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
         epoch: source.stream.label().to_owned(),
         shards,
         service_time: date.map(Wall::from_millis),
+        // TrimmedDataAccessException says it.
+        retention: None,
     })
 }
 

@@ -1,5 +1,7 @@
 //! Listing a stream's shards, completely or not at all.
 
+use std::time::Duration;
+
 use aws_sdk_kinesis::types::Shard;
 use shardmill_engine::{ShardId, Wall};
 
@@ -12,28 +14,31 @@ const ATTEMPTS: usize = 3;
 
 /// Every shard of the stream. A part of a listing is never returned: a missing parent would count as ended (I9).
 pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
-    let epoch = epoch(source).await?;
+    let (epoch, retention) = summary(source).await?;
     let call = Call { api: "ListShards", stream: &source.stream, shard: None };
     for _ in 0..ATTEMPTS {
         if let Some((shards, date)) = pages(source, call).await? {
             if shards.is_empty() {
                 return Err(call.unusable("a stream without any shard"));
             }
-            return Ok(ShardListing { epoch, shards, service_time: date.map(Wall::from_millis) });
+            let service_time = date.map(Wall::from_millis);
+            return Ok(ShardListing { epoch, shards, service_time, retention });
         }
     }
     Err(call.unusable("its token expired while the next page was asked for, several times"))
 }
 
-/// When the stream was created, in epoch seconds.
-async fn epoch(source: &Inner) -> Result<String, SourceError> {
+/// When the stream was created, in epoch seconds, and how long it keeps records.
+async fn summary(source: &Inner) -> Result<(String, Option<Duration>), SourceError> {
     let call = Call { api: "DescribeStreamSummary", stream: &source.stream, shard: None };
     let request = source.client.describe_stream_summary();
     let answer = request.stream_name(source.stream.name()).stream_arn(source.stream.arn()).send().await;
     let answer = answer.map_err(|error| call.failed(error))?;
     let summary =
         answer.stream_description_summary().ok_or_else(|| call.unusable("it describes no stream"))?;
-    Ok(summary.stream_creation_timestamp().secs().to_string())
+    let hours = u64::try_from(summary.retention_period_hours()).ok().filter(|hours| *hours > 0);
+    let retention = hours.map(|hours| Duration::from_secs(hours * 3600));
+    Ok((summary.stream_creation_timestamp().secs().to_string(), retention))
 }
 
 type Pages = (Vec<ListedShard>, Option<i64>);

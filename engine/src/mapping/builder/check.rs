@@ -69,6 +69,7 @@ impl MappingBuilder {
             polling: polling?,
             checkpoint_interval: checkpoint_interval?,
             on_destination_failure: self.on_destination_failure,
+            on_gap: self.on_gap,
             event_source,
             function,
             application_name,

@@ -168,6 +168,7 @@ impl State {
                 self.see(case, Fact::Discarding(to_seqs(&records)));
                 UnderWay::Discard(id, records)
             }
+            ShardAction::ReportGap(_) => unreachable!("the stream keeps everything"),
             ShardAction::Checkpoint { upto, .. } => {
                 self.see(case, Fact::Storing(upto.clone()));
                 UnderWay::Store(upto)

@@ -5,6 +5,7 @@ mod bisect;
 mod checkpoints;
 mod discards;
 mod explorer;
+mod gaps;
 mod invariants;
 mod lanes;
 mod partial;

@@ -14,7 +14,7 @@ use crate::outcome::{BatchResponse, Outcome};
 use crate::position::{Position, Seq};
 use crate::record::{Batch, Data, Record};
 use crate::request::RequestId;
-use crate::shard::{DiscardId, Exit, FetchFault, LaneId, Resume, ShardAction, ShardEvent, ShardMachine};
+use crate::shard::{DiscardId, Exit, FetchFault, Gap, LaneId, Resume, ShardAction, ShardEvent, ShardMachine};
 use crate::time::{Mono, Now, Wall};
 use crate::window::WindowCall;
 
@@ -85,6 +85,7 @@ pub(super) enum Did {
         window: Option<WindowCall>,
     },
     Checkpoint(Position, Vec<ChildShard>),
+    Gap(Gap),
     Exit(Exit),
 }
 
@@ -117,6 +118,9 @@ pub(super) struct Rig {
     pub(super) stored: Position,
     /// What it holds of tumbling windows.
     pub(super) stored_window: Option<Wall>,
+    /// What it holds of how far the shard was read in time.
+    pub(super) stored_through: Option<Wall>,
+    pub(super) retention: Option<Duration>,
     pub(super) trace: Vec<(u64, Did)>,
     pub(super) history: Vec<Seen>,
     pub(super) function: Function,
@@ -171,6 +175,8 @@ impl Rig {
             history: vec![Seen { at: now.mono, fact: Fact::Begun(stored.clone()) }],
             stored,
             stored_window: None,
+            stored_through: None,
+            retention: None,
             trace: Vec::new(),
             function: Box::new(|_| Reply::Now(success())),
             destination: Some(Box::new(|_| Reply::Now(true))),
@@ -268,7 +274,12 @@ impl Rig {
         self.seed += 1;
         self.exited = None;
         let (mapping, now) = (Arc::clone(&self.mapping), self.now());
-        let resume = Resume { checkpoint: self.stored.clone(), earliest_window: self.stored_window };
+        let resume = Resume {
+            checkpoint: self.stored.clone(),
+            earliest_window: self.stored_window,
+            read_through: self.stored_through,
+            retention: self.retention,
+        };
         self.machine = ShardMachine::new(mapping, "shard".into(), resume, self.seed, now);
     }
 
@@ -376,14 +387,15 @@ impl Rig {
                 self.later(reply, |outcome| Due::Invoke(lane, outcome));
             }
             ShardAction::Discard { id, failed } => self.discard(id, &failed),
-            ShardAction::Checkpoint { upto, children, earliest_window } => {
+            ShardAction::Checkpoint { upto, children, earliest_window, read_through } => {
                 self.see(Fact::Storing(upto.clone()));
                 self.trace.push((self.now, Did::Checkpoint(upto.clone(), children)));
                 let n = self.count(3);
                 let reply = (self.store)(n);
-                let upto = Resume { checkpoint: upto, earliest_window };
+                let upto = Resume { checkpoint: upto, earliest_window, read_through, retention: None };
                 self.later(reply, |stored| Due::Store(upto, stored));
             }
+            ShardAction::ReportGap(gap) => self.trace.push((self.now, Did::Gap(gap))),
             ShardAction::Exit(exit) => {
                 self.see(Fact::Exited(exit));
                 self.exited = Some(exit);
@@ -419,7 +431,7 @@ impl Rig {
     fn answer(&mut self, due: Due) {
         let event = match due {
             Due::Open(true) => ShardEvent::Opened,
-            Due::Open(false) => ShardEvent::OpenFailed,
+            Due::Open(false) => ShardEvent::OpenFailed(FetchFault::Other),
             Due::Read(limit, Ok(())) => self.read(limit),
             Due::Read(_, Err(fault)) => ShardEvent::FetchFailed(fault),
             Due::Invoke(lane, outcome) => {
@@ -453,6 +465,7 @@ impl Rig {
         self.see(Fact::Stored(upto.checkpoint.clone()));
         self.stored = upto.checkpoint;
         self.stored_window = upto.earliest_window;
+        self.stored_through = upto.read_through;
     }
 
     fn read(&mut self, limit: usize) -> ShardEvent {

@@ -12,7 +12,10 @@ fn answers() -> Vec<ShardEvent> {
     let page = Page { records: vec![super::rig::record(77, 10)], end_of_shard: true, ..Page::default() };
     vec![
         ShardEvent::Opened,
-        ShardEvent::OpenFailed,
+        ShardEvent::OpenFailed(FetchFault::Other),
+        ShardEvent::OpenFailed(FetchFault::Trimmed),
+        ShardEvent::FetchFailed(FetchFault::Trimmed),
+        ShardEvent::FetchFailed(FetchFault::Gone),
         ShardEvent::Fetched(intake(page, &Position::TrimHorizon, |_| true)),
         ShardEvent::Fetched(Intake::default()),
         ShardEvent::FetchFailed(FetchFault::IteratorExpired),
@@ -52,7 +55,7 @@ fn an_answer_to_a_fetch_does_not_answer_an_open_and_the_other_way_round() {
     let mut fetching = Rig::new(mapping(|_| {}));
     fetching.reads = Box::new(|_| Reply::Never);
     fetching.run(10);
-    let is_open = |event: &ShardEvent| matches!(event, ShardEvent::Opened | ShardEvent::OpenFailed);
+    let is_open = |event: &ShardEvent| matches!(event, ShardEvent::Opened | ShardEvent::OpenFailed(_));
     let is_fetch = |event: &ShardEvent| matches!(event, ShardEvent::Fetched(_) | ShardEvent::FetchFailed(_));
     for event in answers() {
         let before = opening.machine.clone();

@@ -1,0 +1,71 @@
+//! Records that were lost before they were read (I17).
+
+use std::fmt;
+
+use crate::position::{Position, Seq};
+use crate::time::Wall;
+
+/// Records of a shard that the stream no longer holds and that nobody read (I17).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Gap {
+    /// What is known of the loss.
+    pub kind: GapKind,
+    /// The last position before the gap.
+    pub from: Position,
+    /// The first record after it, once one was read.
+    pub to: Option<Seq>,
+    /// When it was noticed, by the service's clock.
+    pub at: Wall,
+}
+
+/// How a gap was noticed, and so how certain it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GapKind {
+    /// The service refused the position because records after it are trimmed: they are lost.
+    Trimmed,
+    /// The position is older than the stream's retention: what arrived between the two is lost, if anything did.
+    BeyondRetention,
+    /// The shard itself is gone from the stream: what was left in it is lost, if anything was.
+    ShardGone,
+}
+
+impl GapKind {
+    /// The kind as status and logs name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trimmed => "trimmed",
+            Self::BeyondRetention => "beyond_retention",
+            Self::ShardGone => "shard_gone",
+        }
+    }
+
+    /// Whether records are lost for certain; otherwise they may be.
+    #[must_use]
+    pub const fn is_certain(self) -> bool {
+        matches!(self, Self::Trimmed)
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            GapKind::Trimmed => write!(f, "records {} were trimmed before they were read", self.from),
+            GapKind::BeyondRetention => write!(
+                f,
+                "the position {} is older than the stream's retention: records after it may have been trimmed unread",
+                self.from
+            ),
+            GapKind::ShardGone => write!(
+                f,
+                "the shard is gone from the stream: records {} may have been trimmed unread",
+                self.from
+            ),
+        }?;
+        match &self.to {
+            Some(to) => write!(f, "; reading went on at {to}"),
+            None => Ok(()),
+        }
+    }
+}

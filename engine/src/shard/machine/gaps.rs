@@ -1,0 +1,71 @@
+//! Records that were lost before they were read (I17).
+
+use super::ShardMachine;
+use crate::intake::Intake;
+use crate::mapping::OnGap;
+use crate::shard::exchange::FetchFault;
+use crate::shard::gap::{Gap, GapKind};
+use crate::shard::reader::ReaderState;
+use crate::time::{Now, Wall};
+
+impl ShardMachine {
+    /// A page could not be read, or the shard not be opened, which the reader is in the middle of as `during` says.
+    pub(super) fn read_failed(&mut self, now: Now, during: ReaderState, fault: FetchFault) {
+        if self.reader.state != during {
+            return;
+        }
+        if fault == FetchFault::Gone {
+            self.reader.end();
+            return self.note_gap(now, GapKind::ShardGone);
+        }
+        let is_news = fault == FetchFault::Trimmed && self.reader.skip_to_oldest();
+        let retry = self.mapping.retry;
+        match during {
+            ReaderState::Opening => self.reader.open_failed(now.mono, &retry, &mut self.rng.0),
+            _ => self.reader.fetch_failed(now.mono, fault, &retry, &mut self.rng.0),
+        }
+        if is_news {
+            self.note_gap(now, GapKind::Trimmed);
+        }
+    }
+
+    /// The shard is about to be opened at a position after which the stream may have trimmed records, where the service
+    /// would go on at its oldest record without a word.
+    pub(super) fn check_retention(&mut self, now: Now) {
+        let Some(retention) = self.retention.filter(|_| self.reader.opens(now.mono)) else { return };
+        if self.reader.through.is_some_and(|through| through < now.wall - retention) {
+            // Until something is read nothing more is known.
+            self.reader.through = None;
+            self.note_gap(now, GapKind::BeyondRetention);
+        }
+    }
+
+    fn note_gap(&mut self, now: Now, kind: GapKind) {
+        let gap = Gap { kind, from: self.reader.at.clone(), to: None, at: now.wall };
+        self.counters.gaps += 1;
+        self.last_gap = Some(gap.clone());
+        self.unreported.push_back(gap);
+        if self.mapping.on_gap == OnGap::Stop {
+            self.reader.halt();
+        }
+    }
+
+    /// The first record after a gap says how far it goes.
+    pub(super) fn close_gap(&mut self, intake: &Intake) {
+        if let (Some(gap), Some(first)) =
+            (self.last_gap.as_mut().filter(|gap| gap.to.is_none()), &intake.first)
+        {
+            gap.to = Some(first.clone());
+        }
+    }
+
+    /// Up to when everything that arrived in the shard is resolved.
+    pub(super) fn read_through(&self) -> Option<Wall> {
+        self.retention?;
+        let read = match self.watermark.is_complete() {
+            true => self.reader.through,
+            false => self.watermark.reached().and_then(|mark| mark.arrival),
+        };
+        read.max(self.progress.through())
+    }
+}

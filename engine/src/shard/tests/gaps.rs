@@ -1,0 +1,234 @@
+//! Records that were lost before they were read: reported, counted, and a policy (I17).
+
+use super::rig::{Did, Reply, Rig, WALL_START, after, mapping, ms, success};
+use crate::mapping::OnGap;
+use crate::position::Position;
+use crate::shard::{Exit, FetchFault, Gap, GapKind, Resume, ShardAction, ShardEvent, ShardMachine};
+use crate::time::{Mono, Now, Wall};
+use std::time::Duration;
+
+const HOUR: i64 = 3_600_000;
+const DAY: Duration = Duration::from_hours(24);
+
+fn gaps(rig: &Rig) -> Vec<Gap> {
+    let gap = |did: &Did| match did {
+        Did::Gap(gap) => Some(gap.clone()),
+        _ => None,
+    };
+    rig.trace.iter().filter_map(|(_, did)| gap(did)).collect()
+}
+
+/// Reading at 5 is refused: the stream holds 8 to 10 only.
+fn trimmed(policy: OnGap) -> Rig {
+    let mut rig = Rig::resuming(mapping(|m| m.on_gap = policy), after(5));
+    rig.reads = Box::new(|n| Reply::Now(if n == 1 { Err(FetchFault::Trimmed) } else { Ok(()) }));
+    rig.put(8..=10);
+    // Going on at the oldest record is what I14 forbids where nothing was lost.
+    rig.checks_each_step = false;
+    rig
+}
+
+#[test]
+fn i17_a_trimmed_position_is_one_reported_gap_and_reading_goes_on_at_the_oldest_record() {
+    let mut rig = trimmed(OnGap::Continue);
+    rig.run(5000);
+    assert_eq!(rig.opened(), [(0, after(5)), (0, Position::TrimHorizon)], "at once");
+    assert_eq!(rig.batches(), [[8, 9, 10]]);
+    assert_eq!(rig.stored, after(10));
+    let [gap] = gaps(&rig).try_into().unwrap();
+    assert_eq!((gap.kind, &gap.from, gap.to), (GapKind::Trimmed, &after(5), None));
+    let snapshot = rig.machine.snapshot(rig.now());
+    assert_eq!(snapshot.counters.gaps, 1);
+    let text = snapshot.last_gap.unwrap().to_string();
+    assert_eq!(text, "records after 5 were trimmed before they were read; reading went on at 8");
+}
+
+#[test]
+fn i17_a_shard_that_cannot_be_opened_at_a_trimmed_position_is_the_same_gap() {
+    let mut rig = trimmed(OnGap::Continue);
+    rig.reads = Box::new(|_| Reply::Now(Ok(())));
+    rig.opens = Box::new(|n| if n == 1 { Reply::Never } else { Reply::Now(true) });
+    rig.run(10);
+    rig.inject(ShardEvent::OpenFailed(FetchFault::Trimmed));
+    rig.run(5000);
+    assert_eq!(rig.batches(), [[8, 9, 10]]);
+    assert_eq!(gaps(&rig).len(), 1);
+}
+
+#[test]
+fn i17_the_oldest_record_trimmed_before_it_is_read_is_the_same_gap_and_backs_off() {
+    let mut rig = trimmed(OnGap::Continue);
+    rig.reads = Box::new(|n| Reply::Now(if n <= 5 { Err(FetchFault::Trimmed) } else { Ok(()) }));
+    rig.run(60_000);
+    assert_eq!(gaps(&rig).len(), 1);
+    let opened: Vec<u64> = rig.opened().into_iter().map(|(at, _)| at).collect();
+    assert_eq!(opened.len(), 6);
+    assert!(opened[2] >= 200 && opened[5] - opened[4] >= 1600, "{opened:?}");
+    assert_eq!(rig.stored, after(10));
+}
+
+#[test]
+fn i17_an_iterator_that_expires_before_the_oldest_record_was_read_does_not_go_back_to_the_trimmed_position() {
+    let mut rig = trimmed(OnGap::Continue);
+    rig.reads = Box::new(|n| {
+        Reply::Now(match n {
+            1 => Err(FetchFault::Trimmed),
+            2 => Err(FetchFault::IteratorExpired),
+            _ => Ok(()),
+        })
+    });
+    rig.run(10_000);
+    let places: Vec<_> = rig.opened().into_iter().map(|(_, at)| at).collect();
+    assert_eq!(places, [after(5), Position::TrimHorizon, Position::TrimHorizon]);
+    assert_eq!((gaps(&rig).len(), rig.stored), (1, after(10)));
+}
+
+#[test]
+fn i17_i2_records_from_before_the_checkpoint_are_not_delivered_again_after_a_gap() {
+    let mut rig = Rig::resuming(mapping(|_| {}), after(5));
+    rig.reads = Box::new(|n| Reply::Now(if n == 1 { Err(FetchFault::Trimmed) } else { Ok(()) }));
+    rig.put([3, 4, 5, 8, 9, 10]);
+    rig.checks_each_step = false;
+    rig.run(5000);
+    assert_eq!(rig.batches(), [[8, 9, 10]]);
+}
+
+#[test]
+fn i17_under_stop_nothing_more_is_read_and_what_was_read_before_is_finished() {
+    let mut rig = Rig::resuming(mapping(|m| m.on_gap = OnGap::Stop), after(1));
+    rig.put([2, 3]);
+    rig.put_at(500, [9]);
+    rig.reads = Box::new(|n| Reply::Now(if n == 2 { Err(FetchFault::Trimmed) } else { Ok(()) }));
+    rig.function = Box::new(|_| Reply::After(5000, success()));
+    rig.run(20_000);
+    assert_eq!(rig.batches(), [[2, 3]]);
+    assert_eq!(rig.stored, after(3), "the checkpoint does not pass the gap");
+    assert_eq!((gaps(&rig).len(), rig.opened().len()), (1, 1));
+    rig.inject(ShardEvent::Stop { deadline: Mono::from_millis(u64::MAX) });
+    rig.run(10);
+    assert_eq!(rig.exit(), Some(Exit::Stopped { cut: 0 }));
+}
+
+#[test]
+fn incident_36_a_shard_that_is_gone_ends_there_as_a_gap_and_lets_its_children_start() {
+    let mut rig = Rig::resuming(mapping(|_| {}), after(5));
+    rig.reads = Box::new(|_| Reply::Now(Err(FetchFault::Gone)));
+    rig.run(1000);
+    assert_eq!(rig.exit(), Some(Exit::ShardEnd));
+    assert_eq!(rig.stored, Position::ShardEnd);
+    let [gap] = gaps(&rig).try_into().unwrap();
+    assert_eq!((gap.kind, gap.from), (GapKind::ShardGone, after(5)));
+}
+
+#[test]
+fn i17_a_shard_that_is_gone_does_not_end_under_stop() {
+    let mut rig = Rig::resuming(mapping(|m| m.on_gap = OnGap::Stop), after(5));
+    rig.reads = Box::new(|_| Reply::Now(Err(FetchFault::Gone)));
+    rig.run(10_000);
+    assert_eq!((rig.exit(), rig.stored.clone(), gaps(&rig).len()), (None, after(5), 1));
+}
+
+/// A machine whose stream keeps a day, resumed where everything up to so many hours ago is resolved.
+fn resumed(checkpoint: Position, hours_ago: Option<i64>) -> ShardMachine {
+    let now = at_hour(0);
+    let read_through = hours_ago.map(|hours| Wall::from_millis(WALL_START - hours * HOUR));
+    let resume = Resume { checkpoint, earliest_window: None, read_through, retention: Some(DAY) };
+    ShardMachine::new(mapping(|_| {}), "shard".into(), resume, 1, now)
+}
+
+fn at_hour(hour: u64) -> Now {
+    let millis = hour * 3_600_000;
+    let wall = Wall::from_millis(WALL_START + i64::try_from(millis).unwrap());
+    Now { mono: Mono::from_millis(1_000_000 + millis), wall }
+}
+
+#[test]
+fn i17_a_checkpoint_from_before_the_retention_may_be_a_gap_and_one_within_it_is_none() {
+    for (place, hours, expected) in [
+        (after(5), Some(25), true),
+        (after(5), Some(24), false),
+        (after(5), Some(1), false),
+        (after(5), None, false),
+        (Position::TrimHorizon, Some(25), true),
+        (Position::TrimHorizon, None, false),
+        (Position::AtTimestamp(WALL_START - 30 * HOUR), None, false),
+        (Position::AtTimestamp(WALL_START - 30 * HOUR), Some(30), true),
+    ] {
+        let mut machine = resumed(place.clone(), hours);
+        let first = machine.poll_action(at_hour(0));
+        let is_gap = matches!(&first, Some(ShardAction::ReportGap(gap)) if gap.kind == GapKind::BeyondRetention && gap.from == place);
+        assert_eq!(is_gap, expected, "{place}, {hours:?} hours: {first:?}");
+        if is_gap {
+            assert_eq!(machine.poll_action(at_hour(0)), Some(ShardAction::Open { at: place }));
+        }
+    }
+}
+
+/// Answers reads with nothing new, at the tip; gives back what was stored, with its hour.
+fn idle(
+    machine: &mut ShardMachine,
+    hours: std::ops::RangeInclusive<u64>,
+) -> Vec<(u64, Position, Option<Wall>)> {
+    let mut stored = Vec::new();
+    for hour in hours {
+        for _ in 0..2 {
+            while let Some(action) = machine.poll_action(at_hour(hour)) {
+                let event = match action {
+                    ShardAction::Open { .. } => ShardEvent::Opened,
+                    ShardAction::Fetch { .. } => {
+                        let page = crate::intake::Page { millis_behind: Some(0), ..Default::default() };
+                        ShardEvent::Fetched(crate::intake::intake(page, machine.position(), |_| true))
+                    }
+                    ShardAction::Checkpoint { upto, read_through, .. } => {
+                        stored.push((hour, upto, read_through));
+                        ShardEvent::Checkpointed
+                    }
+                    other => panic!("{other:?}"),
+                };
+                machine.handle_event(at_hour(hour), event);
+            }
+        }
+    }
+    stored
+}
+
+#[test]
+fn i17_a_shard_that_is_read_and_stays_empty_for_days_never_looks_like_a_gap() {
+    let mut machine = resumed(after(5), Some(2));
+    let stored = idle(&mut machine, 0..=100);
+    assert!((90..=102).contains(&stored.len()), "about one write an hour: {}", stored.len());
+    assert!(stored.iter().all(|(_, upto, _)| *upto == after(5)), "the position stays");
+    let (hour, _, through) = stored.last().unwrap().clone();
+    assert_eq!(through, Some(at_hour(hour).wall));
+    let resume =
+        Resume { checkpoint: after(5), earliest_window: None, read_through: through, retention: Some(DAY) };
+    let mut next = ShardMachine::new(mapping(|_| {}), "shard".into(), resume, 2, at_hour(100));
+    assert!(matches!(next.poll_action(at_hour(100)), Some(ShardAction::Open { .. })));
+}
+
+#[test]
+fn i17_without_a_retention_an_idle_shard_writes_nothing() {
+    let mut machine = ShardMachine::new(mapping(|_| {}), "shard".into(), after(5), 1, at_hour(0));
+    assert_eq!(idle(&mut machine, 0..=100), []);
+}
+
+#[test]
+fn r32_records_that_expire_while_a_batch_is_retried_are_a_gap_but_those_in_memory_are_not_lost() {
+    let mut rig = Rig::new(mapping(|m| {
+        m.polling.buffer_bytes = 1;
+        m.polling.maximum_records = 1;
+    }));
+    rig.retention = Some(ms(60_000));
+    rig.crash(false);
+    rig.put_keyed(1, None, 0);
+    rig.function = Box::new(|call| {
+        let done = call.nth > 12;
+        Reply::Now(if done { success() } else { crate::outcome::Outcome::FunctionError })
+    });
+    rig.reads = Box::new(|n| Reply::Now(if n == 2 { Err(FetchFault::IteratorExpired) } else { Ok(()) }));
+    rig.run(1_000_000);
+    assert!(rig.batches().iter().all(|batch| *batch == [1]));
+    assert_eq!(rig.stored, after(1), "the record itself outlived its stream");
+    let [gap] = gaps(&rig).try_into().unwrap();
+    assert_eq!((gap.kind, gap.from), (GapKind::BeyondRetention, after(1)));
+}
