@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::failure::FailedBatch;
 use crate::mapping::Retry;
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 
 /// Undelivered discards of one shard before the shard waits (spec: `OnDestinationFailure`).
 const MOST_UNDELIVERED: usize = 10;
@@ -87,6 +87,12 @@ impl Discards {
 
     pub(super) const fn in_flight(&self) -> bool {
         self.in_flight
+    }
+
+    /// The start of the first window whose final call is given up and not delivered: after a crash it comes again.
+    pub(super) fn earliest_window(&self) -> Option<Wall> {
+        let closing = self.waiting.iter().find(|discard| discard.closes.is_some());
+        closing.and_then(|discard| Some(discard.failed.window.as_ref()?.start))
     }
 
     pub(super) fn undelivered(&self) -> usize {

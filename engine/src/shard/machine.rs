@@ -202,7 +202,9 @@ impl ShardMachine {
             Position::ShardEnd => self.reader.children.clone(),
             _ => Vec::new(),
         };
-        let earliest_window = self.lanes.first().and_then(Lane::earliest_window);
+        // A window whose final call is not delivered is behind the checkpoint, and must be opened again after a crash.
+        let undelivered = self.discards.earliest_window();
+        let earliest_window = undelivered.or_else(|| self.lanes.first().and_then(Lane::earliest_window));
         Some(ShardAction::Checkpoint { upto, children, earliest_window, read_through })
     }
 
