@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::failure::{Condition, FailedBatch, FunctionResponse};
 use crate::intake::{ChildShard, Page, intake};
-use crate::invariant::{self, Fact, Seen, Setting};
+use crate::invariant::{self, Fact, Given, Seen, Setting};
 use crate::mapping::{EventSourceMapping, OnDestinationFailure};
 use crate::outcome::{BatchResponse, Outcome};
 use crate::position::{Position, Seq};
@@ -157,7 +157,7 @@ enum Due {
     Open(bool),
     Read(usize, Result<(), FetchFault>),
     Invoke(LaneId, Outcome),
-    Discard(DiscardId, Vec<Seq>, bool),
+    Discard(DiscardId, Given, bool),
     Store(Resume, bool),
 }
 
@@ -172,7 +172,7 @@ impl Rig {
         Self {
             machine,
             mapping,
-            history: vec![Seen { at: now.mono, fact: Fact::Begun(stored.clone()) }],
+            history: vec![Seen { at: now, fact: Fact::Begun(stored.clone()) }],
             stored,
             stored_window: None,
             stored_through: None,
@@ -212,11 +212,14 @@ impl Rig {
 
     /// Puts a record that the service received at this time.
     pub(super) fn put_keyed(&mut self, n: u64, key: Option<&str>, arrival: i64) {
+        self.put_keyed_at(0, n, key, arrival);
+    }
+
+    /// The same, to be seen from `at` on.
+    pub(super) fn put_keyed_at(&mut self, at: u64, n: u64, key: Option<&str>, arrival: i64) {
         let arrival = Some(Wall::from_millis(WALL_START + arrival));
-        self.stream.push((
-            0,
-            Record::new(seq(n), key.map(Into::into), arrival, Data::Raw(Bytes::from_static(b"x"))),
-        ));
+        let data = Data::Raw(Bytes::from_static(b"x"));
+        self.stream.push((at, Record::new(seq(n), key.map(Into::into), arrival, data)));
     }
 
     pub(super) fn put_sized(&mut self, n: u64, bytes: usize) {
@@ -241,7 +244,7 @@ impl Rig {
     }
 
     fn see(&mut self, fact: Fact) {
-        self.history.push(Seen { at: self.now().mono, fact });
+        self.history.push(Seen { at: self.now(), fact });
     }
 
     /// Hands an event to the machine that answers nothing.
@@ -266,7 +269,7 @@ impl Rig {
                 Due::Store(upto, _) if under_way_happened => {
                     self.store_now(upto);
                 }
-                Due::Discard(_, records, _) if under_way_happened => self.see(Fact::Discarded(records)),
+                Due::Discard(_, given, _) if under_way_happened => self.see(Fact::Discarded(given)),
                 _ => {}
             }
         }
@@ -333,7 +336,7 @@ impl Rig {
     }
 
     pub(super) fn check(&self) {
-        let stream: Vec<_> = self.stream.iter().map(|(_, record)| record.seq.clone()).collect();
+        let stream: Vec<_> = self.stream.iter().map(|(_, record)| record.clone()).collect();
         let setting = Setting { mapping: &self.mapping, stream: &stream };
         if let Err(violation) = invariant::check(setting, &self.history) {
             let told: Vec<_> =
@@ -376,7 +379,8 @@ impl Rig {
             ShardAction::Invoke(invocation) => {
                 let (lane, request_id) = (invocation.lane, invocation.request_id);
                 let records = numbers(&invocation.batch);
-                self.see(Fact::Invoked { lane, request_id, records: seqs(&invocation.batch) });
+                let window = invocation.window.clone();
+                self.see(Fact::Invoked { lane, request_id, records: seqs(&invocation.batch), window });
                 let nth = self.calls.entry(records.clone()).or_default();
                 *nth += 1;
                 let window = invocation.window;
@@ -405,8 +409,8 @@ impl Rig {
     }
 
     fn discard(&mut self, id: DiscardId, failed: &FailedBatch) {
-        let records = seqs(&failed.batch);
-        self.see(Fact::Discarding(records.clone()));
+        let given = Given::from(failed);
+        self.see(Fact::Discarding(given.clone()));
         self.trace.push((
             self.now,
             Did::Discard {
@@ -422,9 +426,9 @@ impl Rig {
         match &mut self.destination {
             Some(destination) => {
                 let reply = destination(n);
-                self.later(reply, |taken| Due::Discard(id, records, taken));
+                self.later(reply, |taken| Due::Discard(id, given, taken));
             }
-            None => self.due.push((self.now, Due::Discard(id, records, true))),
+            None => self.due.push((self.now, Due::Discard(id, given, true))),
         }
     }
 
@@ -438,10 +442,10 @@ impl Rig {
                 self.see(Fact::Ended { lane, outcome: outcome.clone() });
                 ShardEvent::Invoked { lane, outcome }
             }
-            Due::Discard(id, records, taken) => {
+            Due::Discard(id, given, taken) => {
                 let drops = self.mapping.on_destination_failure == OnDestinationFailure::Drop;
                 if taken || drops {
-                    self.see(Fact::Discarded(records));
+                    self.see(Fact::Discarded(given));
                 }
                 match (taken, &self.destination) {
                     (true, Some(_)) => ShardEvent::Delivered(id),
@@ -486,7 +490,7 @@ impl Rig {
         let taken = intake(page, self.machine.position(), self.keeps);
         let kept: Vec<_> = taken.records().iter().map(|record| record.seq.clone()).collect();
         let filtered = read.into_iter().filter(|seq| kept.binary_search(seq).is_err()).collect();
-        self.see(Fact::Read { kept, filtered });
+        self.see(Fact::Read { kept, filtered, ends });
         ShardEvent::Fetched(taken)
     }
 
