@@ -10,9 +10,9 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
 use shardmill_engine::{
-    BatchResponse, ChildShard, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch, FetchFault,
-    Gap, Invocation, LaneId, Mono, Now, OnDestinationFailure, OnGap, Outcome, Page, Position, Record, Resume,
-    ShardAction, ShardEvent, ShardId, ShardMachine, Wall, intake,
+    BatchResponse, ChildShard, Condition, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch,
+    FetchFault, Gap, Invocation, LaneId, Mono, Now, OnDestinationFailure, OnGap, Outcome, Oversized, Page,
+    Position, Record, Resume, ShardAction, ShardEvent, ShardId, ShardMachine, Wall, intake,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -76,6 +76,8 @@ pub(crate) struct Driver {
     cancelled: CancellationToken,
     metrics: ShardMetrics,
     status: Arc<ShardCell>,
+    /// What was warned of last.
+    oversized: Option<Oversized>,
 }
 
 /// An action that ended.
@@ -119,6 +121,7 @@ impl Driver {
             cancelled: CancellationToken::new(),
             metrics,
             status,
+            oversized: None,
         }
     }
 
@@ -413,7 +416,23 @@ impl Driver {
         let snapshot = self.machine.snapshot(now);
         self.share.set(snapshot.buffered_bytes);
         self.metrics.publish(&snapshot);
+        let oversized = snapshot.lanes.iter().find_map(|lane| lane.oversized.clone());
         self.status.publish(now, snapshot);
+        self.warn_of_oversized(oversized);
+    }
+
+    /// Says once for each record that no invocation will ever bring it (R24).
+    fn warn_of_oversized(&mut self, oversized: Option<Oversized>) {
+        let Some(found) = oversized.filter(|found| self.oversized.as_ref() != Some(found)) else { return };
+        let limit = self.cx.mapping.payload_limit().unwrap_or_default();
+        let record = found.record.as_ref().map_or_else(String::new, |seq| format!(" of record {seq}"));
+        let text = format!(
+            "the event{record} has {} bytes, more than the {limit} that the function takes",
+            found.bytes
+        );
+        tracing::warn!(shard = %self.event.shard, "{text}: its attempts are spent without invoking the function; MaximumRetryAttempts or MaximumRecordAgeInSeconds ends them");
+        self.status.failed("function", &text);
+        self.oversized = Some(found);
     }
 }
 
@@ -444,6 +463,12 @@ pub(crate) fn child_start(starting_position: &Position) -> Position {
 /// Records that are given up and go nowhere leave at least their positions in the log (I3).
 fn log_dropped(failed: &FailedBatch, why: &str) {
     let seq = |record: Option<&Record>| record.map(|record| tracing::field::display(record.seq.clone()));
+    let too_large = failed.response.is_none() && failed.condition == Condition::RetryAttemptsExhausted;
+    let why = if too_large {
+        format!("{why}; their event is larger than the function takes")
+    } else {
+        why.to_owned()
+    };
     tracing::warn!(
         shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
         from = seq(failed.batch.first()), to = seq(failed.batch.last()), condition = failed.condition.as_str(),

@@ -82,7 +82,7 @@ pub use record::{Batch, Data, DynamoDbRecord, InvalidBase64, Payload, Record, Sh
 pub use request::RequestId;
 pub use shard::{
     Counters, DiscardId, Exit, FetchFault, Gap, GapKind, Invocation, LaneId, LaneSnapshot, LastResult,
-    Resume, ShardAction, ShardEvent, ShardMachine, ShardSnapshot,
+    Oversized, Resume, ShardAction, ShardEvent, ShardMachine, ShardSnapshot,
 };
 pub use time::{Mono, Now, Wall};
 pub use window::WindowCall;

@@ -16,7 +16,7 @@ pub use exchange::{Exit, FetchFault, Invocation, Resume, ShardAction, ShardEvent
 pub use gap::{Gap, GapKind};
 pub use lane::LaneId;
 pub use machine::ShardMachine;
-pub use snapshot::{Counters, LaneSnapshot, LastResult, ShardSnapshot};
+pub use snapshot::{Counters, LaneSnapshot, LastResult, Oversized, ShardSnapshot};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::gap::Gap;
-use crate::position::Position;
+use crate::position::{Position, Seq};
 
 /// A shard at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,18 @@ pub struct LaneSnapshot {
     pub attempts: u32,
     /// Until the next retry, if one waits.
     pub retry_in: Option<Duration>,
+    /// Set while the current batch is one record whose event exceeds the payload limit: its attempts are spent without
+    /// an invocation (R24).
+    pub oversized: Option<Oversized>,
+}
+
+/// A record whose event is larger than the mapping's payload limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Oversized {
+    /// The record; none for the final call of a tumbling window, whose state is too large.
+    pub record: Option<Seq>,
+    /// The size of its event, in bytes.
+    pub bytes: usize,
 }
 
 /// Records and batches, counted by Lambda's rules (lambda-esm.md, section 4).

@@ -187,6 +187,7 @@ fn lane_json(lane: &LaneSnapshot) -> Value {
         "attempts": lane.attempts,
         "retryInMilliseconds": lane.retry_in.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         "queuedRecords": lane.queued,
+        "oversizedEventBytes": lane.oversized.as_ref().map(|oversized| oversized.bytes),
     })
 }
 

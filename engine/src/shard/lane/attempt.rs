@@ -15,6 +15,8 @@ pub(in crate::shard) struct Attempt {
     /// Invocations that counted.
     pub(in crate::shard) invokes: u32,
     pub(in crate::shard) response: Option<FunctionResponse>,
+    /// The size of the event, if it was found too large to be sent.
+    pub(super) oversized: Option<usize>,
     /// Tries in a row that did not reach the function (R23).
     pub(super) misses: u32,
 }
@@ -26,6 +28,7 @@ impl Attempt {
             request_id: RequestId::from_random(rng.u128(..)),
             invokes: 0,
             response: None,
+            oversized: None,
             misses: 0,
         }
     }

@@ -16,7 +16,7 @@ pub(super) use result::Resolution;
 use self::age::{Age, Cut};
 use self::queue::Queue;
 use self::tumbling::Tumbling;
-use super::snapshot::LaneSnapshot;
+use super::snapshot::{LaneSnapshot, Oversized};
 use crate::event::EventSize;
 use crate::failure::Condition;
 use crate::mapping::EventSourceMapping;
@@ -194,12 +194,13 @@ impl Lane {
                 return None;
             }
         }
-        if let Some(fitting) = self.fitting(now, rules, &attempt.batch) {
+        if let Some((fitting, bytes)) = self.fitting(now, rules, &attempt.batch) {
             if attempt.batch.len() > 1 {
                 self.split(attempt, fitting.max(1), rng);
                 return None;
             }
-            return self.spend_on_too_large(now, rules, attempt, rng);
+            let oversized = Some(bytes);
+            return self.spend_on_too_large(now, rules, Attempt { oversized, ..attempt }, rng);
         }
         let window = rules.mapping.tumbling_window.zip(attempt.batch.first());
         let opens = window.and_then(|(size, first)| self.tumbling.enter(first, size, now));
@@ -223,17 +224,17 @@ impl Lane {
         }
     }
 
-    /// How many records of a batch fit into an event, if not all of them do (R3c).
-    fn fitting(&self, now: Now, rules: &Rules<'_>, batch: &Batch) -> Option<usize> {
+    /// How many records of a batch fit into an event, if not all of them do (R3c), and the bytes of one more.
+    fn fitting(&self, now: Now, rules: &Rules<'_>, batch: &Batch) -> Option<(usize, usize)> {
         let (size, limit) = rules.size?;
         let mut event = size.frame(self.call(now, rules, batch).as_ref());
         for (index, record) in batch.records().iter().enumerate() {
             event += size.record(record) + usize::from(index > 0);
             if event > limit {
-                return Some(index);
+                return Some((index, event));
             }
         }
-        (event > limit).then_some(0)
+        (event > limit).then_some((0, event))
     }
 
     fn give_up_expired(&self, now: Now, rules: &Rules<'_>, attempt: Attempt) -> Step {
@@ -269,6 +270,10 @@ impl Lane {
                 LaneState::Waiting { until } => Some(until.since(now)),
                 LaneState::Ready | LaneState::Invoking => None,
             },
+            oversized: self.current().and_then(|attempt| {
+                let record = attempt.batch.first().map(|record| record.seq.clone());
+                Some(Oversized { record, bytes: attempt.oversized? })
+            }),
         }
     }
 

@@ -80,3 +80,15 @@ fn r24_without_a_limit_a_large_record_is_invoked() {
     rig.run(1000);
     assert_eq!(rig.batches(), [vec![1]]);
 }
+
+#[test]
+fn r24_a_record_that_is_never_given_up_shows_why_it_does_not_move() {
+    let mut rig = unchecked(limited(1, |_| {}));
+    put(&mut rig, &[104]);
+    rig.run(10_000);
+    let lane = &rig.machine.snapshot(rig.now()).lanes[0];
+    let oversized = lane.oversized.as_ref().unwrap();
+    assert_eq!(oversized.record, Some(super::rig::seq(1)));
+    assert_eq!(oversized.bytes, rig.mapping.payload_limit.unwrap() + 4, "base64 of four bytes more");
+    assert!(lane.attempts > 3 && rig.batches().is_empty());
+}
