@@ -163,7 +163,7 @@ fn new_leases(listing: &ShardListing, stream: &LeaseKey, known: &[Lease], start:
         .collect();
     let ranges: BTreeMap<&ShardId, _> =
         listing.shards.iter().map(|s| (&s.shard, s.hash_range.as_ref())).collect();
-    let known: BTreeSet<ShardId> = known.iter().map(|lease| lease.key.shard.clone()).collect();
+    let known = known.iter().map(|lease| (lease.key.shard.clone(), lease.parents.clone())).collect();
     plan_leases(&nodes, &known, start)
         .into_iter()
         .map(|planned| {

@@ -68,8 +68,8 @@ pub use failure::{
 };
 pub use filter::{Filter, FilterError, FilterErrorKind, FilterSource};
 pub use fleet::{
-    LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeasePhase, LeaseTimes, LeaseView, OwnerView,
-    PlannedLease, ShardNode, Start, may_start, plan_leases,
+    LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeaseNode, LeasePhase, LeaseTimes, LeaseView, OwnerView,
+    PlannedLease, ShardNode, Start, finished_leases, may_start, plan_leases, uncovered,
 };
 pub use intake::{ChildShard, Intake, Page, intake};
 pub use mapping::{

@@ -463,11 +463,9 @@ impl Actor {
         let mut dead = HashMap::new();
         for lease in leases {
             let ended = lease.checkpoint == Position::ShardEnd;
-            // A shard that no listing showed yet may have parents that none showed either (I9).
-            let awaits_listing = !served.listed.contains(&lease.key.shard)
-                && lease.parents.iter().any(|parent| !checkpoints.contains_key(parent));
+            let shard = &lease.key.shard;
             let startable =
-                !ended && !self.retired && !awaits_listing && may_start(&lease.parents, &checkpoints);
+                !ended && !self.retired && may_start(shard, &lease.parents, &checkpoints, &served.listed);
             let index = self.index_of(&lease);
             let entry = &mut self.entries[index];
             if entry.machine.phase() != LeasePhase::Watching {

@@ -6,4 +6,6 @@ mod lineage;
 
 pub use key::LeaseKey;
 pub use lease::{LeaseAction, LeaseEvent, LeaseMachine, LeasePhase, LeaseTimes, LeaseView, OwnerView};
-pub use lineage::{PlannedLease, ShardNode, Start, may_start, plan_leases};
+pub use lineage::{
+    LeaseNode, PlannedLease, ShardNode, Start, finished_leases, may_start, plan_leases, uncovered,
+};
