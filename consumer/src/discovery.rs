@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
 use shardmill_engine::{
-    EventSourceMapping, LeaseKey, OnGap, Position, ShardId, ShardNode, Start, Wall, plan_leases,
+    EventSourceMapping, LeaseKey, OnGap, Position, ShardId, ShardNode, Start, Wall, plan_leases, uncovered,
 };
 
 use tokio::time::Instant;
@@ -41,6 +41,8 @@ pub(crate) struct Discovered {
     pub(crate) epoch: String,
     /// What is lost, or may be, with an earlier stream of the same name (I17).
     pub(crate) gap: Option<String>,
+    /// Hash keys that the listing lacks.
+    pub(crate) uncovered: Vec<(u128, u128)>,
 }
 
 /// What the last complete listing of the stream showed.
@@ -95,11 +97,22 @@ pub(crate) async fn discover(
     cx.listed.set(ListedInner { stream, shards: shards.clone(), began: Some(began), retention });
     cx.leases.serve(Served { stream: of_stream.clone(), listed: shards });
     let start = start(cx.mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
+    let holes = holes(&listing);
     let new = new_leases(&listing, &of_stream, &known, &start);
     let planned = new.len();
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
     let gap = gap.filter(|_| created > 0);
-    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap })
+    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap, uncovered: holes })
+}
+
+/// Hash keys that belong to no shard of the listing without listed children. Streams without hash keys have none.
+fn holes(listing: &ShardListing) -> Vec<(u128, u128)> {
+    let parents: BTreeSet<&ShardId> = listing.shards.iter().flat_map(|shard| &shard.parents).collect();
+    let leaves = listing.shards.iter().filter(|shard| shard.open || !parents.contains(&shard.shard));
+    let range = |(start, end): &(String, String)| Some((start.parse().ok()?, end.parse().ok()?));
+    let ranges: Vec<(u128, u128)> =
+        leaves.filter_map(|shard| shard.hash_range.as_ref().and_then(range)).collect();
+    if ranges.is_empty() { Vec::new() } else { uncovered(ranges) }
 }
 
 /// What was not read of earlier streams of the same name: one that was deleted and created again (incident 43), or a

@@ -175,7 +175,9 @@ impl Run {
             Err(error) => error.id(),
         };
         let Some(key) = self.keys.remove(&id) else { return };
-        if let Some(cell) = self.shards.remove(&key) {
+        let cell = self.shards.remove(&key);
+        let children_told = cell.as_ref().is_some_and(|cell| cell.children_told());
+        if let Some(cell) = cell {
             self.status.remove(&cell);
             add(&mut self.finished, &cell.counters());
             self.report.cut_invocations += cell.cut_invocations();
@@ -183,8 +185,8 @@ impl Run {
         match ended {
             Ok((_, exit)) => {
                 self.panics.remove(&key);
-                if exit == Exit::ShardEnd {
-                    // Its children may be known to nobody yet.
+                if exit == Exit::ShardEnd && !children_told {
+                    // Its children may be known to nobody yet. Those that the service told have their leases.
                     self.discover_at = Instant::now();
                 }
             }
@@ -216,6 +218,7 @@ impl Run {
                 self.status.store_answered(found.known);
                 self.status.recovered();
                 self.check_epoch(found.epoch);
+                self.audit(&found.uncovered);
                 if let Some(gap) = found.gap {
                     self.stream_gap(&gap);
                 }
@@ -232,6 +235,20 @@ impl Run {
                 self.discovery_failed(&error);
                 Ok(())
             }
+        }
+    }
+
+    /// A listing that does not cover all hash keys lags behind, or the stream is broken: shown, and nothing waits for it.
+    fn audit(&self, holes: &[(u128, u128)]) {
+        if !self.status.uncovered(holes) {
+            return;
+        }
+        match holes.first() {
+            Some((from, to)) => tracing::warn!(
+                holes = holes.len(), %from, %to,
+                "the listing lacks the shards of some hash keys: their records are read once it shows them"
+            ),
+            None => tracing::info!("the listing covers all hash keys again"),
         }
     }
 

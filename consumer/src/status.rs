@@ -22,6 +22,7 @@ struct Inner {
     last_error: Option<ErrorReport>,
     stream_gaps: u64,
     last_stream_gap: Option<ErrorReport>,
+    uncovered_hash_keys: Vec<(u128, u128)>,
     known_shards: usize,
     board: Option<Arc<Board>>,
     ticked: Mono,
@@ -66,6 +67,8 @@ pub struct ConsumerReport {
     pub stream_gaps: u64,
     /// What the last of them is about.
     pub last_stream_gap: Option<ErrorReport>,
+    /// Hash keys that no shard of the last listing covers, inclusive ranges; Kinesis only. Readers are not held up.
+    pub uncovered_hash_keys: Vec<(u128, u128)>,
     /// When the run last went round, on the clock of [`Mono`].
     pub ticked: Mono,
     /// When the lease keeper last went round.
@@ -150,6 +153,10 @@ impl ShardCell {
         lock(&self.state).snapshot.as_ref().map_or(0, |snapshot| snapshot.cut_invocations)
     }
 
+    pub(crate) fn children_told(&self) -> bool {
+        lock(&self.state).snapshot.as_ref().is_some_and(|snapshot| snapshot.children_told)
+    }
+
     pub(crate) fn millis_behind(&self) -> Option<u64> {
         lock(&self.state).snapshot.as_ref()?.millis_behind
     }
@@ -180,6 +187,7 @@ impl ConsumerStatus {
             last_error: inner.last_error.clone(),
             stream_gaps: inner.stream_gaps,
             last_stream_gap: inner.last_stream_gap.clone(),
+            uncovered_hash_keys: inner.uncovered_hash_keys.clone(),
             ticked: inner.ticked,
             keeper_ticked: inner.board.as_ref().map(|board| board.ticked()).unwrap_or_default(),
         }
@@ -211,6 +219,14 @@ impl ConsumerStatus {
     pub(crate) fn failed(&self, what: &str, error: &dyn Display, at: Wall) {
         lock(&self.inner).last_error =
             Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at: Some(at) });
+    }
+
+    /// Notes what the last listing does not cover; whether that is news.
+    pub(crate) fn uncovered(&self, holes: &[(u128, u128)]) -> bool {
+        let mut inner = lock(&self.inner);
+        let is_news = inner.uncovered_hash_keys != holes;
+        inner.uncovered_hash_keys = holes.to_vec();
+        is_news
     }
 
     pub(crate) fn gap(&self, gap: &str, at: Wall) {

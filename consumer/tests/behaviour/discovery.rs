@@ -337,3 +337,81 @@ async fn a_listing_that_is_never_answered_neither_holds_up_a_stop_nor_spins() {
     run.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn incident_32_children_that_the_reader_tells_of_start_without_another_listing() {
+    let (fake, store, seen) = (stream(1), store(), Seen::default());
+    put(&fake, 5);
+    let a = worker("a");
+    let hourly = consumer(&fake, &a, mapping(), seen.handler("a"), &store)
+        .discovery_interval(Duration::from_secs(3600));
+    let run = launch(hourly);
+    until("the records", || seen.len() == 5).await;
+    let parent = fake.shards("orders").unwrap()[0].id.clone();
+    let (left, _) = fake.split("orders", &parent).unwrap();
+    put(&fake, 20);
+    fake.split("orders", &left).unwrap();
+    put(&fake, 20);
+    until("the records of three generations", || seen.len() == 45).await;
+    assert_eq!(fake.calls().of(Operation::ListShards).len(), 1, "the first listing only");
+    run.stop().await;
+    assert_eq!(seen.by_shard(), accepted(&fake));
+    assert_before(&seen, &parent, &left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn incident_42_a_token_that_expires_and_an_error_on_the_second_page_leave_no_half_a_listing() {
+    let (fake, store, seen) = (stream(30), store(), Seen::default());
+    fake.set_list_page_size(7);
+    put(&fake, 300);
+    fake.faults().on(Operation::ListShards).skip(1).times(1).inject(Fault::ExpiredNextToken);
+    fake.faults().on(Operation::ListShards).skip(3).times(1).inject(Fault::InternalFailure);
+    let a = worker("a");
+    let run = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));
+    until("all records", || seen.len() == 300).await;
+    assert_eq!(run.report().known_shards, 30);
+    run.stop().await;
+    assert_eq!(seen.by_shard(), accepted(&fake));
+}
+
+#[tokio::test(start_paused = true)]
+async fn incident_33_hash_keys_that_a_listing_does_not_cover_are_shown_and_hold_nobody_up() {
+    let (fake, store, seen) = (stream(3), store(), Seen::default());
+    put(&fake, 30);
+    let missing = fake.shards("orders").unwrap()[1].id.clone();
+    let omitted = fake.faults().on(Operation::ListShards).hold(Fault::OmitShard(missing.clone()));
+    let a = worker("a");
+    let run = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));
+    until("the two other shards", || run.report().shards.len() == 2).await;
+    assert_eq!(run.report().uncovered_hash_keys.len(), 1);
+    assert!(run.report().uncovered_hash_keys[0].0 > 0);
+    drop(omitted);
+    until("all records", || seen.len() == 30).await;
+    until("the next listing", || run.report().uncovered_hash_keys.is_empty()).await;
+    run.stop().await;
+    assert_eq!(seen.by_shard(), accepted(&fake));
+}
+
+#[tokio::test(start_paused = true)]
+async fn incident_47_i15_latest_then_a_split_then_an_expired_iterator_before_the_first_record_loses_nothing()
+{
+    let (fake, first, seen) = (stream(1), store(), Seen::default());
+    put(&fake, 10);
+    pass(Duration::from_secs(5)).await;
+    let a = worker("a");
+    let run = launch(consumer(&fake, &a, latest(), seen.handler("a"), &first));
+    until("the lease", || run.report().shards.len() == 1).await;
+    let expired = fake.faults().on(Operation::GetRecords).hold(Fault::ExpiredIterator);
+    let parent = fake.shards("orders").unwrap()[0].id.clone();
+    put(&fake, 10);
+    fake.split("orders", &parent).unwrap();
+    put(&fake, 30);
+    pass(Duration::from_secs(10)).await;
+    drop(expired);
+    run.crash(&first).await;
+    let b = worker("b");
+    let run = launch(consumer(&fake, &b, latest(), seen.handler("b"), &another(&first)));
+    until("all written records", || seen.distinct() == 40).await;
+    run.stop().await;
+    assert_eq!(seen.first_sights(), accepted_after(&fake, 10));
+}

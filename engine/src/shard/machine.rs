@@ -455,6 +455,7 @@ impl ShardMachine {
             last_result: self.last_result,
             cut_invocations: self.cut,
             ended: self.reader_ended(),
+            children_told: !self.reader.children.is_empty(),
             last_gap: self.last_gap.clone(),
             lanes: self.lanes.iter().map(|lane| lane.snapshot(now.mono)).collect(),
             counters: self.counters,

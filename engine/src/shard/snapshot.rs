@@ -33,6 +33,8 @@ pub struct ShardSnapshot {
     pub cut_invocations: usize,
     /// Whether the end of the shard was read.
     pub ended: bool,
+    /// Whether the service told which shards follow.
+    pub children_told: bool,
     /// The last gap that this run noticed (I17).
     pub last_gap: Option<Gap>,
     /// The lanes.

@@ -104,6 +104,9 @@ impl MappingView {
             fields.insert("lastError".into(), error_json(report.last_error.as_ref()));
             fields.insert("gaps".into(), json!(report.stream_gaps));
             fields.insert("lastGap".into(), error_json(report.last_stream_gap.as_ref()));
+            let holes = report.uncovered_hash_keys.iter();
+            let hole = |(from, to): &(u128, u128)| json!([from.to_string(), to.to_string()]);
+            fields.insert("uncoveredHashKeys".into(), holes.map(hole).collect());
             fields.insert("shards".into(), Value::Array(shards_json(&report, worker)));
         }
         value
