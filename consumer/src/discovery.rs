@@ -13,7 +13,10 @@ use tokio::time::Instant;
 
 use crate::driver::MappingContext;
 use crate::keeper::{KeeperError, Served};
-use crate::source::{ShardListing, SourceError, StreamSource};
+use crate::source::{Glance, ShardListing, SourceError, StreamSource};
+
+/// A stream is listed at least this often, whatever a glance says.
+const LISTED_ANYWAY: Duration = Duration::from_secs(3600);
 
 /// Under this name a lease remembers the time to which LATEST was pinned (I15).
 pub(crate) const PINNED_START: &str = "pinnedStart";
@@ -55,9 +58,25 @@ struct ListedInner {
     shards: BTreeSet<ShardId>,
     began: Option<Instant>,
     retention: Option<Duration>,
+    open_shards: usize,
+    uncovered: Vec<(u128, u128)>,
 }
 
 impl Listed {
+    /// What a listing would find, if a glance says that it would show nothing new.
+    fn unchanged(&self, glance: Glance, leases: &[Lease]) -> Option<Discovered> {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = inner.stream.as_ref().filter(|stream| stream.epoch == glance.epoch)?;
+        let is_recent = inner.began.is_some_and(|began| began.elapsed() < LISTED_ANYWAY);
+        let known = leases.iter().filter(|lease| lease.key.is_sibling_of(stream)).count();
+        (is_recent && inner.open_shards == glance.open_shards).then(|| Discovered {
+            known,
+            epoch: glance.epoch,
+            uncovered: inner.uncovered.clone(),
+            ..Discovered::default()
+        })
+    }
+
     fn set(&self, new: ListedInner) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = new;
     }
@@ -77,10 +96,19 @@ impl Listed {
 
 /// Lists the stream and creates the leases that are missing. `now` is the service's time, in case the listing does not
 /// carry it.
+///
+/// Unless it is asked for, a stream whose shards have not changed is not listed: ten thousand shards are eleven calls.
 pub(crate) async fn discover(
     cx: &MappingContext,
+    asked_for: bool,
     now: impl Fn() -> Wall,
 ) -> Result<Discovered, DiscoveryError> {
+    if !asked_for
+        && let Some(glance) = cx.source.glance().await?
+        && let Some(unchanged) = cx.listed.unchanged(glance, &cx.leases.list().await?)
+    {
+        return Ok(unchanged);
+    }
     let began = Instant::now();
     let listing = cx.source.shards().await?;
     let of_stream = stream_key(&cx.mapping, &listing);
@@ -94,15 +122,25 @@ pub(crate) async fn discover(
     }
     let shards: BTreeSet<ShardId> = listing.shards.iter().map(|shard| shard.shard.clone()).collect();
     let (stream, retention) = (Some(of_stream.clone()), listing.retention);
-    cx.listed.set(ListedInner { stream, shards: shards.clone(), began: Some(began), retention });
+    let uncovered = holes(&listing);
+    let open_shards = listing.shards.iter().filter(|shard| shard.open).count();
+    let began = Some(began);
+    let shown = uncovered.clone();
+    cx.listed.set(ListedInner {
+        stream,
+        shards: shards.clone(),
+        began,
+        retention,
+        open_shards,
+        uncovered: shown,
+    });
     cx.leases.serve(Served { stream: of_stream.clone(), listed: shards });
     let start = start(cx.mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
-    let holes = holes(&listing);
     let new = new_leases(&listing, &of_stream, &known, &start);
     let planned = new.len();
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
     let gap = gap.filter(|_| created > 0);
-    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap, uncovered: holes })
+    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap, uncovered })
 }
 
 /// Hash keys that belong to no shard of the listing without listed children. Streams without hash keys have none.

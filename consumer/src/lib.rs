@@ -101,11 +101,11 @@ pub use shardmill_engine::{
 };
 #[cfg(feature = "dynamodb-streams")]
 pub use source::{DynamoDbSource, DynamoDbStream};
+pub use source::{
+    Glance, ListedShard, ReadLimiter, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource,
+};
 #[cfg(feature = "kinesis")]
 pub use source::{KinesisSource, KinesisStream};
-pub use source::{
-    ListedShard, ReadLimiter, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource,
-};
 pub use status::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport};
 pub use tokio_util::sync::CancellationToken;
 pub use worker::{Worker, WorkerOptions};

@@ -45,6 +45,8 @@ pub(crate) struct Run {
     epoch: Option<String>,
     discovery_failures: u32,
     discover_at: Instant,
+    /// The next discovery lists the stream even if nothing seems to have changed.
+    listing_asked: bool,
     report: RunReport,
     /// What shards that have ended counted.
     finished: Counters,
@@ -77,6 +79,7 @@ impl Run {
             epoch: None,
             discovery_failures: 0,
             discover_at: Instant::now(),
+            listing_asked: true,
             report: RunReport::default(),
             finished: Counters::default(),
             summarised: Counters::default(),
@@ -103,7 +106,7 @@ impl Run {
                 let now = || cx.clock.now().wall;
                 // Whoever asks for the next one meanwhile is not forgotten.
                 self.discover_at = Instant::now() + self.interval;
-                discovery = Some(Box::pin(discover(&cx, now)));
+                discovery = Some(Box::pin(discover(&cx, std::mem::take(&mut self.listing_asked), now)));
             }
             let tick = Instant::now() + TICK;
             let wake = if discovery.is_none() { self.discover_at.min(tick) } else { tick };
@@ -114,7 +117,7 @@ impl Run {
                     let text = gap.as_ref().map(|(shard, gap)| format!("shard {shard}: {gap}")).unwrap_or_default();
                     return Err(self.stopped_by_gap(text));
                 }
-                () = cx.list_now.notified() => self.discover_at = Instant::now(),
+                () = cx.list_now.notified() => self.list_now(),
                 Some(grant) = self.grants.recv() => self.granted(grant),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 result = poll(&mut discovery), if discovery.is_some() => {
@@ -187,7 +190,7 @@ impl Run {
                 self.panics.remove(&key);
                 if exit == Exit::ShardEnd && !children_told {
                     // Its children may be known to nobody yet. Those that the service told have their leases.
-                    self.discover_at = Instant::now();
+                    self.list_now();
                 }
             }
             Err(error) if error.is_cancelled() => {}
@@ -236,6 +239,11 @@ impl Run {
                 Ok(())
             }
         }
+    }
+
+    fn list_now(&mut self) {
+        self.listing_asked = true;
+        self.discover_at = Instant::now();
     }
 
     /// A listing that does not cover all hash keys lags behind, or the stream is broken: shown, and nothing waits for it.
@@ -291,6 +299,7 @@ impl Run {
         }
         self.status.failed(what, error, self.wall());
         self.discovery_failures = self.discovery_failures.saturating_add(1);
+        self.listing_asked = true;
         self.discover_at = Instant::now() + backoff(self.discovery_failures);
     }
 

@@ -26,6 +26,11 @@ pub trait StreamSource: Send + Sync + 'static {
     /// Lists every shard that the stream still knows, and the service's time of the answer.
     async fn shards(&self) -> Result<ShardListing, SourceError>;
 
+    /// A look that costs one call and tells whether a listing would show anything new; none where there is no such call.
+    async fn glance(&self) -> Result<Option<Glance>, SourceError> {
+        Ok(None)
+    }
+
     /// Opens a shard. Costs no read: the first page says whether the place could be found.
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError>;
 
@@ -37,6 +42,10 @@ pub trait StreamSource: Send + Sync + 'static {
 impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
         (**self).shards().await
+    }
+
+    async fn glance(&self) -> Result<Option<Glance>, SourceError> {
+        (**self).glance().await
     }
 
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
@@ -69,6 +78,15 @@ pub struct ShardListing {
     /// How long the stream keeps records, if it goes on at its oldest record without a word where a reader's position is
     /// older than that; none if it refuses such a position with [`SourceErrorKind::Trimmed`] (I17).
     pub retention: Option<Duration>,
+}
+
+/// What tells whether a stream's shards have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// As in [`ShardListing::epoch`].
+    pub epoch: String,
+    /// How many shards take new records.
+    pub open_shards: usize,
 }
 
 /// One shard of a listing.

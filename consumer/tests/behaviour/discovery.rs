@@ -415,3 +415,27 @@ async fn incident_47_i15_latest_then_a_split_then_an_expired_iterator_before_the
     run.stop().await;
     assert_eq!(seen.first_sights(), accepted_after(&fake, 10));
 }
+
+#[tokio::test(start_paused = true)]
+async fn incident_42_a_stream_of_ten_thousand_shards_is_listed_once_an_hour_and_looked_at_in_between() {
+    use shardmill::StreamSource;
+    let fake = FakeKinesis::new();
+    fake.create_stream("orders", 10_000).unwrap();
+    let a = worker("a");
+    let listing = source(&fake, &a).shards().await.unwrap();
+    assert_eq!(listing.shards.len(), 10_000);
+    assert_eq!(fake.calls().of(Operation::ListShards).len(), 10);
+    let (fake, store, seen) = (stream(4), store(), Seen::default());
+    let idle = mapping().idle_interval_milliseconds(60_000).maximum_idle_interval_milliseconds(60_000);
+    let run = launch(
+        consumer(&fake, &a, idle, seen.handler("a"), &store).discovery_interval(Duration::from_secs(30)),
+    );
+    pass(Duration::from_secs(3590)).await;
+    let calls = fake.calls();
+    assert_eq!(calls.of(Operation::ListShards).len(), 1);
+    let glances = calls.of(Operation::DescribeStreamSummary).len();
+    assert!((115..=121).contains(&glances), "{glances}");
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(fake.calls().of(Operation::ListShards).len(), 2, "once an hour anyway");
+    run.stop().await;
+}

@@ -7,14 +7,14 @@ use shardmill_engine::{ShardId, Wall};
 
 use super::Inner;
 use crate::source::aws::{Call, KeepDate};
-use crate::source::{ListedShard, ShardListing, SourceError};
+use crate::source::{Glance, ListedShard, ShardListing, SourceError};
 
 /// A token lives 5 minutes (ListShards). A listing that outlives it again and again is given up.
 const ATTEMPTS: usize = 3;
 
 /// Every shard of the stream. A part of a listing is never returned: a missing parent would count as ended (I9).
 pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
-    let (epoch, retention) = summary(source).await?;
+    let Summary { epoch, retention, .. } = summary(source).await?;
     let call = Call { api: "ListShards", stream: &source.stream, shard: None };
     for _ in 0..ATTEMPTS {
         if let Some((shards, date)) = pages(source, call).await? {
@@ -28,8 +28,21 @@ pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
     Err(call.unusable("its token expired while the next page was asked for, several times"))
 }
 
-/// When the stream was created, in epoch seconds, and how long it keeps records.
-async fn summary(source: &Inner) -> Result<(String, Option<Duration>), SourceError> {
+/// Whether the stream is the same and has as many open shards.
+pub(super) async fn glance(source: &Inner) -> Result<Glance, SourceError> {
+    let Summary { epoch, open_shards, .. } = summary(source).await?;
+    Ok(Glance { epoch, open_shards })
+}
+
+struct Summary {
+    /// When the stream was created, in epoch seconds.
+    epoch: String,
+    /// How long it keeps records.
+    retention: Option<Duration>,
+    open_shards: usize,
+}
+
+async fn summary(source: &Inner) -> Result<Summary, SourceError> {
     let call = Call { api: "DescribeStreamSummary", stream: &source.stream, shard: None };
     let request = source.client.describe_stream_summary();
     let answer = request.stream_name(source.stream.name()).stream_arn(source.stream.arn()).send().await;
@@ -38,7 +51,11 @@ async fn summary(source: &Inner) -> Result<(String, Option<Duration>), SourceErr
         answer.stream_description_summary().ok_or_else(|| call.unusable("it describes no stream"))?;
     let hours = u64::try_from(summary.retention_period_hours()).ok().filter(|hours| *hours > 0);
     let retention = hours.map(|hours| Duration::from_secs(hours * 3600));
-    Ok((summary.stream_creation_timestamp().secs().to_string(), retention))
+    Ok(Summary {
+        epoch: summary.stream_creation_timestamp().secs().to_string(),
+        retention,
+        open_shards: usize::try_from(summary.open_shard_count()).unwrap_or(0),
+    })
 }
 
 type Pages = (Vec<ListedShard>, Option<i64>);

@@ -18,7 +18,7 @@ use shardmill_engine::{Position, ShardId};
 
 use super::aws::Named;
 use super::limiter::ReadLimiter;
-use super::{ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
+use super::{Glance, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::clock::ServiceClock;
 
 /// A Kinesis data stream, as its ARN names it.
@@ -162,6 +162,10 @@ impl KinesisSource {
 impl StreamSource for KinesisSource {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
         listing::list(&self.inner).await
+    }
+
+    async fn glance(&self) -> Result<Option<Glance>, SourceError> {
+        listing::glance(&self.inner).await.map(Some)
     }
 
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
