@@ -18,6 +18,9 @@ pub(super) struct Books {
     pub(super) stored: Option<Position>,
     /// Where the first run began: what lies before is not ours.
     pub(super) start: Option<Position>,
+    /// Where a window may open at the earliest, by what runs before this one have closed: the machine knows as much of
+    /// it as was stored with the checkpoint.
+    pub(super) closed: BTreeSet<i64>,
     pub(super) run: RunBooks,
 }
 
@@ -59,6 +62,7 @@ impl Books {
         match &seen.fact {
             Fact::Begun(at) => {
                 self.resolved.extend(run.read.iter().filter(|seq| run.is_resolved(seq)).cloned());
+                self.closed.extend(run.windows.closed(setting.mapping.tumbling_window));
                 self.stored = Some(at.clone());
                 self.start.get_or_insert_with(|| at.clone());
                 self.run = RunBooks { began_at: Some(at.clone()), ..RunBooks::default() };
