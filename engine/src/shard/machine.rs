@@ -295,7 +295,7 @@ impl ShardMachine {
         if let Some(scanned) = beyond {
             let ordinal = self.watermark.admit();
             let mark = Mark { seq: scanned, arrival: intake.last_arrival };
-            self.watermark.resolve(ordinal..ordinal + 1, mark);
+            self.watermark.resolve(ordinal..ordinal + 1, || mark);
         }
     }
 
@@ -378,7 +378,7 @@ impl ShardMachine {
             if let [first, ..] = run
                 && let Some(last) = run.last()
             {
-                let mark = Mark { seq: last.seq.clone(), arrival: last.arrival };
+                let mark = || Mark { seq: last.seq.clone(), arrival: last.arrival };
                 self.watermark.resolve(first.ordinal..last.ordinal + 1, mark);
             }
         }

@@ -1,6 +1,6 @@
 //! How far a shard has come: the end of the longest prefix of records that are all resolved.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use crate::position::Seq;
@@ -13,7 +13,7 @@ pub(super) struct Mark {
     pub(super) arrival: Option<Wall>,
 }
 
-/// Records are numbered by ordinal as they come in; resolved runs above the first unresolved one wait here.
+/// Records are numbered by ordinal as they come in; what is resolved above the first unresolved one waits here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Watermark {
     /// The ordinal of the first unresolved record.
@@ -22,11 +22,21 @@ pub(super) struct Watermark {
     next: u64,
     /// The last record below `low`.
     reached: Option<Mark>,
-    /// Resolved runs at or above `low`, none touching another but at a hold: first ordinal to (ordinal after the last,
-    /// its position).
-    ahead: BTreeMap<u64, (u64, Mark)>,
+    /// The records from `low` to the last resolved one.
+    ahead: VecDeque<Slot>,
     /// Ordinals that must not be passed although the records behind them may be resolved.
     holds: BTreeSet<u64>,
+}
+
+/// A record at or above the first unresolved one. Only where a resolved run ends can the watermark come to stand, so only
+/// there a position is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Slot {
+    Unresolved,
+    /// Resolved, and so is the next one.
+    Inner,
+    /// Resolved; the next one is not, or holds the watermark.
+    End(Mark),
 }
 
 impl Watermark {
@@ -36,29 +46,32 @@ impl Watermark {
         self.next - 1
     }
 
-    /// Notes that the records of `run`, whose last is at `end`, are resolved.
-    pub(super) fn resolve(&mut self, run: Range<u64>, end: Mark) {
+    /// Notes that the records of `run` are resolved; `end` tells the last one's position.
+    pub(super) fn resolve(&mut self, run: Range<u64>, end: impl FnOnce() -> Mark) {
         debug_assert!(run.start >= self.low && run.end <= self.next, "I2: {run:?} is not unresolved");
         if self.ahead.is_empty() && run.start == self.low && !self.holds.contains(&run.start) {
             self.low = run.end;
-            self.reached = Some(end);
+            self.reached = Some(end());
             return;
         }
-        let (mut run, mut end) = (run, end);
-        // Runs that touch become one, so that what is remembered is bounded by what is unresolved.
-        if !self.holds.contains(&run.end)
-            && let Some((after, later)) = self.ahead.remove(&run.end)
-        {
-            (run.end, end) = (after, later);
+        let (first, after) = (self.slot(run.start), self.slot(run.end));
+        if self.ahead.len() < after {
+            self.ahead.resize(after, Slot::Unresolved);
         }
-        if !self.holds.contains(&run.start)
-            && let Some((first, (after, _))) = self.ahead.range(..run.start).next_back()
-            && *after == run.start
-        {
-            run.start = *first;
+        let joins = |slot: Option<&Slot>, ordinal| {
+            slot.is_some_and(|slot| *slot != Slot::Unresolved) && !self.holds.contains(&ordinal)
+        };
+        let last = if joins(self.ahead.get(after), run.end) { Slot::Inner } else { Slot::End(end()) };
+        let before = first.checked_sub(1).filter(|before| joins(self.ahead.get(*before), run.start));
+        for slot in before.into_iter().chain(first..after - 1) {
+            self.ahead[slot] = Slot::Inner;
         }
-        self.ahead.insert(run.start, (run.end, end));
+        self.ahead[after - 1] = last;
         self.advance();
+    }
+
+    fn slot(&self, ordinal: u64) -> usize {
+        usize::try_from(ordinal - self.low).expect("what is remembered fits into memory")
     }
 
     /// Holds the watermark before the record of this ordinal, which is unresolved.
@@ -75,10 +88,12 @@ impl Watermark {
 
     fn advance(&mut self) {
         while !self.holds.contains(&self.low)
-            && let Some((after, end)) = self.ahead.remove(&self.low)
+            && let Some(slot) = self.ahead.pop_front_if(|slot| *slot != Slot::Unresolved)
         {
-            self.low = after;
-            self.reached = Some(end);
+            self.low += 1;
+            if let Slot::End(mark) = slot {
+                self.reached = Some(mark);
+            }
         }
     }
 
@@ -112,14 +127,14 @@ mod tests {
         for expected in 0..6 {
             assert_eq!(mark.admit(), expected);
         }
-        mark.resolve(2..4, seq(3));
+        mark.resolve(2..4, || seq(3));
         assert_eq!(mark.reached(), None, "0 and 1 are unresolved");
-        mark.resolve(0..1, seq(0));
+        mark.resolve(0..1, || seq(0));
         assert_eq!(mark.reached(), Some(&seq(0)));
-        mark.resolve(1..2, seq(1));
+        mark.resolve(1..2, || seq(1));
         assert_eq!(mark.reached(), Some(&seq(3)), "2 and 3 were done ahead");
         assert!(!mark.is_complete());
-        mark.resolve(4..6, seq(5));
+        mark.resolve(4..6, || seq(5));
         assert_eq!(mark.reached(), Some(&seq(5)));
         assert!(mark.is_complete());
     }
@@ -129,11 +144,11 @@ mod tests {
         let mut mark = Watermark::default();
         (0..6).for_each(|expected| assert_eq!(mark.admit(), expected));
         mark.hold(2);
-        mark.resolve(2..4, seq(3));
-        mark.resolve(0..2, seq(1));
+        mark.resolve(2..4, || seq(3));
+        mark.resolve(0..2, || seq(1));
         assert_eq!(mark.reached(), Some(&seq(1)), "not merged over the hold");
         mark.hold(4);
-        mark.resolve(4..6, seq(5));
+        mark.resolve(4..6, || seq(5));
         mark.release(2);
         assert_eq!(mark.reached(), Some(&seq(3)), "the next window holds");
         mark.release(4);
@@ -146,11 +161,11 @@ mod tests {
         let mut mark = Watermark::default();
         (0..100).for_each(|expected| assert_eq!(mark.admit(), expected));
         for n in (1..100).step_by(2).chain((2..100).step_by(2)) {
-            mark.resolve(n..n + 1, seq(n));
+            mark.resolve(n..n + 1, || seq(n));
         }
-        assert_eq!(mark.ahead.len(), 1);
-        assert_eq!(mark.span(), 100);
-        mark.resolve(0..1, seq(0));
+        let ends = mark.ahead.iter().filter(|slot| matches!(slot, Slot::End(_))).count();
+        assert_eq!((ends, mark.span()), (1, 100));
+        mark.resolve(0..1, || seq(0));
         assert_eq!(mark.reached(), Some(&seq(99)));
     }
 }
