@@ -28,7 +28,9 @@ pub fn filter_pattern(input: &[u8]) {
             Ok(filter) => {
                 let filter = filter.expect("there is a pattern");
                 assert!(text.chars().count() <= Filter::MAXIMUM_LENGTH, "too long");
-                assert!(serde_json::from_str::<IgnoredAny>(text).is_ok() && text.trim_start().starts_with('{'));
+                assert!(
+                    serde_json::from_str::<IgnoredAny>(text).is_ok() && text.trim_start().starts_with('{')
+                );
                 for data in [&b"{}"[..], br#"{"a": [1, {"b": "x"}], "c": null}"#, b"no JSON", input] {
                     let _ = passes(&filter, data);
                 }
@@ -49,7 +51,8 @@ pub fn filter_data(input: &[u8]) {
     let pattern = format!("{{\"data\":{pattern}}}");
     let Ok(Some(filter)) = Filter::parse(&kinesis(), &[&pattern]) else { return };
     let judged = passes(&filter, data);
-    let Some(text) = std::str::from_utf8(data).ok().filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+    let Some(text) =
+        std::str::from_utf8(data).ok().filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
     else {
         assert!(!judged, "data that is not JSON passed");
         return;
@@ -59,7 +62,8 @@ pub fn filter_data(input: &[u8]) {
         return;
     }
     // Deep nesting and halves of surrogate pairs are more than a tree of values takes.
-    let (Ok(pattern), Ok(event)) = (serde_json::from_str::<Value>(&pattern), serde_json::from_str::<Value>(&event))
+    let (Ok(pattern), Ok(event)) =
+        (serde_json::from_str::<Value>(&pattern), serde_json::from_str::<Value>(&event))
     else {
         return;
     };

@@ -10,13 +10,23 @@
 
 #![forbid(unsafe_code)]
 
+mod config;
+mod event;
 mod filter;
 #[path = "../../engine/src/filter/tests/naive.rs"]
 mod naive;
+mod response;
+// The sidecar's own module, without the AWS SDK that its crate is built with.
+#[allow(dead_code, unreachable_pub, unused_imports)]
+#[path = "../../sidecar/src/config/mod.rs"]
+mod sidecar_config;
 
 use std::path::Path;
 
+pub use config::config_file;
+pub use event::encoded_length;
 pub use filter::{filter_data, filter_pattern};
+pub use response::handler_response;
 
 /// Runs a target on each of its seeds.
 ///
@@ -40,5 +50,8 @@ mod tests {
     fn the_targets_take_their_seeds() {
         super::replay("filter_pattern", super::filter_pattern).unwrap();
         super::replay("filter_data", super::filter_data).unwrap();
+        super::replay("handler_response", super::handler_response).unwrap();
+        super::replay("config_file", super::config_file).unwrap();
+        super::replay("encoded_length", super::encoded_length).unwrap();
     }
 }

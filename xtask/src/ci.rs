@@ -30,6 +30,7 @@ pub(crate) fn run() -> Result<()> {
         ("documentation", Box::new(documentation)),
         ("tests", Box::new(|| suite::run(&[]))),
         ("examples", Box::new(examples)),
+        ("seeds of fuzzing", Box::new(fuzz_seeds)),
         ("git status", Box::new(is_clean)),
     ];
     let mut table = String::new();
@@ -130,6 +131,13 @@ fn clippy() -> Result<()> {
 fn documentation() -> Result<()> {
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
     process::run(doc.env("RUSTDOCFLAGS", "-Dwarnings"), None)
+}
+
+/// The fuzz targets on their seeds, without a fuzzer.
+fn fuzz_seeds() -> Result<()> {
+    let test =
+        ["test", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"];
+    process::run(&cargo(&test), None)
 }
 
 /// Runs each example to its end; each ends by itself and fails if it did not do what it shows.
