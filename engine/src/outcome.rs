@@ -1,5 +1,6 @@
 //! How an invocation ended, and what the function said about its records.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,7 +68,7 @@ impl BatchResponse {
     /// the function wrote it (R66).
     ///
     /// # Errors
-    /// [`InvalidResponse`] if the body is not JSON.
+    /// [`InvalidResponse`] if the body is not JSON in UTF-8, or says a field twice.
     pub fn from_json(body: &[u8]) -> Result<Self, InvalidResponse> {
         #[derive(Deserialize)]
         struct Answer<'a> {
@@ -79,15 +80,16 @@ impl BatchResponse {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::success());
         }
+        let invalid = |reason: &dyn fmt::Display| InvalidResponse { reason: reason.to_string() };
+        let text = std::str::from_utf8(body).map_err(|error| invalid(&error))?;
         // Arrays would be read as structs, field by field: only an object has fields here.
         if !is_object_like(body) {
-            return match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+            return match serde_json::from_str::<serde::de::IgnoredAny>(text) {
                 Ok(_) => Ok(Self::success()),
-                Err(error) => Err(InvalidResponse { reason: error.to_string() }),
+                Err(error) => Err(invalid(&error)),
             };
         }
-        let answer: Answer<'_> =
-            serde_json::from_slice(body).map_err(|e| InvalidResponse { reason: e.to_string() })?;
+        let answer: Answer<'_> = serde_json::from_str(text).map_err(|error| invalid(&error))?;
         let state = answer.state.map(|state| Bytes::copy_from_slice(state.get().as_bytes()));
         Ok(Self {
             failures: read_failures(&answer.failures),
@@ -189,6 +191,12 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_no_json_is_an_error() {
-        assert!(BatchResponse::from_json(b"Task timed out").is_err());
+        for body in [
+            &b"Task timed out"[..],
+            b"{\"batchItemFailures\xff\":[{\"itemIdentifier\":\"4\"}]}",
+            br#"{"batchItemFailures":[],"batchItemFailures":[{"itemIdentifier":"4"}]}"#,
+        ] {
+            assert!(BatchResponse::from_json(body).is_err(), "{}", body.escape_ascii());
+        }
     }
 }

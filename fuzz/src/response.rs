@@ -51,6 +51,9 @@ impl Said {
         if input.iter().all(u8::is_ascii_whitespace) {
             return Self::Success;
         }
+        if std::str::from_utf8(input).is_err() {
+            return Self::Unreadable;
+        }
         if !input.trim_ascii_start().starts_with(b"{") {
             let is_json = serde_json::from_slice::<IgnoredAny>(input).is_ok();
             return if is_json { Self::Success } else { Self::Unreadable };
