@@ -31,6 +31,8 @@ pub enum Operation {
     SetChildren,
     /// [`LeaseStore::release`].
     Release,
+    /// [`LeaseStore::delete_ended`].
+    DeleteEnded,
     /// [`LeaseStore::delete`].
     Delete,
 }
@@ -189,6 +191,10 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
 
     async fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError> {
         self.run(Operation::Release, self.inner.release(key, counter)).await
+    }
+
+    async fn delete_ended(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError> {
+        self.run(Operation::DeleteEnded, self.inner.delete_ended(key, counter)).await
     }
 
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {

@@ -107,6 +107,15 @@ impl LeaseStore for MemoryStore {
         Ok(self.write(key, |lease| rules::release(lease, counter)))
     }
 
+    async fn delete_ended(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError> {
+        let mut leases = self.leases();
+        let answer = write(&mut leases, key, |lease| rules::may_delete_ended(lease, counter));
+        if matches!(answer, Write::Done { .. }) {
+            leases.remove(key);
+        }
+        Ok(answer)
+    }
+
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {
         self.leases().remove(key);
         Ok(())

@@ -84,6 +84,12 @@ pub(crate) fn release(lease: &mut Lease, counter: u64) -> bool {
     true
 }
 
+/// Whether a finished lease may be removed.
+pub(crate) fn may_delete_ended(lease: &Lease, counter: u64) -> bool {
+    let has_ended = lease.checkpoint == Position::ShardEnd && lease.checkpoint_owner.is_none();
+    has_ended && lease.counter == counter
+}
+
 fn pass_to(lease: &mut Lease, to: &WorkerId) {
     // During a handoff the old owner is still the one that works.
     let before = lease.checkpoint_owner.take().or_else(|| lease.owner.take());

@@ -95,7 +95,11 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// Gives the lease up if the counter is as expected: counter + 1, no owner, token, process or checkpoint owner.
     async fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError>;
 
-    /// Removes a lease. One that does not exist is no error.
+    /// Removes a finished lease: one at `SHARD_END`, outside a handoff, whose counter is as expected, so that nobody has
+    /// acquired or renewed it since. The answer's counter is that one.
+    async fn delete_ended(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError>;
+
+    /// Removes a lease, whoever holds it. One that does not exist is no error.
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError>;
 
     /// What and where the store is, for logs: `sqlite:/var/lib/app/shardmill.db`.
@@ -130,6 +134,9 @@ impl<S: LeaseStore + ?Sized> LeaseStore for std::sync::Arc<S> {
     }
     async fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError> {
         (**self).release(key, counter).await
+    }
+    async fn delete_ended(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError> {
+        (**self).delete_ended(key, counter).await
     }
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {
         (**self).delete(key).await

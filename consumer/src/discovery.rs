@@ -55,7 +55,7 @@ pub(crate) struct Listed(Mutex<ListedInner>);
 #[derive(Debug, Default)]
 struct ListedInner {
     stream: Option<LeaseKey>,
-    shards: BTreeSet<ShardId>,
+    shards: BTreeMap<ShardId, Vec<ShardId>>,
     began: Option<Instant>,
     retention: Option<Duration>,
     open_shards: usize,
@@ -90,7 +90,9 @@ impl Listed {
     pub(crate) fn lacks(&self, key: &LeaseKey, since: Instant) -> bool {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_of_stream = inner.stream.as_ref().is_some_and(|stream| key.is_sibling_of(stream));
-        is_of_stream && inner.began.is_some_and(|began| began >= since) && !inner.shards.contains(&key.shard)
+        is_of_stream
+            && inner.began.is_some_and(|began| began >= since)
+            && !inner.shards.contains_key(&key.shard)
     }
 }
 
@@ -109,18 +111,19 @@ pub(crate) async fn discover(
     {
         return Ok(unchanged);
     }
+    let before = cx.leases.list().await?;
     let began = Instant::now();
     let listing = cx.source.shards().await?;
     let of_stream = stream_key(&cx.mapping, &listing);
-    let (known, others): (Vec<Lease>, Vec<Lease>) =
-        cx.leases.list().await?.into_iter().partition(|lease| lease.key.is_sibling_of(&of_stream));
+    let (known, others) = known_leases(before, cx.leases.list().await?, &of_stream);
     // Reported once: by whoever creates the first lease of the new stream.
     let gap = known.is_empty().then(|| left_behind(&of_stream, &others)).flatten();
     if let Some(gap) = gap.as_ref().filter(|_| cx.mapping.on_gap() == OnGap::Stop) {
         // Without leases of the new stream the next start stops as well, until somebody decides to go on.
         return Err(DiscoveryError::Gap(gap.clone()));
     }
-    let shards: BTreeSet<ShardId> = listing.shards.iter().map(|shard| shard.shard.clone()).collect();
+    let shards: BTreeMap<ShardId, Vec<ShardId>> =
+        listing.shards.iter().map(|shard| (shard.shard.clone(), shard.parents.clone())).collect();
     let (stream, retention) = (Some(of_stream.clone()), listing.retention);
     let uncovered = holes(&listing);
     let open_shards = listing.shards.iter().filter(|shard| shard.open).count();
@@ -141,6 +144,17 @@ pub(crate) async fn discover(
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
     let gap = gap.filter(|_| created > 0);
     Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap, uncovered })
+}
+
+/// The leases of the stream, and the others. A lease that was deleted while the stream was being listed counts as well: the
+/// listing may still show its shard, which somebody else knows to be finished and gone (incident 40).
+fn known_leases(before: Vec<Lease>, now: Vec<Lease>, stream: &LeaseKey) -> (Vec<Lease>, Vec<Lease>) {
+    let (mut known, others): (Vec<Lease>, Vec<Lease>) =
+        now.into_iter().partition(|lease| lease.key.is_sibling_of(stream));
+    let there: BTreeSet<ShardId> = known.iter().map(|lease| lease.key.shard.clone()).collect();
+    let deleted = |lease: &Lease| lease.key.is_sibling_of(stream) && !there.contains(&lease.key.shard);
+    known.extend(before.into_iter().filter(deleted));
+    (known, others)
 }
 
 /// Hash keys that belong to no shard of the listing without listed children. Streams without hash keys have none.

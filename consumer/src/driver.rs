@@ -68,6 +68,8 @@ pub(crate) struct Driver {
     cx: Arc<MappingContext>,
     event: Arc<EventContext>,
     held: Held,
+    /// The time to which LATEST was pinned, as the lease has it.
+    pinned: Option<String>,
     reader: Option<Box<dyn ShardReader>>,
     /// Since when the service says that the shard does not exist.
     missing_since: Option<Instant>,
@@ -105,6 +107,7 @@ impl Driver {
         cx: Arc<MappingContext>,
         event: EventContext,
         held: Held,
+        pinned: Option<String>,
         share: Share,
         status: Arc<ShardCell>,
     ) -> Self {
@@ -114,6 +117,7 @@ impl Driver {
             cx,
             event: Arc::new(event),
             held,
+            pinned,
             reader: None,
             missing_since: None,
             running: FuturesUnordered::new(),
@@ -285,6 +289,9 @@ impl Driver {
         let window = noted(EARLIEST_WINDOW, earliest_window);
         // What arrives in a child arrives after everything in its parents.
         let read_through = noted(READ_THROUGH, read_through);
+        // Children outlive their parents' leases, and with them the pinned start (I15).
+        let pinned = self.pinned.clone().map(|pinned| (PINNED_START.to_owned(), pinned));
+        let inherited = AppState::from_iter(read_through.clone().into_iter().chain(pinned));
         async move {
             if !children.is_empty() {
                 // The children's leases exist before the end is stored, so a crash in between forgets none (I9).
@@ -294,7 +301,7 @@ impl Driver {
                     checkpoint: position.clone(),
                     parents: child.parents,
                     hash_range: child.hash_range.map(|(start, end)| HashRange { start, end }),
-                    app: AppState::from_iter(read_through.clone()),
+                    app: inherited.clone(),
                 });
                 let created = leases.create(new.collect()).await;
                 let noted = match created {

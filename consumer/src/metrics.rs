@@ -28,6 +28,7 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
             .increment(0);
     }
     counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(0);
+    leases_deleted(mapping, 0);
     gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).increment(0.0);
     for api in ["ListShards", "DescribeStream", "GetShardIterator", "GetRecords"] {
         counter!("shardmill_throttles_total", "mapping" => Arc::clone(mapping), "api" => api).increment(0);
@@ -48,6 +49,12 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
 
 pub(crate) fn lease_lost(mapping: &Arc<str>) {
     counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(1);
+}
+
+/// Leases of finished shards that the stream has forgotten are gone from the store.
+pub(crate) fn leases_deleted(mapping: &Arc<str>, leases: usize) {
+    let leases = u64::try_from(leases).unwrap_or(u64::MAX);
+    counter!("shardmill_leases_deleted_total", "mapping" => Arc::clone(mapping)).increment(leases);
 }
 
 /// Data of the whole stream is lost or may be (I17).

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::consumer::{RunError, RunReport};
-use crate::discovery::{Discovered, DiscoveryError, discover};
+use crate::discovery::{Discovered, DiscoveryError, PINNED_START, discover};
 use crate::driver::{self, Driver, MappingContext};
 use crate::keeper::{Grant, KeeperError};
 use crate::metrics;
@@ -145,6 +145,7 @@ impl Run {
         let event = EventContext::new(&self.cx.mapping, shard.clone());
         tracing::debug!(%shard, checkpoint = %lease.checkpoint, "got the lease");
         let seed = fastrand::u64(..);
+        let pinned = lease.app.get(PINNED_START).cloned();
         let mapping = Arc::clone(&self.cx.mapping);
         let machine = ShardMachine::new(
             mapping,
@@ -156,7 +157,8 @@ impl Run {
         let cell = ShardCell::new(shard.clone());
         self.status.add(Arc::clone(&cell));
         let share = self.worker.budget.share();
-        let driver = Driver::new(machine, Arc::clone(&self.cx), event, held, share, Arc::clone(&cell));
+        let driver =
+            Driver::new(machine, Arc::clone(&self.cx), event, held, pinned, share, Arc::clone(&cell));
         let pause = self.panics.get(&key).map(|panics| backoff(*panics));
         let mut stop = self.stop.subscribe();
         let run = async move {

@@ -69,7 +69,7 @@ pub use failure::{
 pub use filter::{Filter, FilterError, FilterErrorKind, FilterSource};
 pub use fleet::{
     LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeaseNode, LeasePhase, LeaseTimes, LeaseView, OwnerView,
-    PlannedLease, ShardNode, Start, finished_leases, may_start, plan_leases, uncovered,
+    PlannedLease, ShardNode, Start, finished_leases, gone_shards, may_start, plan_leases, uncovered,
 };
 pub use intake::{ChildShard, Intake, Page, intake};
 pub use mapping::{

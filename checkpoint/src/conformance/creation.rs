@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use shardmill_engine::{LeaseKey, Position, Seq, ShardId};
 
-use super::{Store, after, claim, find, get, key, new_lease, owned, worker};
+use super::{Store, after, assert_refused, claim, find, get, key, new_lease, owned, worker};
 use crate::{AppState, Checkpoint, HashRange, Lease, NewLease, Ownership, Renewal, StoreError, Write};
 
 pub(super) async fn an_empty_store_lists_nothing(store: Store) {
@@ -199,6 +199,36 @@ pub(super) async fn deleting_removes_one_lease_and_twice_is_no_error(store: Stor
     assert_eq!(get(&store, &gone).await.owner, None, "created anew");
 }
 
+pub(super) async fn a_finished_lease_is_deleted_only_as_it_was_seen(store: Store) {
+    let key = owned(&store, "shardId-0", "a").await;
+    let kept = owned(&store, "shardId-1", "a").await;
+    let unfinished = get(&store, &key).await;
+    let refused = store.delete_ended(&key, 1).await.unwrap();
+    assert_refused(&store, refused, &unfinished).await;
+    for key in [&key, &kept] {
+        let end =
+            Checkpoint { key: key.clone(), counter: 1, position: Position::ShardEnd, app: AppState::new() };
+        assert_eq!(store.checkpoint(&[end]).await.unwrap(), [Write::Done { counter: 2 }]);
+    }
+    let held = get(&store, &key).await;
+    let refused = store.delete_ended(&key, 1).await.unwrap();
+    assert_refused(&store, refused, &held).await;
+    // Its owner is still there: it has renewed the lease since.
+    store.renew(&[Renewal { key: key.clone(), counter: 2 }]).await.unwrap();
+    let renewed = get(&store, &key).await;
+    let refused = store.delete_ended(&key, 2).await.unwrap();
+    assert_refused(&store, refused, &renewed).await;
+    store.hand_off(&key, &worker("a"), &worker("b")).await.unwrap();
+    let handed_off = get(&store, &key).await;
+    let refused = store.delete_ended(&key, 3).await.unwrap();
+    assert_refused(&store, refused, &handed_off).await;
+    assert_eq!(store.release(&key, 3).await.unwrap(), Write::Done { counter: 4 });
+    assert_eq!(store.delete_ended(&key, 4).await.unwrap(), Write::Done { counter: 4 });
+    assert_eq!(find(&store, &key).await, None);
+    assert_eq!(store.delete_ended(&key, 4).await.unwrap(), Write::Refused { current: None });
+    assert_eq!(get(&store, &kept).await.counter, 2, "no other is touched");
+}
+
 pub(super) async fn children_are_recorded_without_disturbing_the_owner(store: Store) {
     let key = owned(&store, "shardId-0", "a").await;
     let before = get(&store, &key).await;
@@ -223,5 +253,6 @@ pub(super) async fn a_lease_that_does_not_exist_refuses_every_write(store: Store
     assert_eq!(store.hand_off(&key, &worker("a"), &worker("b")).await.unwrap(), gone());
     assert_eq!(store.set_children(&key, &[ShardId::from("shardId-1")]).await.unwrap(), gone());
     assert_eq!(store.release(&key, 0).await.unwrap(), gone());
+    assert_eq!(store.delete_ended(&key, 0).await.unwrap(), gone());
     assert_eq!(store.list().await.unwrap(), [], "no write creates a lease");
 }

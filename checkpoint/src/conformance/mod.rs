@@ -110,6 +110,7 @@ pub const CHECKS: &[Check] = checks![
     creation::i15_latest_is_never_stored,
     creation::a_sequence_number_that_is_no_number_is_never_stored,
     creation::deleting_removes_one_lease_and_twice_is_no_error,
+    creation::a_finished_lease_is_deleted_only_as_it_was_seen,
     creation::children_are_recorded_without_disturbing_the_owner,
     creation::a_lease_that_does_not_exist_refuses_every_write,
     ownership::acquiring_sets_owner_token_and_process,

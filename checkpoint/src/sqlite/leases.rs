@@ -120,6 +120,16 @@ impl Leases<'_> {
         Ok(Write::Done { counter: stored.lease.counter })
     }
 
+    /// The write lock is held, so nothing comes between reading and deleting.
+    pub(super) fn delete_ended(&self, key: &LeaseKey, counter: u64) -> Result<Write, Fault> {
+        let Some(Stored { lease, .. }) = self.find(key)? else { return Ok(Write::Refused { current: None }) };
+        if !rules::may_delete_ended(&lease, counter) {
+            return Ok(Write::Refused { current: Some(Box::new(lease)) });
+        }
+        self.delete(key)?;
+        Ok(Write::Done { counter })
+    }
+
     pub(super) fn delete(&self, key: &LeaseKey) -> Result<(), Fault> {
         self.connection.prepare_cached(DELETE)?.execute(self.key_params(key))?;
         Ok(())

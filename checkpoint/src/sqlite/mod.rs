@@ -210,6 +210,11 @@ impl LeaseStore for SqliteStore {
         self.call(Access::Write, move |leases| leases.release(&key, counter)).await
     }
 
+    async fn delete_ended(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError> {
+        let key = key.clone();
+        self.call(Access::Write, move |leases| leases.delete_ended(&key, counter)).await
+    }
+
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {
         let key = key.clone();
         self.call(Access::Write, move |leases| leases.delete(&key)).await

@@ -1,5 +1,7 @@
 //! The keeper's work for one application.
 
+mod finished;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use shardmill_checkpoint::{Checkpoint, Claim, Lease, ProcessIdentity, Renewal, StoreError, Write};
-use shardmill_engine::{LeaseAction, LeaseEvent, LeaseKey, LeasePhase, Mono, Position, ShardId, may_start};
+use shardmill_engine::{
+    LeaseAction, LeaseEvent, LeaseKey, LeasePhase, Mono, Position, ShardId, gone_shards, may_start,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::KeeperOptions;
@@ -36,6 +40,10 @@ pub(super) struct Actor {
     running: FuturesUnordered<Call>,
     served: Option<Arc<Served>>,
     listing: bool,
+    /// Finished leases are being deleted.
+    deleting: bool,
+    /// Places in `entries` that are free again.
+    vacant: Vec<usize>,
     /// The leases changed while they were being listed.
     list_again: bool,
     list_at: Mono,
@@ -72,6 +80,8 @@ impl Actor {
             running: FuturesUnordered::new(),
             served: None,
             listing: false,
+            deleting: false,
+            vacant: Vec::new(),
             list_again: false,
             list_at: Mono::default(),
             renewals: Vec::new(),
@@ -332,7 +342,9 @@ impl Actor {
 
     fn serve(&mut self, now: Mono, served: Arc<Served>) {
         for entry in &mut self.entries {
-            if !entry.lease.key.is_sibling_of(&served.stream) {
+            if entry.lease.key.is_sibling_of(&served.stream) {
+                entry.listed(now, served.listed.contains_key(&entry.lease.key.shard));
+            } else {
                 // Whoever still holds it decides when to give it up.
                 entry.machine.handle_event(now, LeaseEvent::Wanted(false));
             }
@@ -362,6 +374,17 @@ impl Actor {
                     self.lose(ticket.entry);
                 }
                 self.list_now(now);
+            }
+            Done::Deleted(leases) => {
+                self.deleting = false;
+                if leases > 0 {
+                    tracing::debug!(
+                        leases,
+                        "deleted the leases of finished shards that the stream has forgotten"
+                    );
+                    metrics::leases_deleted(&self.options.mapping, leases);
+                    self.list_now(now);
+                }
             }
             Done::Changed => self.list_now(now),
             Done::Answered => {}
@@ -458,34 +481,50 @@ impl Actor {
         let (Ok(mut leases), Some(served)) = (result, self.served.clone()) else { return };
         leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
         self.leases.board.set_listed(&leases);
-        let checkpoints: BTreeMap<ShardId, Position> =
-            leases.iter().map(|lease| (lease.key.shard.clone(), lease.checkpoint.clone())).collect();
+        self.forget_deleted(&leases);
+        let known: HashMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.key.shard, lease)).collect();
+        let checkpoints: BTreeMap<&ShardId, &Position> =
+            leases.iter().map(|lease| (&lease.key.shard, &lease.checkpoint)).collect();
+        let gone = gone_shards(&served.listed, |shard| {
+            known.get(shard).map_or(&[], |lease| lease.parents.as_slice())
+        });
         let mut dead = HashMap::new();
-        for lease in leases {
+        for lease in &leases {
             let ended = lease.checkpoint == Position::ShardEnd;
             let shard = &lease.key.shard;
-            let startable =
-                !ended && !self.retired && may_start(shard, &lease.parents, &checkpoints, &served.listed);
-            let index = self.index_of(&lease);
+            let startable = !ended && !self.retired && may_start(shard, &lease.parents, &checkpoints, &gone);
+            let index = self.index_of(lease);
             let entry = &mut self.entries[index];
             if entry.machine.phase() != LeasePhase::Watching {
                 continue;
             }
             let own = self.options.process.as_ref();
-            let view = entry.view(&lease, &self.options.worker, |process| is_dead(process, own, &mut dead));
-            entry.lease = lease;
+            let view = entry.view(lease, &self.options.worker, |process| is_dead(process, own, &mut dead));
+            entry.lease = lease.clone();
             entry.machine.handle_event(now, LeaseEvent::Wanted(startable));
             entry.machine.handle_event(now, LeaseEvent::Observed(view));
             self.advance(index, now);
         }
+        self.delete_finished(now, &leases, &gone);
     }
 
     fn index_of(&mut self, lease: &Lease) -> usize {
         if let Some(index) = self.by_key.get(&lease.key) {
             return *index;
         }
-        let index = self.entries.len();
-        self.entries.push(Entry::new(lease.clone(), self.options.times));
+        let mut entry = Entry::new(lease.clone(), self.options.times);
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                // Answers to calls for whatever was here before say nothing about this lease.
+                entry.generation = self.entries[index].generation + 1;
+                self.entries[index] = entry;
+                index
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() - 1
+            }
+        };
         self.by_key.insert(lease.key.clone(), index);
         index
     }

@@ -43,6 +43,8 @@ pub(super) enum Done {
         sent: Mono,
         result: Result<Write, StoreError>,
     },
+    /// So many finished leases were deleted.
+    Deleted(usize),
     /// A call that changes no held lease; the leases should be listed again.
     Changed,
     /// A call whose answer went to whoever asked.
@@ -141,6 +143,28 @@ impl Calls {
         async move {
             let result = this.bounded(this.store.release(&key, counter)).await;
             Done::Released { ticket, sent, result }
+        }
+        .boxed()
+    }
+
+    /// Deletes finished leases in this order, up to the first that is refused or fails: those behind it need it (I9).
+    pub(super) fn delete_ended(&self, finished: Vec<(LeaseKey, u64)>) -> Call {
+        let this = self.clone();
+        async move {
+            let mut deleted = 0;
+            for (key, counter) in &finished {
+                match this.bounded(this.store.delete_ended(key, *counter)).await {
+                    Ok(Write::Done { .. }) => deleted += 1,
+                    // Another worker was faster.
+                    Ok(Write::Refused { current: None }) => {}
+                    Ok(Write::Refused { current: Some(_) }) => break,
+                    Err(error) => {
+                        tracing::debug!(lease = %key, %error, "a finished lease could not be deleted: later");
+                        break;
+                    }
+                }
+            }
+            Done::Deleted(deleted)
         }
         .boxed()
     }

@@ -1,12 +1,17 @@
 //! What the keeper knows of one lease.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shardmill_checkpoint::{Lease, ProcessIdentity, WorkerId};
 use shardmill_engine::{LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::held::Validity;
+
+/// A listing may be late by seconds. A shard that none has shown for so long is gone, even if none of its descendants is
+/// there to prove it: nobody ran for longer than the stream keeps records.
+const LONG_ABSENT: Duration = Duration::from_secs(1800);
 
 pub(super) struct Entry {
     pub(super) machine: LeaseMachine,
@@ -22,6 +27,10 @@ pub(super) struct Entry {
     pub(super) on_release: Vec<oneshot::Sender<()>>,
     /// The holder gave the lease up: losing it now is no loss.
     pub(super) given_up: bool,
+    /// Since when listings of the stream lack the shard.
+    pub(super) absent_since: Option<Mono>,
+    /// Listings have lacked it for so long that it is not only late.
+    pub(super) long_absent: bool,
     /// One of the worker's `MaximumLeases`, while the lease is held or a write of it is under way.
     pub(super) slot: Option<OwnedSemaphorePermit>,
 }
@@ -37,8 +46,16 @@ impl Entry {
             wakes_at: None,
             on_release: Vec::new(),
             given_up: false,
+            absent_since: None,
+            long_absent: false,
             slot: None,
         }
+    }
+
+    /// A listing of the stream shows the shard, or does not.
+    pub(super) fn listed(&mut self, now: Mono, shown: bool) {
+        self.absent_since = (!shown).then(|| self.absent_since.unwrap_or(now));
+        self.long_absent = self.absent_since.is_some_and(|since| now >= since + LONG_ABSENT);
     }
 
     /// How `lease` looks to this worker.

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -108,8 +108,8 @@ pub(super) enum Command {
 pub(crate) struct Served {
     /// The stream; the shard is empty. Leases of another stream, or of an earlier one of the same name, stay untouched.
     pub(crate) stream: LeaseKey,
-    /// Its shards. One of them that has no lease yet is not taken for trimmed (I9).
-    pub(crate) listed: BTreeSet<ShardId>,
+    /// Its shards and their parents. One of them that has no lease yet is not taken for trimmed (I9).
+    pub(crate) listed: BTreeMap<ShardId, Vec<ShardId>>,
 }
 
 pub(super) struct CheckpointOrder {

@@ -1,11 +1,9 @@
 //! Records that were lost before they were read: reported, counted, and a policy (I17).
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use shardmill::engine::{GapKind, MappingBuilder, OnGap};
-use shardmill::{DynamoDbSource, EventSourceMapping, Handler, Position, RunError, Worker};
+use shardmill::{Position, RunError};
 use shardmill_testkit::{FakeDynamoDbStreams, FakeKinesis};
 
 use crate::support::*;
@@ -197,31 +195,6 @@ async fn incident_43_a_stream_that_was_created_again_with_something_unread_is_on
         assert_eq!(run.report().stream_gaps, 0, "told once");
         run.stop().await;
     }
-}
-
-/// A consumer of the table's stream `arn`.
-fn of_table(
-    fake: &FakeDynamoDbStreams,
-    arn: &str,
-    worker: &Arc<Worker>,
-    handler: impl Handler,
-    store: &Store,
-) -> shardmill::ConsumerBuilder {
-    let mapping = EventSourceMapping::builder(arn, "orders-worker")
-        .starting_position("TRIM_HORIZON")
-        .name("orders-app")
-        .build()
-        .unwrap();
-    let source = DynamoDbSource::new(&fake.sdk_config(), arn, &worker.clock(), worker.limiter()).unwrap();
-    shardmill::Consumer::builder(mapping, source, handler)
-        .lease_store(store.clone())
-        .worker(Arc::clone(worker))
-        .discovery_interval(Duration::from_secs(5))
-}
-
-fn put_items(fake: &FakeDynamoDbStreams, ids: std::ops::Range<u32>) -> Vec<String> {
-    let put = |n: u32| fake.put_item("orders", &json!({"id": {"S": format!("id-{n}")}})).unwrap().unwrap();
-    ids.map(|n| put(n).sequence_number).collect()
 }
 
 #[tokio::test(start_paused = true)]

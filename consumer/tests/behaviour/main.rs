@@ -7,6 +7,7 @@ mod destinations;
 mod discovery;
 mod driver;
 mod filters;
+mod finished;
 mod gaps;
 mod leases;
 mod logs;

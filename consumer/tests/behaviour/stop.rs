@@ -106,6 +106,9 @@ impl LeaseStore for Corrupt {
     async fn release(&self, _: &LeaseKey, _: u64) -> Result<Write, StoreError> {
         corrupt()
     }
+    async fn delete_ended(&self, _: &LeaseKey, _: u64) -> Result<Write, StoreError> {
+        corrupt()
+    }
     async fn delete(&self, _: &LeaseKey) -> Result<(), StoreError> {
         corrupt()
     }

@@ -3,14 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::json;
 use shardmill::checkpoint::{Fault, FaultyStore, Lease, LeaseStore, MemoryStore, Operation};
 use shardmill::engine::MappingBuilder;
 use shardmill::{
-    Batch, BatchResponse, CancellationToken, ConsumerBuilder, ConsumerReport, ConsumerStatus,
+    Batch, BatchResponse, CancellationToken, ConsumerBuilder, ConsumerReport, ConsumerStatus, DynamoDbSource,
     EventSourceMapping, Handler, HandlerError, InvokeContext, KinesisSource, Position, RunError, RunReport,
     Worker, WorkerOptions,
 };
-use shardmill_testkit::FakeKinesis;
+use shardmill_testkit::{FakeDynamoDbStreams, FakeKinesis};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -53,6 +54,44 @@ pub(crate) fn consumer(
         .lease_store(store.clone())
         .worker(Arc::clone(worker))
         .discovery_interval(Duration::from_secs(5))
+}
+
+/// A consumer of the table's stream `arn`.
+pub(crate) fn of_table(
+    fake: &FakeDynamoDbStreams,
+    arn: &str,
+    worker: &Arc<Worker>,
+    handler: impl Handler,
+    store: &(impl LeaseStore + Clone),
+) -> ConsumerBuilder {
+    of_table_as(fake, table_mapping(arn), worker, handler, store)
+}
+
+pub(crate) fn table_mapping(arn: &str) -> MappingBuilder {
+    let mapping = EventSourceMapping::builder(arn, "orders-worker");
+    mapping.starting_position("TRIM_HORIZON").name("orders-app")
+}
+
+/// The same with a mapping of one's own.
+pub(crate) fn of_table_as(
+    fake: &FakeDynamoDbStreams,
+    mapping: MappingBuilder,
+    worker: &Arc<Worker>,
+    handler: impl Handler,
+    store: &(impl LeaseStore + Clone),
+) -> ConsumerBuilder {
+    let mapping = mapping.build().unwrap();
+    let arn = mapping.event_source().arn.clone();
+    let source = DynamoDbSource::new(&fake.sdk_config(), &arn, &worker.clock(), worker.limiter()).unwrap();
+    shardmill::Consumer::builder(mapping, source, handler)
+        .lease_store(store.clone())
+        .worker(Arc::clone(worker))
+        .discovery_interval(Duration::from_secs(5))
+}
+
+pub(crate) fn put_items(fake: &FakeDynamoDbStreams, ids: std::ops::Range<u32>) -> Vec<String> {
+    let put = |n: u32| fake.put_item("orders", &json!({"id": {"S": format!("id-{n}")}})).unwrap().unwrap();
+    ids.map(|n| put(n).sequence_number).collect()
 }
 
 /// A run that can be stopped.

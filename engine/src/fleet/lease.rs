@@ -254,6 +254,13 @@ impl LeaseMachine {
         }
     }
 
+    /// Whether nobody holds the lease, as far as this worker can tell: it has no owner, one that is gone, or one that has
+    /// not changed the counter for a lease time (I11).
+    #[must_use]
+    pub fn is_free(&self, now: Mono) -> bool {
+        matches!(&self.state, State::Watching(watch) if watch.counter.is_some() && now >= watch.free_at)
+    }
+
     /// Where the lease stands.
     #[must_use]
     pub const fn phase(&self) -> LeasePhase {

@@ -110,59 +110,97 @@ fn passed_over<'a>(
     passed_over.difference(&waited_for).copied().collect()
 }
 
-/// Whether a shard may start, given its parents, every lease's checkpoint and the shards of the last listing (I9).
+/// The shards that the stream no longer has: those that a shard of a complete listing descends from, by the listing or
+/// by the leases' parents, and that it does not show.
 ///
-/// All parents must be durably at their end. A parent without a lease counts as ended if a listing shows the shard and not
-/// the parent: it is gone from the stream. Otherwise its lease is still to come: a listing that does not show the shard
-/// yet says nothing about its parents, and leases are not created all at once.
+/// A shard that is missing from a listing without a descendant in it may be still to come: listings lag behind (I9).
+#[must_use]
+pub fn gone_shards<'a>(
+    listed: &'a BTreeMap<ShardId, Vec<ShardId>>,
+    lease_parents: impl Fn(&ShardId) -> &'a [ShardId],
+) -> BTreeSet<&'a ShardId> {
+    let mut gone = BTreeSet::new();
+    let mut queue: Vec<&ShardId> =
+        listed.iter().flat_map(|(shard, parents)| parents.iter().chain(lease_parents(shard))).collect();
+    while let Some(shard) = queue.pop() {
+        if !listed.contains_key(shard) && gone.insert(shard) {
+            queue.extend(lease_parents(shard));
+        }
+    }
+    gone
+}
+
+/// Whether a shard may start, given its parents, every lease's checkpoint and the shards that are gone (I9).
+///
+/// All parents must be durably at their end. A parent without a lease counts as ended if the shard is gone from the stream
+/// ([`gone_shards`]). Otherwise its lease is still to come: leases are not created all at once. A shard that has been read
+/// passed this gate then, and its parents' leases may have been deleted since.
 #[must_use]
 pub fn may_start(
     shard: &ShardId,
     parents: &[ShardId],
-    checkpoints: &BTreeMap<ShardId, Position>,
-    listed: &BTreeSet<ShardId>,
+    checkpoints: &BTreeMap<&ShardId, &Position>,
+    gone: &BTreeSet<&ShardId>,
 ) -> bool {
-    let is_gone = |parent: &ShardId| listed.contains(shard) && !listed.contains(parent);
-    parents.iter().all(|parent| match checkpoints.get(parent) {
-        Some(at) => *at == Position::ShardEnd,
-        None => is_gone(parent),
-    })
+    let has_ended = |parent: &ShardId| match checkpoints.get(parent) {
+        Some(at) => **at == Position::ShardEnd,
+        None => gone.contains(parent),
+    };
+    checkpoints.get(shard).is_some_and(|at| has_been_read(at)) || parents.iter().all(has_ended)
+}
+
+/// A shard at a sequence number has been read; at a start it may not have been.
+const fn has_been_read(at: &Position) -> bool {
+    matches!(at, Position::After(_) | Position::ShardEnd)
 }
 
 /// A lease, as far as lineage goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseNode {
+pub struct LeaseNode<'a> {
     /// The shard.
-    pub shard: ShardId,
+    pub shard: &'a ShardId,
     /// The shards that must be at their end before it starts.
-    pub parents: Vec<ShardId>,
+    pub parents: &'a [ShardId],
     /// How far it has come.
-    pub checkpoint: Position,
+    pub checkpoint: &'a Position,
+    /// Nobody holds it: it has no owner, or one that is dead or has not renewed it for a lease time (I11).
+    pub free: bool,
+    /// The stream no longer has the shard ([`gone_shards`]).
+    pub gone: bool,
 }
 
-/// The leases that nobody needs any more, given the shards of a complete listing.
+/// The leases that nobody needs any more, the oldest first. They are to be deleted in this order; where that fails or is
+/// refused, those that follow wait for another time.
 ///
 /// A lease whose shard the stream still knows stays: without it the shard would be read again (incident 40). So does one
-/// whose parents have leases, and one with a child that still starts: the child's gate reads it. What is left are the
-/// oldest finished shards, generation by generation.
+/// with a child that has not been read: the child's gate asks for it. The service forgets shards from the oldest on, so
+/// one that it seems to have forgotten before its parents stays, too, and nothing is deleted out of the middle of a line:
+/// the rest would never be known for gone.
 #[must_use]
-pub fn finished_leases(leases: &[LeaseNode], listed: &BTreeSet<ShardId>) -> Vec<ShardId> {
-    let known: BTreeSet<&ShardId> = leases.iter().map(|lease| &lease.shard).collect();
-    // A child at a sequence number has been read; at a start it may not have been.
-    let has_started = |at: &Position| matches!(at, Position::After(_) | Position::ShardEnd);
-    let needed: BTreeSet<&ShardId> = leases
-        .iter()
-        .filter(|lease| !has_started(&lease.checkpoint))
-        .flat_map(|lease| &lease.parents)
-        .collect();
-    let parents: BTreeSet<&ShardId> = leases.iter().flat_map(|lease| &lease.parents).collect();
-    leases
-        .iter()
-        .filter(|lease| lease.checkpoint == Position::ShardEnd && !listed.contains(&lease.shard))
-        .filter(|lease| !lease.parents.iter().any(|parent| known.contains(parent)))
-        .filter(|lease| parents.contains(&lease.shard) && !needed.contains(&lease.shard))
-        .map(|lease| lease.shard.clone())
-        .collect()
+pub fn finished_leases<'a>(leases: &[LeaseNode<'a>]) -> Vec<&'a ShardId> {
+    let unread = leases.iter().filter(|lease| !has_been_read(lease.checkpoint));
+    let needed: BTreeSet<&ShardId> = unread.flat_map(|lease| lease.parents).collect();
+    let is_over = |lease: &LeaseNode<'_>| *lease.checkpoint == Position::ShardEnd && lease.gone;
+    // A parent that an unread sibling needs stays known for gone through that sibling.
+    let is_kept_aside = |lease: &LeaseNode<'_>| is_over(lease) && needed.contains(lease.shard);
+    let mut in_the_way: BTreeSet<&ShardId> =
+        leases.iter().filter(|lease| !is_kept_aside(lease)).map(|lease| lease.shard).collect();
+    let mut rest: Vec<&LeaseNode<'a>> =
+        leases.iter().filter(|lease| is_over(lease) && lease.free && !needed.contains(lease.shard)).collect();
+    let mut finished = Vec::new();
+    loop {
+        let (next, later): (Vec<_>, Vec<_>) = rest
+            .into_iter()
+            .partition(|lease| !lease.parents.iter().any(|parent| in_the_way.contains(parent)));
+        if next.is_empty() {
+            return finished;
+        }
+        for lease in next {
+            in_the_way.remove(lease.shard);
+            finished.push(lease.shard);
+        }
+        rest = later;
+    }
 }
 
 /// The parts of the hash key space, both ends inclusive, that no shard of `ranges` covers. The ranges may overlap.

@@ -7,5 +7,6 @@ mod lineage;
 pub use key::LeaseKey;
 pub use lease::{LeaseAction, LeaseEvent, LeaseMachine, LeasePhase, LeaseTimes, LeaseView, OwnerView};
 pub use lineage::{
-    LeaseNode, PlannedLease, ShardNode, Start, finished_leases, may_start, plan_leases, uncovered,
+    LeaseNode, PlannedLease, ShardNode, Start, finished_leases, gone_shards, may_start, plan_leases,
+    uncovered,
 };

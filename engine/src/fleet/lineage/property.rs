@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{LeaseNode, ShardNode, Start, finished_leases, may_start, plan_leases};
+use super::{LeaseNode, ShardNode, Start, finished_leases, gone_shards, may_start, plan_leases};
 use crate::position::{Position, Seq};
 use crate::record::ShardId;
 
@@ -45,7 +45,7 @@ struct World {
     latest: bool,
     pinned: Option<u64>,
     /// What the worker's last listing showed.
-    listed: Option<BTreeSet<ShardId>>,
+    listed: Option<BTreeMap<ShardId, Vec<ShardId>>>,
     /// The shards that the worker reads, and how far it is: (the next record's number, the checkpoint to write).
     running: BTreeMap<usize, u64>,
     seen: Vec<Item>,
@@ -183,7 +183,7 @@ impl World {
     /// Lists the stream and creates leases; a crash may come between any two of them.
     fn discover(&mut self, lags: bool, crash_after: Option<usize>) {
         let nodes = self.list(lags);
-        self.listed = Some(nodes.iter().map(|node| node.shard.clone()).collect());
+        self.listed = Some(nodes.iter().map(|node| (node.shard.clone(), node.parents.clone())).collect());
         let start = match self.latest {
             // Stored with the leases, so forgotten with a crash before the first one.
             true if self.store.is_empty() => {
@@ -210,19 +210,22 @@ impl World {
         }
     }
 
-    fn checkpoints(&self) -> BTreeMap<ShardId, Position> {
-        self.store.iter().map(|(n, lease)| (id(*n), position(lease))).collect()
+    /// The leases as the worker lists them: shard, parents, checkpoint.
+    fn rows(&self) -> Vec<(ShardId, Vec<ShardId>, Position)> {
+        let parents = |lease: &Lease| lease.parents.iter().map(|parent| id(*parent)).collect();
+        self.store.iter().map(|(n, lease)| (id(*n), parents(lease), position(lease))).collect()
     }
 
     /// The worker takes whatever the gate lets start.
     fn start(&mut self) -> Result<(), String> {
         let Some(listed) = &self.listed else { return Ok(()) };
-        let checkpoints = self.checkpoints();
+        let rows = self.rows();
+        let checkpoints = rows.iter().map(|(shard, _, at)| (shard, at)).collect();
+        let gone = gone_shards(listed, |shard| parents_of(&rows, shard));
         for (n, lease) in &self.store {
-            let parents: Vec<ShardId> = lease.parents.iter().map(|parent| id(*parent)).collect();
             if lease.ended
                 || self.running.contains_key(n)
-                || !may_start(&id(*n), &parents, &checkpoints, listed)
+                || !may_start(&id(*n), parents_of(&rows, &id(*n)), &checkpoints, &gone)
             {
                 continue;
             }
@@ -270,19 +273,24 @@ impl World {
         }
     }
 
+    /// Deletes leases, one by one: a crash may come between any two of them.
     fn forget(&mut self) {
         let Some(listed) = &self.listed else { return };
-        let leases: Vec<LeaseNode> = self
-            .store
-            .iter()
-            .map(|(n, lease)| LeaseNode {
-                shard: id(*n),
-                parents: lease.parents.iter().map(|parent| id(*parent)).collect(),
-                checkpoint: position(lease),
-            })
-            .collect();
-        for gone in finished_leases(&leases, listed) {
-            self.store.remove(&index(&gone));
+        let rows = self.rows();
+        let gone = gone_shards(listed, |shard| parents_of(&rows, shard));
+        let node = |(shard, parents, checkpoint)| {
+            let gone = gone.contains(shard);
+            LeaseNode { shard, parents, checkpoint, free: !self.running.contains_key(&index(shard)), gone }
+        };
+        let nodes: Vec<LeaseNode<'_>> =
+            rows.iter().map(|(shard, parents, at)| node((shard, parents.as_slice(), at))).collect();
+        let finished: Vec<usize> = finished_leases(&nodes).into_iter().map(index).collect();
+        let crash_after = self.chance(4);
+        for (deleted, n) in finished.into_iter().enumerate() {
+            if deleted == crash_after {
+                return self.crash();
+            }
+            self.store.remove(&n);
         }
     }
 
@@ -322,6 +330,10 @@ impl World {
         let lost: Vec<u64> = (from..self.next).filter(|number| !seen.contains(number)).collect();
         if lost.is_empty() { Ok(()) } else { Err(format!("lost: {lost:?}")) }
     }
+}
+
+fn parents_of<'a>(rows: &'a [(ShardId, Vec<ShardId>, Position)], shard: &ShardId) -> &'a [ShardId] {
+    rows.iter().find(|row| row.0 == *shard).map_or(&[], |row| &row.1)
 }
 
 fn position(lease: &Lease) -> Position {

@@ -85,43 +85,130 @@ fn at_timestamp_holds_across_reshards() {
     assert!(planned.iter().all(|(_, start, _)| *start == Position::AtTimestamp(5)), "incident 38");
 }
 
+fn names(names: &[&str]) -> Vec<ShardId> {
+    names.iter().map(|name| ShardId::from(*name)).collect()
+}
+
+fn read() -> Position {
+    Position::After(crate::position::Seq::plain("1"))
+}
+
+/// A lease: shard, parents, checkpoint.
+type Row = (ShardId, Vec<ShardId>, Position);
+
+fn row(name: &str, parents: &[&str], checkpoint: Position) -> Row {
+    (name.into(), names(parents), checkpoint)
+}
+
+/// A listing, each shard as in `child<parent+parent`.
+fn listing(shards: &[&str]) -> BTreeMap<ShardId, Vec<ShardId>> {
+    let node = |text: &&str| {
+        let (shard, parents) = text.split_once('<').unwrap_or((text, ""));
+        (shard.into(), names(&parents.split('+').filter(|name| !name.is_empty()).collect::<Vec<_>>()))
+    };
+    shards.iter().map(node).collect()
+}
+
+fn gone<'a>(listed: &'a BTreeMap<ShardId, Vec<ShardId>>, leases: &'a [Row]) -> BTreeSet<&'a ShardId> {
+    let parents = |shard: &ShardId| leases.iter().find(|row| row.0 == *shard).map_or(&[][..], |row| &row.1);
+    gone_shards(listed, parents)
+}
+
+fn starts(shard: &str, leases: &[Row], listed: &[&str]) -> bool {
+    let checkpoints = leases.iter().map(|(shard, _, at)| (shard, at)).collect();
+    let (_, parents, _) = leases.iter().find(|row| row.0.as_str() == shard).unwrap();
+    may_start(&shard.into(), parents, &checkpoints, &gone(&listing(listed), leases))
+}
+
+fn finished(leases: &[Row], listed: &[&str], held: &[&str]) -> Vec<String> {
+    let listed = listing(listed);
+    let gone = gone(&listed, leases);
+    let nodes: Vec<LeaseNode<'_>> = leases
+        .iter()
+        .map(|(shard, parents, checkpoint)| LeaseNode {
+            shard,
+            parents,
+            checkpoint,
+            free: !held.contains(&shard.as_str()),
+            gone: gone.contains(shard),
+        })
+        .collect();
+    finished_leases(&nodes).iter().map(ToString::to_string).collect()
+}
+
 #[test]
 fn i9_a_merged_shard_waits_for_both_parents_a_vanished_one_has_ended_and_one_that_is_not_listed_yet_has_not()
 {
     let end = || Position::ShardEnd;
-    let names = |names: &[&str]| names.iter().map(|name| ShardId::from(*name)).collect::<BTreeSet<_>>();
-    let starts = |checkpoints: &[(&str, Position)], listed: &[&str]| {
-        let checkpoints = checkpoints.iter().map(|(name, at)| (ShardId::from(*name), at.clone())).collect();
-        may_start(&"d".into(), &["b".into(), "c".into()], &checkpoints, &names(listed))
-    };
-    assert!(!starts(&[("b", end()), ("c", Position::TrimHorizon)], &["b", "c", "d"]));
-    assert!(starts(&[("b", end()), ("c", end())], &[]));
-    assert!(starts(&[("b", end())], &["d"]), "incident 36: c is gone");
-    assert!(!starts(&[("b", end())], &["b"]), "nothing is known of c yet");
-    assert!(!starts(&[("b", end())], &["c", "d"]), "the lease of c is still to come");
+    let d = || row("d", &["b", "c"], Position::TrimHorizon);
+    let both = |c| [row("b", &[], end()), row("c", &[], c), d()];
+    assert!(!starts("d", &both(Position::TrimHorizon), &["b", "c", "d<b+c"]));
+    assert!(starts("d", &both(end()), &[]));
+    let one = [row("b", &[], end()), d()];
+    assert!(starts("d", &one, &["d<b+c"]), "incident 36: c is gone");
+    assert!(!starts("d", &one, &["b"]), "nothing is known of c yet");
+    assert!(!starts("d", &one, &["c", "d<b+c"]), "the lease of c is still to come");
+    assert!(starts("d", &one, &["e<d"]), "the shard is gone as well, so its parents are");
+    assert!(!starts("d", &one, &["c", "e<d"]), "unless the listing shows one of them");
 }
 
 #[test]
-fn incident_40_a_finished_lease_goes_only_after_its_shard_its_parents_leases_and_its_childrens_start() {
-    let lease = |name: &str, parents: &[&str], checkpoint| LeaseNode {
-        shard: name.into(),
-        parents: parents.iter().map(|p| ShardId::from(*p)).collect(),
-        checkpoint,
-    };
-    let read = || Position::After(crate::position::Seq::plain("1"));
-    let finished = |leases: &[LeaseNode], listed: &[&str]| {
-        let listed = listed.iter().map(|name| ShardId::from(*name)).collect();
-        finished_leases(leases, &listed).iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
+fn i9_a_shard_that_has_been_read_needs_no_leases_of_its_parents_any_more() {
+    assert!(starts("d", &[row("d", &["b", "c"], read())], &[]));
+    assert!(!starts("d", &[row("d", &["b", "c"], Position::TrimHorizon)], &[]));
+}
+
+#[test]
+fn incident_40_a_finished_lease_goes_once_the_stream_has_forgotten_its_shard_and_nobody_waits_for_it() {
     let end = || Position::ShardEnd;
-    let line = [lease("a", &[], end()), lease("b", &["a"], end()), lease("c", &["b"], read())];
-    assert_eq!(finished(&line, &["c"]), ["a"], "generation by generation");
-    assert_eq!(finished(&line[1..], &["c"]), ["b"]);
-    assert!(finished(&line, &["a", "b", "c"]).is_empty(), "the stream still knows them");
-    assert!(finished(&line[2..], &[]).is_empty(), "unfinished");
-    let waits = [lease("b", &[], end()), lease("c", &["b"], Position::TrimHorizon)];
-    assert!(finished(&waits, &["c"]).is_empty(), "its child has not been read");
-    assert!(finished(&[lease("b", &[], end())], &[]).is_empty(), "its children are not known");
+    let line = [row("a", &[], end()), row("b", &["a"], end()), row("c", &["b"], read())];
+    assert_eq!(finished(&line, &["c<b"], &[]), ["a", "b"], "the oldest first");
+    assert_eq!(finished(&line, &["b<a", "c<b"], &[]), ["a"]);
+    assert!(finished(&line, &["a", "b<a", "c<b"], &[]).is_empty(), "the stream still knows them");
+    assert!(finished(&line, &["a", "c<b"], &[]).is_empty(), "a child is not forgotten before its parent");
+    assert!(finished(&line, &["x"], &[]).is_empty(), "a listing that lags behind says nothing");
+    assert!(finished(&line[2..], &["d<c"], &[]).is_empty(), "unfinished");
+    assert!(finished(&line, &["c<b"], &["a"]).is_empty(), "held, and the rest comes after it");
+    assert_eq!(finished(&line, &["c<b"], &["b"]), ["a"]);
+    let waits = [row("b", &[], end()), row("c", &["b"], Position::TrimHorizon)];
+    assert!(finished(&waits, &["c<b"], &[]).is_empty(), "its child has not been read");
+    assert!(finished(&[row("b", &[], end())], &["x"], &[]).is_empty(), "its children are not known");
+}
+
+#[test]
+fn incident_40_a_shard_that_stays_unread_for_months_does_not_keep_its_siblings_descendants() {
+    let end = || Position::ShardEnd;
+    let mut leases = vec![
+        row("a", &[], end()),
+        row("idle", &["a"], Position::TrimHorizon),
+        row("b", &["a"], end()),
+        row("c", &["b"], end()),
+        row("d", &["c"], read()),
+    ];
+    assert_eq!(finished(&leases, &["idle<a", "d<c"], &[]), ["b", "c"], "only the idle one's parent stays");
+    leases.retain(|lease| !["b", "c"].contains(&lease.0.as_str()));
+    leases[1].2 = end();
+    assert_eq!(finished(&leases, &["d<c", "e<idle"], &[]), ["a", "idle"]);
+}
+
+#[test]
+fn incident_40_both_parents_of_a_merge_go_before_it_and_a_crash_in_between_leaves_nothing_behind() {
+    let end = || Position::ShardEnd;
+    let all = [
+        row("a", &[], end()),
+        row("b", &[], end()),
+        row("m", &["a", "b"], end()),
+        row("n", &["m"], end()),
+        row("o", &["n"], read()),
+    ];
+    let order = finished(&all, &["o<n"], &[]);
+    assert_eq!(order, ["a", "b", "m", "n"]);
+    for deleted in 0..order.len() {
+        let left: Vec<Row> =
+            all.iter().filter(|row| !order[..deleted].contains(&row.0.to_string())).cloned().collect();
+        assert_eq!(finished(&left, &["o<n"], &[]), order[deleted..], "after a crash");
+        assert!(starts("o", &left, &["o<n"]));
+    }
 }
 
 #[test]
