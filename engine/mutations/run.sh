@@ -1,59 +1,80 @@
 #!/usr/bin/env bash
 # Applies each patch of a folder to a copy of the last commit, runs tests of the engine, and prints what caught it.
 #
-#   engine/mutations/run.sh seeded [name…]   twelve planted bugs, against explorer, model and random runs
-#   engine/mutations/run.sh rules [name…]    one-line mutations, each against the tests of the rule it is named after
+#   engine/mutations/run.sh seeded [name…]    twelve planted bugs, against explorer, model and random runs
+#   engine/mutations/run.sh lineage [name…]   six planted bugs of the gate between parents and children, against its property
+#   engine/mutations/run.sh rules [name…]     one-line mutations, each against the tests of the rule it is named after
 #
-# Ends with an error if a patch does not apply, does not compile or is not caught.
+# A name may be the beginning of a patch's: `rules r24` or `seeded 07`. LIMIT: seconds that one run may take.
+#
+# Ends with an error if a patch does not apply, does not compile or is not caught, or only by a run that did not end.
 set -uo pipefail
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
-kind=${1:?seeded or rules}
+kind=${1:?seeded, lineage or rules}
 shift
 patches=$root/engine/mutations/$kind
 [ -d "$patches" ] || { echo "no folder $patches" >&2; exit 2; }
-copy=$root/target/mutations/copy
-log=$root/target/mutations/log
+copy=$root/target/mutations/copy-$kind
+log=$root/target/mutations/log-$kind
 export CARGO_TARGET_DIR=$root/target/mutations/target SHARDMILL_TEST_TRACES=${SHARDMILL_TEST_TRACES:-6000}
 export RUST_BACKTRACE=0
 mkdir -p "$(dirname "$copy")"
 git -C "$root" worktree remove --force "$copy" 2>/dev/null
-git -C "$root" worktree prune
 git -C "$root" worktree add --quiet --detach "$copy" HEAD || exit 2
 trap 'git -C "$root" worktree remove --force "$copy"' EXIT
 
+# What the tests are that should catch a patch, by parts of their names.
 tests_of() {
     case $kind in
         seeded) echo "explored_ machine_and_model no_random_run" ;;
-        # r37-budget-resets.patch: all tests that begin with r37, and the model's comparison.
-        rules) basename "$1" .patch | sed -E 's/^([a-z][0-9]+).*/::\1_/' ;;
+        lineage) echo "fleet::lineage" ;;
+        # r37-progress-keeps-….patch: all tests that have r37 in their name, or r37a to r37c.
+        rules) basename "$1" .patch | sed -E 's/^([a-z][0-9]+).*/::\1_ _\1_ ::\1a_ ::\1b_ ::\1c_/' ;;
     esac
 }
 
-# Unoptimised: compiling costs more than running here. A run that hangs is a run that fails, with its own name.
+# Unoptimised, compiling costs less and the tests of one rule hardly more; explorations and properties would cost more.
+options=(--config profile.dev.debug=false)
+[ "$kind" = rules ] && options+=(--config profile.dev.package.shardmill-engine.opt-level=0)
+
+# Names are printed as tests end, so that a run that is cut off has told what failed before.
 suite() {
     # shellcheck disable=SC2046
-    (cd "$copy" && ${SLOT:-} timeout "${LIMIT:-900}" cargo test --quiet --config profile.dev.package.shardmill-engine.opt-level=0 --package shardmill-engine --lib -- $(tests_of "$1")) >"$log" 2>&1
+    (cd "$copy" && ${SLOT:-} timeout "${LIMIT:-900}" \
+        cargo test "${options[@]}" --package shardmill-engine --lib -- --nocapture $(tests_of "$1")) >"$log" 2>&1
 }
 
-failed=0
-printf '%-44s %s\n' mutation 'caught by'
+is_asked_for() {
+    local name=$1
+    shift
+    [ $# -eq 0 ] && return 0
+    for asked in "$@"; do [[ "$name" == "$asked"* ]] && return 0; done
+    return 1
+}
+
+failed=0 count=0
+printf '%-52s %s\n' mutation 'caught by'
 for patch in "$patches"/*.patch; do
     name=$(basename "$patch" .patch)
-    if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
-    git -C "$copy" checkout --quiet -- . && git -C "$copy" apply "$patch" || { echo "$name: does not apply"; failed=1; continue; }
+    is_asked_for "$name" "$@" || continue
+    count=$((count + 1))
+    git -C "$copy" checkout --quiet -- . && git -C "$copy" apply "$patch" 2>/dev/null ||
+        { printf '%-52s %s\n' "$name" 'DOES NOT APPLY'; failed=$((failed + 1)); continue; }
     suite "$patch"
     code=$?
+    by=$(sed -nE 's/^(.* )?test ([a-z_0-9]+::)*([a-z0-9_]+) \.\.\. (.*)?FAILED$/\3/p; s/^    ([a-z_0-9]+::)+([a-z0-9_]+)$/\2/p' "$log" | sort -u | paste -sd' ')
     if grep -q '^error\(\[\|: could not compile\)' "$log"; then
-        by='DOES NOT COMPILE' failed=1
-    elif [ $code -eq 0 ]; then
-        by='NOTHING' failed=1
+        by='DOES NOT COMPILE' failed=$((failed + 1))
+    elif [ -z "$by" ]; then
+        by='NOTHING' failed=$((failed + 1))
         grep -q 'running 0 tests' "$log" && by='NOTHING (no test has the rule in its name)'
+        [ $code -eq 124 ] && by='NOTHING (a run without end)'
     else
-        by=$(sed -nE 's/^(test )?([a-z_]+::)*([a-z0-9_]+) (---|\.\.\.) FAILED$/\3/p' "$log" | sort -u | paste -sd' ')
-        [ -n "$by" ] || by=$([ $code -eq 124 ] && echo 'a run without end' || echo 'a crash of the test run')
-        why=$(grep -ohE 'I[0-9]+ broken|R[0-9]+: [a-z ]{5,60}|busy loop|stuck' "$log" | sort | uniq -c | sort -rn | head -3 | sed -E 's/^ +[0-9]+ //' | paste -sd,)
+        why=$(grep -ohE 'I[0-9]+ is broken|I[0-9]+ broken|^I[0-9]+: [a-z ]{5,60}|R[0-9]+: [a-z ]{5,60}|busy loop|stuck|actions without end' "$log" | sort | uniq -c | sort -rn | head -3 | sed -E 's/^ +[0-9]+ //' | paste -sd,)
         [ -n "$why" ] && by="$by ($why)"
+        [ $code -eq 124 ] && by="$by (and then cut off)"
     fi
-    printf '%-44s %s\n' "$name" "$by"
+    printf '%-52s %s\n' "$name" "$by"
 done
-exit $failed
+echo "$((count - failed)) of $count caught"
+exit $((failed > 0))
