@@ -48,7 +48,7 @@ is_asked_for() {
     local name=$1
     shift
     [ $# -eq 0 ] && return 0
-    for asked in "$@"; do [[ "$name" == "$asked"* ]] && return 0; done
+    for asked in "$@"; do [[ "$name" == "$asked" || "$name" == "$asked"-* ]] && return 0; done
     return 1
 }
 

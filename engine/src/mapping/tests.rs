@@ -1,3 +1,4 @@
+mod edges;
 mod lambda_api;
 
 use std::path::PathBuf;

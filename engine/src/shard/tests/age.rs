@@ -110,6 +110,16 @@ fn r30_records_that_expire_one_after_the_other_are_one_message_each() {
 }
 
 #[test]
+fn r30_records_that_are_too_old_at_the_same_time_are_one_message() {
+    let mut rig = unchecked(aged(|_| {}));
+    (1..=3).for_each(|n| rig.put_keyed(n, None, -70_000));
+    rig.put_keyed(4, None, 0);
+    rig.run(1000);
+    assert_eq!(messages(&rig), [(vec![1, 2, 3], 1, Condition::RecordAgeExceeded, None)]);
+    assert_eq!(rig.batches(), [vec![4]]);
+}
+
+#[test]
 fn r31_a_record_expires_while_its_batching_window_is_still_open_and_younger_ones_stay() {
     let mut rig = unchecked(aged(|m| m.batching_window = ms(80_000)));
     rig.put_keyed(1, None, 0);
