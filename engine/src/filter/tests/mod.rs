@@ -3,6 +3,7 @@
 mod dynamodb;
 mod grammar;
 mod kinesis;
+mod literal;
 pub(crate) mod naive;
 mod operators;
 mod property;

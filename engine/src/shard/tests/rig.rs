@@ -20,6 +20,8 @@ use crate::window::WindowCall;
 
 /// Virtual time begins away from both clocks' origins.
 pub(super) const START: u64 = 10_000_000;
+/// Answers at one moment, more than any test needs: a machine that asks on and on is a failure and no endless test.
+const MOST_AT_ONCE: usize = 100_000;
 pub(super) const WALL_START: i64 = 1_700_000_000_000;
 
 /// Lambda's defaults: the one place where tests make mappings.
@@ -294,6 +296,7 @@ impl Rig {
 
     /// Runs until the condition fails, the machine exits, or virtual time is over.
     pub(super) fn run_while(&mut self, until: u64, goes_on: impl Fn(&Self) -> bool) {
+        let mut standing = 0;
         while self.exit().is_none() && goes_on(self) {
             self.settle();
             if self.exit().is_some() {
@@ -307,6 +310,8 @@ impl Rig {
                 self.now = self.now.max(until);
                 break;
             };
+            standing = if next > self.now { 0 } else { standing + 1 };
+            assert!(standing < MOST_AT_ONCE, "no end at {}: {:?}", self.now, self.trace.last());
             self.now = self.now.max(next);
             if let Some(at) = self.due.iter().position(|(at, _)| *at <= self.now) {
                 let (_, due) = self.due.remove(at);
