@@ -94,7 +94,9 @@ fn numbers_end_where_their_limits_say() {
         }
     }
     let backoff = |seconds| orders().maximum_backoff_seconds(seconds);
-    assert!(is_good(backoff(1)) && is_good(backoff(3_600)) && !is_good(backoff(0)) && !is_good(backoff(3_601)));
+    assert!(
+        is_good(backoff(1)) && is_good(backoff(3_600)) && !is_good(backoff(0)) && !is_good(backoff(3_601))
+    );
     assert_eq!(limits::BUFFER_BYTES.minimum, 1_048_576);
     assert_eq!((limits::BUFFER_BYTES.maximum, limits::BUFFER_BYTES.default), (1_073_741_824, 16_777_216));
 }
@@ -155,7 +157,9 @@ fn names_end_at_the_length_that_their_service_permits() {
         EventSourceMapping::builder(&arn, "f")
     };
     assert!(is_good(table(1)) && is_good(table(255)) && !is_good(table(256)) && !is_good(table(0)));
-    for (arn, most) in [("arn:aws:sqs:eu-west-1:123456789012:", 80), ("arn:aws:sns:eu-west-1:123456789012:", 256)] {
+    for (arn, most) in
+        [("arn:aws:sqs:eu-west-1:123456789012:", 80), ("arn:aws:sns:eu-west-1:123456789012:", 256)]
+    {
         let to = |n| orders().on_failure_destination(format!("{arn}{}", of(n)));
         assert!(is_good(to(most)) && !is_good(to(most + 1)), "{arn}");
         assert_eq!(kind(to(350)).1, MappingErrorKind::OutOfRange);
@@ -194,7 +198,11 @@ fn an_arn_needs_each_of_its_parts() {
         "arn:aws:iam::123456789012:role/",
         "arn:aws:iam::123456789012:user/r",
     ] {
-        assert_eq!(kind(orders().role_arn(bad)), ("Function.RoleArn", MappingErrorKind::InvalidValue), "{bad}");
+        assert_eq!(
+            kind(orders().role_arn(bad)),
+            ("Function.RoleArn", MappingErrorKind::InvalidValue),
+            "{bad}"
+        );
     }
     for service in ["sqs", "sns"] {
         let to = |at: &str| is_good(orders().on_failure_destination(format!("arn:aws:{service}:{at}:dead")));
@@ -262,7 +270,6 @@ fn filters_are_shown_as_they_were_written_and_judged_together() {
     let many = mistake(orders().filter_patterns([r#"{"data": {"a": [1]}}"#; 11]));
     assert_eq!(many.message(), "has 11 filters, which is more than 10; join patterns, for example by $or");
     assert_eq!((many.value(), many.index(), many.aws_message()), ("", None, None));
-    let conflict =
-        said(orders().tumbling_window_in_seconds(30).filter_patterns([r#"{"data": {"a": [1]}}"#]));
+    let conflict = said(orders().tumbling_window_in_seconds(30).filter_patterns([r#"{"data": {"a": [1]}}"#]));
     assert!(conflict.starts_with("FilterCriteria.Filters: cannot go with TumblingWindowInSeconds; "));
 }

@@ -74,7 +74,7 @@ fn r74_with_drop_a_refused_delivery_is_counted_once_and_the_checkpoint_passes() 
 }
 
 #[test]
-fn i3_without_a_destination_a_discard_is_counted_as_dropped_before_the_checkpoint_passes() {
+fn r76_i3_without_a_destination_a_discard_is_counted_as_dropped_before_the_checkpoint_passes() {
     let mut rig = failing_below(2, |_| {});
     rig.destination = None;
     rig.put([1, 2]);

@@ -230,7 +230,7 @@ fn run(plan: &Plan) -> Rig {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_time: 30_000, ..ProptestConfig::default() })]
 
     #[test]
     fn no_random_run_breaks_an_invariant_and_every_one_reaches_the_shards_end(plan in plan(4)) {

@@ -159,8 +159,15 @@ fn check_checkpoints(expected: &Expected, ran: &Ran, stored: &Position, until: u
 
 /// Random runs in one thread; `seed` tells threads apart.
 fn runs(count: u32, seed: u8) -> Coverage {
-    let config =
-        Config { cases: count, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    // A machine that goes round and round fails slowly, and so does each of the shorter plans.
+    let (max_shrink_iters, max_shrink_time) = (20_000, 30_000);
+    let config = Config {
+        cases: count,
+        failure_persistence: None,
+        max_shrink_iters,
+        max_shrink_time,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]));
     let coverage = std::cell::RefCell::new(Coverage::default());
     let outcome = runner.run(&plan(), |plan| compare(&plan, &mut coverage.borrow_mut()));
