@@ -189,4 +189,46 @@ mod tests {
         assert!(after("10").may_advance_to(&Position::ShardEnd));
         assert!(!Position::ShardEnd.may_advance_to(&after("11")));
     }
+
+    #[test]
+    fn positions_read_as_the_service_names_them() {
+        let seq = || Seq::plain("7");
+        let all = [
+            (Position::TrimHorizon, "TRIM_HORIZON"),
+            (Position::Latest, "LATEST"),
+            (Position::at_time(Wall::from_millis(12)), "AT_TIMESTAMP 12"),
+            (Position::At(seq()), "at 7"),
+            (Position::After(seq()), "after 7"),
+            (Position::ShardEnd, "SHARD_END"),
+        ];
+        for (position, text) in all {
+            assert_eq!(position.to_string(), text);
+        }
+        assert_eq!(SequenceNumber::from("007").to_string(), "007");
+    }
+
+    #[test]
+    fn equal_numbers_hash_alike() {
+        let state = std::hash::RandomState::new();
+        let hash = |text: &str| std::hash::BuildHasher::hash_one(&state, SequenceNumber::new(text));
+        assert_eq!(hash("007"), hash("7"));
+        assert_ne!(hash("8"), hash("7"));
+    }
+
+    #[test]
+    fn i2_a_checkpoint_may_stay_and_a_start_may_move_anywhere() {
+        let after = |n: &str| Position::After(Seq::plain(n));
+        assert!(after("9").may_advance_to(&after("9")));
+        assert!(Position::ShardEnd.may_advance_to(&Position::ShardEnd));
+        for start in [Position::TrimHorizon, Position::Latest, Position::AtTimestamp(1)] {
+            assert!(
+                start.may_advance_to(&Position::ShardEnd) && start.may_advance_to(&after("1")),
+                "{start}"
+            );
+            assert!(
+                !after("1").may_advance_to(&start) && !Position::ShardEnd.may_advance_to(&start),
+                "{start}"
+            );
+        }
+    }
 }

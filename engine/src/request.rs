@@ -46,4 +46,12 @@ mod tests {
         assert_eq!(RequestId::from_random(0).to_string(), "00000000-0000-4000-8000-000000000000");
         assert_eq!(RequestId::from_random(u128::MAX).to_string(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
+
+    #[test]
+    fn a_request_id_keeps_its_random_bits_and_is_shown_as_it_is_logged() {
+        let id = RequestId::from_random(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210);
+        assert_eq!(id.to_string(), "01234567-89ab-4def-bedc-ba9876543210");
+        assert_eq!(format!("{id:?}"), id.to_string());
+        assert_eq!(id.as_u128(), 0x0123_4567_89ab_4def_bedc_ba98_7654_3210);
+    }
 }

@@ -150,4 +150,54 @@ mod tests {
         assert_eq!(iso(4_107_542_399_999, true), "2100-02-28T23:59:59.999Z");
         assert_eq!(iso(4_107_542_400_000, true), "2100-03-01T00:00:00.000Z");
     }
+
+    #[test]
+    fn times_move_by_durations_and_stop_at_their_ends() {
+        let ms = Duration::from_millis;
+        let (mono, wall) = (Mono::from_millis, Wall::from_millis);
+        assert_eq!((mono(7) + ms(3), mono(7) - ms(3), mono(7) - ms(8)), (mono(10), mono(4), mono(0)));
+        assert_eq!((mono(7).since(mono(3)), mono(3).since(mono(7))), (ms(4), ms(0)));
+        assert_eq!((wall(7) + ms(3), wall(7) - ms(8)), (wall(10), wall(-1)));
+        assert_eq!((mono(1) + Duration::MAX, wall(1) + Duration::MAX), (mono(u64::MAX), wall(i64::MAX)));
+        assert_eq!((mono(9).as_millis(), wall(-9).as_millis()), (9, -9));
+    }
+
+    #[test]
+    fn r64_a_time_is_rounded_down_to_a_multiple_of_a_length_that_is_one() {
+        let floor = |at, size| Wall::from_millis(at).floor_to(Duration::from_millis(size)).as_millis();
+        assert_eq!([floor(19, 10), floor(20, 10), floor(-1, 10), floor(7, 1)], [10, 20, -10, 7]);
+        assert_eq!(floor(7, 0), 7, "no length");
+        assert_eq!(Wall::from_millis(7).floor_to(Duration::MAX), Wall::from_millis(7));
+    }
+
+    #[test]
+    fn iso8601_has_every_part_of_the_time() {
+        assert_eq!(iso(1_709_210_096_007, true), "2024-02-29T12:34:56.007Z");
+        assert_eq!(iso(1_735_689_599_999, false), "2024-12-31T23:59:59Z");
+        assert_eq!(iso(-62_167_219_200_000, true), "0000-01-01T00:00:00.000Z");
+        assert_eq!(iso(13_574_563_200_000, false), "2400-02-29T00:00:00Z");
+        for (days, date) in
+            [(0, (1970, 1, 1)), (58, (1970, 2, 28)), (59, (1970, 3, 1)), (364, (1970, 12, 31))]
+        {
+            assert_eq!(civil_from_days(days), date);
+        }
+        // Every day of 400 years follows the one before.
+        let days_of = |year: i64, month| match month {
+            2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        let (mut year, mut month, mut day) = (1970, 1, 1);
+        for days in 0..146_097 {
+            assert_eq!(civil_from_days(days), (year, month, day));
+            day += 1;
+            if day > days_of(year, month) {
+                (month, day) = (month + 1, 1);
+            }
+            if month > 12 {
+                (year, month) = (year + 1, 1);
+            }
+        }
+    }
 }

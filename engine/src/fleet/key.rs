@@ -41,3 +41,29 @@ impl fmt::Display for LeaseKey {
         write!(f, "{}:{}:{}:{}:{}", self.account, self.region, self.stream, self.epoch, self.shard)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sibling_is_another_shard_of_the_same_stream() {
+        let key = LeaseKey {
+            account: "1".into(),
+            region: "r".into(),
+            stream: "s".into(),
+            epoch: "e".into(),
+            shard: "a".into(),
+        };
+        let sibling = key.sibling("b".into());
+        assert_eq!((key.to_string(), sibling.to_string()), ("1:r:s:e:a".into(), "1:r:s:e:b".into()));
+        assert!(key.is_sibling_of(&sibling) && key.is_sibling_of(&key));
+        let others = [
+            LeaseKey { account: "2".into(), ..key.clone() },
+            LeaseKey { region: "q".into(), ..key.clone() },
+            LeaseKey { stream: "t".into(), ..key.clone() },
+            LeaseKey { epoch: "f".into(), ..key.clone() },
+        ];
+        assert!(others.iter().all(|other| !key.is_sibling_of(other)));
+    }
+}

@@ -69,3 +69,32 @@ impl fmt::Display for Gap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i17_a_gap_says_what_is_lost_for_certain_and_what_may_be() {
+        let gap = |kind, to: Option<&str>| {
+            let from = Position::After(Seq::plain("7"));
+            Gap { kind, from, to: to.map(Seq::plain), at: Wall::default() }.to_string()
+        };
+        let [trimmed, old, gone] = [GapKind::Trimmed, GapKind::BeyondRetention, GapKind::ShardGone];
+        assert_eq!(gap(trimmed, None), "records after 7 were trimmed before they were read");
+        assert_eq!(
+            gap(trimmed, Some("9")),
+            "records after 7 were trimmed before they were read; reading went on at 9"
+        );
+        assert_eq!(
+            gap(old, None),
+            "the position after 7 is older than the stream's retention: records after it may have been trimmed unread"
+        );
+        assert_eq!(
+            gap(gone, None),
+            "the shard is gone from the stream: records after 7 may have been trimmed unread"
+        );
+        assert_eq!([trimmed, old, gone].map(GapKind::as_str), ["trimmed", "beyond_retention", "shard_gone"]);
+        assert_eq!([trimmed, old, gone].map(GapKind::is_certain), [true, false, false]);
+    }
+}

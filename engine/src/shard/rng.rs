@@ -15,3 +15,19 @@ impl std::hash::Hash for Rng {
         self.0.get_seed().hash(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasher as _, RandomState};
+
+    use super::*;
+
+    #[test]
+    fn generators_are_equal_that_go_on_equally() {
+        let of = |seed| Rng(fastrand::Rng::with_seed(seed));
+        let state = RandomState::new();
+        assert!(of(1) == of(1) && of(1) != of(2));
+        assert_eq!(state.hash_one(of(1)), state.hash_one(of(1)));
+        assert_ne!(state.hash_one(of(1)), state.hash_one(of(2)));
+    }
+}

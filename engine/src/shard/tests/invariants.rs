@@ -227,3 +227,40 @@ fn i13_and_i15_a_read_into_a_full_buffer_and_an_unpinned_start_are_reported() {
     assert_eq!(featured("I15", |_| {}, vec![(0, Fact::Opened(Position::Latest))]), Some("I15"));
     assert_eq!(featured("I15", |_| {}, vec![(0, Fact::Opened(Position::AtTimestamp(7)))]), Some("I15"));
 }
+
+#[test]
+fn a_violation_names_the_invariant_and_the_fact_that_broke_it() {
+    let mapping = mapping(|_| {});
+    let facts = [Fact::Begun(Position::TrimHorizon), Fact::Fetching, Fact::LeaseLost, Fact::Fetching];
+    let history = facts.map(|fact| Seen { at: Now::default(), fact });
+    let setting = Setting { mapping: &mapping, stream: &[] };
+    for broken in [check(setting, &history), check_one("I10", setting, &history)] {
+        assert_eq!(broken.unwrap_err().to_string(), "I10 broken by fact 3: started without a lease");
+    }
+    assert_eq!(check_one("I1", setting, &history), Ok(()));
+}
+
+#[test]
+fn what_is_given_up_names_its_window_only_if_it_was_the_final_call() {
+    let window = |is_final| WindowCall { start: Wall::from_millis(5), is_final, ..WindowCall::default() };
+    let failed = |window| crate::failure::FailedBatch {
+        batch: crate::record::Batch::new(vec![record(1, 1), record(2, 1)]).unwrap(),
+        shard: "shard".into(),
+        request_id: RequestId::from_random(1),
+        condition: Condition::RecordAgeExceeded,
+        approximate_invoke_count: 3,
+        response: None,
+        at: Wall::from_millis(9),
+        window,
+    };
+    let given = |final_of| Given {
+        records: seqs(&[1, 2]),
+        condition: Condition::RecordAgeExceeded,
+        at: Wall::from_millis(9),
+        count: 3,
+        final_of,
+    };
+    assert_eq!(Given::from(&failed(None)), given(None));
+    assert_eq!(Given::from(&failed(Some(window(false)))), given(None));
+    assert_eq!(Given::from(&failed(Some(window(true)))), given(Some(Wall::from_millis(5))));
+}
