@@ -12,26 +12,26 @@ use crate::shard::{Exit, LaneId};
 use crate::time::{Mono, Now, Wall};
 use crate::window::WindowCall;
 
-const LANE: LaneId = LaneId(0);
+pub(super) const LANE: LaneId = LaneId(0);
 
-fn seqs(numbers: &[u64]) -> Vec<Seq> {
+pub(super) fn seqs(numbers: &[u64]) -> Vec<Seq> {
     numbers.iter().map(|n| seq(*n)).collect()
 }
 
-fn given(numbers: &[u64]) -> Given {
+pub(super) fn given(numbers: &[u64]) -> Given {
     let condition = Condition::RetryAttemptsExhausted;
     Given { records: seqs(numbers), condition, at: Wall::default(), count: 1, final_of: None }
 }
 
-fn read(numbers: &[u64]) -> Fact {
+pub(super) fn read(numbers: &[u64]) -> Fact {
     Fact::Read { kept: seqs(numbers), filtered: Vec::new(), ends: false }
 }
 
-fn invoked(id: u128, numbers: &[u64]) -> Fact {
+pub(super) fn invoked(id: u128, numbers: &[u64]) -> Fact {
     Fact::Invoked { lane: LANE, request_id: RequestId::from_random(id), records: seqs(numbers), window: None }
 }
 
-const fn ended(outcome: Outcome) -> Fact {
+pub(super) const fn ended(outcome: Outcome) -> Fact {
     Fact::Ended { lane: LANE, outcome }
 }
 
@@ -133,7 +133,7 @@ fn featured(
         .map(|broken| broken.invariant)
 }
 
-fn windowed(id: u128, numbers: &[u64], start: i64, state: &'static str) -> Fact {
+pub(super) fn windowed(id: u128, numbers: &[u64], start: i64, state: &'static str) -> Fact {
     let window = WindowCall {
         start: Wall::from_millis(start),
         end: Wall::from_millis(start + 20_000),
@@ -145,7 +145,7 @@ fn windowed(id: u128, numbers: &[u64], start: i64, state: &'static str) -> Fact 
     Fact::Invoked { lane: LANE, request_id, records: seqs(numbers), window: Some(window) }
 }
 
-fn answered(state: &'static str) -> Fact {
+pub(super) fn answered(state: &'static str) -> Fact {
     ended(Outcome::Answered(BatchResponse::success().with_state(state)))
 }
 

@@ -9,6 +9,7 @@ mod gaps;
 mod invariants;
 mod lanes;
 mod model;
+mod observer;
 mod partial;
 mod payload;
 mod property;
