@@ -23,11 +23,11 @@ git -C "$root" worktree remove --force "$copy" 2>/dev/null
 git -C "$root" worktree add --quiet --detach "$copy" HEAD || exit 2
 trap 'git -C "$root" worktree remove --force "$copy"' EXIT
 
-# What the tests are that should catch a patch, by parts of their names.
+# What the tests are that should catch a patch, by parts of their names: one run for each line.
 tests_of() {
     case $kind in
-        seeded) echo "explored_ machine_and_model no_random_run" ;;
-        lineage) echo "fleet::lineage" ;;
+        seeded) printf '%s\n' 'machine_and_model no_random_run the_counters_are' 'explored_' ;;
+        lineage) echo 'fleet::lineage' ;;
         # r37-progress-keeps-….patch: all tests that have r37 in their name, or r37a to r37c.
         rules) basename "$1" .patch | sed -E 's/^([a-z][0-9]+).*/::\1_ _\1_ ::\1a_ ::\1b_ ::\1c_/' ;;
     esac
@@ -36,12 +36,25 @@ tests_of() {
 # Unoptimised, compiling costs less and the tests of one rule hardly more; explorations and properties would cost more.
 options=(--config profile.dev.debug=false)
 [ "$kind" = rules ] && options+=(--config profile.dev.package.shardmill-engine.opt-level=0)
+# An exploration that finds nothing is long: the first that finds something is enough.
+test_options=(--nocapture)
+if [ "$kind" = seeded ]; then
+    test_options+=(-Z unstable-options --fail-fast)
+    host=$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
+    export "CARGO_TARGET_${host}_RUNNER=env RUSTC_BOOTSTRAP=1"
+fi
 
 # Names are printed as tests end, so that a run that is cut off has told what failed before.
 suite() {
-    # shellcheck disable=SC2046
-    (cd "$copy" && ${SLOT:-} timeout "${LIMIT:-900}" \
-        cargo test "${options[@]}" --package shardmill-engine --lib -- --nocapture $(tests_of "$1")) >"$log" 2>&1
+    local names cut=0
+    : >"$log"
+    while read -r names; do
+        # shellcheck disable=SC2086
+        (cd "$copy" && ${SLOT:-} timeout "${LIMIT:-900}" \
+            cargo test "${options[@]}" --package shardmill-engine --lib -- "${test_options[@]}" $names) >>"$log" 2>&1 </dev/null
+        [ $? -eq 124 ] && cut=124
+    done < <(tests_of "$1")
+    return $cut
 }
 
 is_asked_for() {
@@ -72,7 +85,7 @@ for patch in "$patches"/*.patch; do
     else
         why=$(grep -ohE 'I[0-9]+ is broken|I[0-9]+ broken|^I[0-9]+: [a-z ]{5,60}|R[0-9]+: [a-z ]{5,60}|busy loop|stuck|actions without end' "$log" | sort | uniq -c | sort -rn | head -3 | sed -E 's/^ +[0-9]+ //' | paste -sd,)
         [ -n "$why" ] && by="$by ($why)"
-        [ $code -eq 124 ] && by="$by (and then cut off)"
+        [ $code -eq 124 ] && by="$by (the rest was cut off)"
     fi
     printf '%-52s %s\n' "$name" "$by"
 done
