@@ -194,7 +194,7 @@ fn what_the_service_left_out_is_left_out() {
 }
 
 #[test]
-fn every_type_keeps_its_tag_and_attributes_come_in_the_order_of_their_names() {
+fn r59_every_type_keeps_its_tag_and_attributes_come_in_the_order_of_their_names() {
     let all = item([
         ("z", Plain::Ss(vec!["b".into(), "a\"".into()])),
         ("y", Plain::Ns(vec!["1".into(), "-2.5E3".into()])),
