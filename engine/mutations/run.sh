@@ -5,7 +5,7 @@
 #   engine/mutations/run.sh lineage [name…]   six planted bugs of the gate between parents and children, against its property
 #   engine/mutations/run.sh rules [name…]     one-line mutations, each against the tests of the rule it is named after
 #
-# A name may be the beginning of a patch's: `rules r24` or `seeded 07`. LIMIT: seconds that one run may take.
+# A name may be the beginning of a patch's: `rules r24` or `seeded 07`. LIMIT: seconds that one run of tests may take.
 #
 # Ends with an error if a patch does not apply, does not compile or is not caught, or only by a run that did not end.
 set -uo pipefail
@@ -33,9 +33,8 @@ tests_of() {
     esac
 }
 
-# Unoptimised, compiling costs less and the tests of one rule hardly more; explorations and properties would cost more.
-options=(--config profile.dev.debug=false)
-[ "$kind" = rules ] && options+=(--config profile.dev.package.shardmill-engine.opt-level=0)
+# Unoptimised, compiling costs less, and what a test finds it mostly finds at once.
+options=(--config profile.dev.debug=false --config profile.dev.package.shardmill-engine.opt-level=0)
 # An exploration that finds nothing is long: the first that finds something is enough.
 test_options=(--nocapture)
 if [ "$kind" = seeded ]; then
@@ -46,12 +45,11 @@ fi
 
 # Names are printed as tests end, so that a run that is cut off has told what failed before.
 suite() {
-    local names cut=0
-    : >"$log"
+    local names cut=0 test=(cargo test "${options[@]}" --package shardmill-engine --lib)
+    (cd "$copy" && ${SLOT:-} "${test[@]}" --no-run) >"$log" 2>&1 || return 1
     while read -r names; do
         # shellcheck disable=SC2086
-        (cd "$copy" && ${SLOT:-} timeout "${LIMIT:-900}" \
-            cargo test "${options[@]}" --package shardmill-engine --lib -- "${test_options[@]}" $names) >>"$log" 2>&1 </dev/null
+        (cd "$copy" && timeout "${LIMIT:-900}" "${test[@]}" -- "${test_options[@]}" $names) >>"$log" 2>&1 </dev/null
         [ $? -eq 124 ] && cut=124
     done < <(tests_of "$1")
     return $cut
