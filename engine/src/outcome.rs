@@ -1,10 +1,11 @@
 //! How an invocation ended, and what the function said about its records.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// How an invocation ended.
@@ -51,8 +52,7 @@ impl BatchResponse {
     /// number that is not in the batch fails the whole batch (R35).
     #[must_use]
     pub fn failed<I: Into<String>>(sequence_numbers: impl IntoIterator<Item = I>) -> Self {
-        let failures = sequence_numbers.into_iter().map(|id| ItemFailure::Identifier(id.into())).collect();
-        Self { failures, state: None }
+        Self { failures: sequence_numbers.into_iter().map(|id| identifier(id.into())).collect(), state: None }
     }
 
     /// The same answer with a tumbling window's new state, the text of a JSON object, which the window's next invocation
@@ -65,35 +65,25 @@ impl BatchResponse {
 
     /// Reads a function's JSON answer. An empty body, and any JSON without `batchItemFailures`, is complete success
     /// (R34); an entry without a usable `itemIdentifier` fails the batch (R35). A `state` that is an object is kept as
-    /// the function wrote it (R66).
+    /// the function wrote it (R66). Of two equal keys the last one counts.
     ///
     /// # Errors
-    /// [`InvalidResponse`] if the body is not JSON in UTF-8, or says a field twice.
+    /// [`InvalidResponse`] if the body is not JSON in UTF-8.
     pub fn from_json(body: &[u8]) -> Result<Self, InvalidResponse> {
-        #[derive(Deserialize)]
-        struct Answer<'a> {
-            #[serde(rename = "batchItemFailures", default)]
-            failures: serde_json::Value,
-            #[serde(borrow, default)]
-            state: Option<&'a RawValue>,
-        }
+        let invalid = |reason: &dyn fmt::Display| InvalidResponse { reason: reason.to_string() };
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::success());
         }
-        let invalid = |reason: &dyn fmt::Display| InvalidResponse { reason: reason.to_string() };
         let text = std::str::from_utf8(body).map_err(|error| invalid(&error))?;
-        // Arrays would be read as structs, field by field: only an object has fields here.
         if !is_object_like(body) {
-            return match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-                Ok(_) => Ok(Self::success()),
-                Err(error) => Err(invalid(&error)),
-            };
+            let read = serde_json::from_str::<serde::de::IgnoredAny>(text);
+            return read.map(|_| Self::success()).map_err(|error| invalid(&error));
         }
-        let answer: Answer<'_> = serde_json::from_str(text).map_err(|error| invalid(&error))?;
-        let state = answer.state.map(|state| Bytes::copy_from_slice(state.get().as_bytes()));
+        let members: Members<'_> = serde_json::from_str(text).map_err(|error| invalid(&error))?;
+        let state = members.get("state").map(|state| state.get().as_bytes());
         Ok(Self {
-            failures: read_failures(&answer.failures),
-            state: state.filter(|text| is_object_like(text)),
+            failures: members.get("batchItemFailures").map(|list| read_failures(list)).unwrap_or_default(),
+            state: state.filter(|text| is_object_like(text)).map(Bytes::copy_from_slice),
         })
     }
 
@@ -114,26 +104,30 @@ fn is_object(text: &[u8]) -> bool {
     is_object_like(text) && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-fn read_failures(value: &serde_json::Value) -> Vec<ItemFailure> {
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(rename = "itemIdentifier")]
-        item_identifier: String,
+/// An object's members. Their values stay text: what nobody asks for need not be a number or a string that this program
+/// can hold.
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+fn read_failures(list: &RawValue) -> Vec<ItemFailure> {
+    if list.get() == "null" {
+        return Vec::new();
     }
-    match value {
-        serde_json::Value::Null => Vec::new(),
-        serde_json::Value::Array(entries) => entries
-            .iter()
-            .map(|entry| match Entry::deserialize(entry) {
-                Ok(entry) if !entry.item_identifier.is_empty() => {
-                    ItemFailure::Identifier(entry.item_identifier)
-                }
-                _ => ItemFailure::Unreadable,
-            })
-            .collect(),
+    match serde_json::from_str::<Vec<&RawValue>>(list.get()) {
+        Ok(entries) => entries.into_iter().map(read_failure).collect(),
         // Something is reported as failed, but it cannot be told what: everything comes again (I7).
-        _ => vec![ItemFailure::Unreadable],
+        Err(_) => vec![ItemFailure::Unreadable],
     }
+}
+
+fn read_failure(entry: &RawValue) -> ItemFailure {
+    let members = serde_json::from_str::<Members<'_>>(entry.get()).unwrap_or_default();
+    let text = members.get("itemIdentifier").and_then(|id| serde_json::from_str::<String>(id.get()).ok());
+    text.map_or(ItemFailure::Unreadable, identifier)
+}
+
+/// An empty text names nothing, not even the sequence number 0.
+fn identifier(text: String) -> ItemFailure {
+    if text.is_empty() { ItemFailure::Unreadable } else { ItemFailure::Identifier(text) }
 }
 
 /// The function's answer is not JSON although its answer is to be read.
@@ -184,6 +178,30 @@ mod tests {
     }
 
     #[test]
+    fn r35_what_no_identifier_can_be_made_of_fails_the_batch_and_is_no_function_error() {
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        for entry in [r#"["49"]"#, r#"{"itemIdentifier":1e999}"#, r#"{"itemIdentifier":"\ud800"}"#, &deep] {
+            let body = format!(r#"{{"other":1e999,"batchItemFailures":[{entry}],"more":{deep}}}"#);
+            let response = BatchResponse::from_json(body.as_bytes()).unwrap();
+            assert_eq!(response.failures(), [ItemFailure::Unreadable], "{entry}");
+        }
+        assert_eq!(BatchResponse::failed([""]).failures(), [ItemFailure::Unreadable], "not the record 0");
+    }
+
+    #[test]
+    fn r36_of_two_equal_keys_in_an_answer_the_last_one_counts() {
+        let read = |body: &str| BatchResponse::from_json(body.as_bytes()).unwrap();
+        let twice = |list: &str| format!(r#"{{"batchItemFailures":[{{"itemIdentifier":"1"}}],{list}}}"#);
+        let failed = BatchResponse::failed(["2"]);
+        assert_eq!(read(&twice(r#""batchItemFailures":[{"itemIdentifier":"2"}]"#)), failed);
+        assert_eq!(read(&twice(r#""batchItem\u0046ailures":null"#)), BatchResponse::success());
+        let entry = r#"{"itemIdentifier":"1","itemIdentifier":"2"}"#;
+        assert_eq!(read(&format!(r#"{{"batchItemFailures":[{entry}]}}"#)), failed);
+        let state = read(r#"{"state":{"n":1},"state":{"n":2}}"#);
+        assert_eq!(state.state().map(|text| &text[..]), Some(&br#"{"n":2}"#[..]));
+    }
+
+    #[test]
     fn identifiers_are_kept_as_written() {
         let body = br#"{"batchItemFailures":[{"itemIdentifier":"49"},{"itemIdentifier":"007"}]}"#;
         assert_eq!(BatchResponse::from_json(body).unwrap(), BatchResponse::failed(["49", "007"]));
@@ -194,7 +212,6 @@ mod tests {
         for body in [
             &b"Task timed out"[..],
             b"{\"batchItemFailures\xff\":[{\"itemIdentifier\":\"4\"}]}",
-            br#"{"batchItemFailures":[],"batchItemFailures":[{"itemIdentifier":"4"}]}"#,
         ] {
             assert!(BatchResponse::from_json(body).is_err(), "{}", body.escape_ascii());
         }
