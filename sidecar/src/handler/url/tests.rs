@@ -195,6 +195,14 @@ async fn a_2xx_with_x_amz_function_error_is_a_function_error() {
 }
 
 #[tokio::test]
+async fn r23_without_not_reached_statuses_an_answer_of_429_is_a_function_error() {
+    let server = Server::answering(http("429 Too Many Requests", "", "busy")).await;
+    let handler = server.handler("/", |o| o.not_reached_status = vec![]);
+    let error = invoke(&handler).await.unwrap_err();
+    assert!(matches!(error, HandlerError::Function(_)), "{error}");
+}
+
+#[tokio::test]
 async fn r23_a_not_reached_status_is_not_reached_and_honours_retry_after() {
     for status in ["408 Request Timeout", "429 Too Many Requests", "503 Service Unavailable"] {
         let server = Server::answering(http(status, "Retry-After: 7\r\n", "busy")).await;
