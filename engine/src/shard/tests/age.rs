@@ -27,16 +27,9 @@ fn messages(rig: &Rig) -> Vec<Message> {
     rig.trace.iter().filter_map(message).collect()
 }
 
-/// The observer of the invariants does not know what is not invoked because of its age or size.
-fn unchecked(mapping: Arc<EventSourceMapping>) -> Rig {
-    let mut rig = Rig::new(mapping);
-    rig.checks_each_step = false;
-    rig
-}
-
 #[test]
 fn r27_the_native_trace_one_expired_record_is_discarded_and_the_five_fresh_ones_are_delivered() {
-    let mut rig = unchecked(aged(|_| {}));
+    let mut rig = Rig::new(aged(|_| {}));
     rig.put_keyed(1, None, -80_000);
     (2..=6).for_each(|n| rig.put_keyed(n, None, -100));
     rig.run(1000);
@@ -47,7 +40,7 @@ fn r27_the_native_trace_one_expired_record_is_discarded_and_the_five_fresh_ones_
 
 #[test]
 fn r29_a_record_that_expired_before_any_invocation_reports_one_invocation_and_no_response() {
-    let mut rig = unchecked(aged(|m| m.maximum_retry_attempts = Some(0)));
+    let mut rig = Rig::new(aged(|m| m.maximum_retry_attempts = Some(0)));
     rig.put_keyed(1, None, -60_001);
     rig.run(1000);
     assert_eq!(messages(&rig), [(vec![1], 1, Condition::RecordAgeExceeded, None)]);
@@ -57,7 +50,7 @@ fn r29_a_record_that_expired_before_any_invocation_reports_one_invocation_and_no
 
 #[test]
 fn r26_a_record_of_exactly_the_maximum_age_is_invoked() {
-    let mut rig = unchecked(aged(|_| {}));
+    let mut rig = Rig::new(aged(|_| {}));
     rig.put_keyed(1, None, -60_000);
     rig.run(1000);
     assert_eq!((rig.batches(), messages(&rig)), (vec![vec![1]], vec![]));
@@ -65,7 +58,7 @@ fn r26_a_record_of_exactly_the_maximum_age_is_invoked() {
 
 #[test]
 fn r28_expiry_while_retrying_ends_the_retries_and_counts_the_tries() {
-    let mut rig = unchecked(aged(|_| {}));
+    let mut rig = Rig::new(aged(|_| {}));
     rig.put_keyed(1, None, -10_000);
     rig.function = Box::new(|_| Reply::Now(Outcome::FunctionError));
     rig.run(120_000);
@@ -80,7 +73,7 @@ fn r28_expiry_while_retrying_ends_the_retries_and_counts_the_tries() {
 
 #[test]
 fn r27_a_retried_batch_loses_only_its_expired_prefix_and_the_rest_is_a_new_batch() {
-    let mut rig = unchecked(aged(|m| m.maximum_retry_attempts = Some(1)));
+    let mut rig = Rig::new(aged(|m| m.maximum_retry_attempts = Some(1)));
     rig.put_keyed(1, None, -59_900);
     rig.put_keyed(2, None, 0);
     rig.put_keyed(3, None, 0);
@@ -101,7 +94,7 @@ fn r27_a_retried_batch_loses_only_its_expired_prefix_and_the_rest_is_a_new_batch
 
 #[test]
 fn r30_records_that_expire_one_after_the_other_are_one_message_each() {
-    let mut rig = unchecked(aged(|m| m.batching_window = ms(300_000)));
+    let mut rig = Rig::new(aged(|m| m.batching_window = ms(300_000)));
     rig.put_keyed(1, None, 0);
     rig.put_keyed(2, None, 5_000);
     rig.run(70_000);
@@ -121,7 +114,7 @@ fn r30_records_that_are_too_old_at_the_same_time_are_one_message() {
 
 #[test]
 fn r31_a_record_expires_while_its_batching_window_is_still_open_and_younger_ones_stay() {
-    let mut rig = unchecked(aged(|m| m.batching_window = ms(80_000)));
+    let mut rig = Rig::new(aged(|m| m.batching_window = ms(80_000)));
     rig.put_keyed(1, None, 0);
     rig.put_keyed(2, None, 40_000);
     rig.run(100_000);
@@ -132,7 +125,7 @@ fn r31_a_record_expires_while_its_batching_window_is_still_open_and_younger_ones
 
 #[test]
 fn r27_a_backlog_of_expired_records_is_discarded_in_batches() {
-    let mut rig = unchecked(aged(|_| {}));
+    let mut rig = Rig::new(aged(|_| {}));
     (1..=25).for_each(|n| rig.put_keyed(n, None, -70_000));
     rig.put_keyed(26, None, 0);
     rig.run(1000);
@@ -143,7 +136,7 @@ fn r27_a_backlog_of_expired_records_is_discarded_in_batches() {
 
 #[test]
 fn i5_an_expired_record_between_fresh_ones_is_never_invoked() {
-    let mut rig = unchecked(aged(|_| {}));
+    let mut rig = Rig::new(aged(|_| {}));
     for (n, arrival) in [(1, 0), (2, -70_000), (3, 0)] {
         rig.put_keyed(n, None, arrival);
     }
@@ -155,7 +148,7 @@ fn i5_an_expired_record_between_fresh_ones_is_never_invoked() {
 
 #[test]
 fn r44_a_remainder_that_expires_meanwhile_is_discarded_and_bisection_goes_on() {
-    let mut rig = unchecked(aged(|m| {
+    let mut rig = Rig::new(aged(|m| {
         m.bisect_batch_on_function_error = true;
         m.report_batch_item_failures = true;
     }));
@@ -172,7 +165,7 @@ fn r44_a_remainder_that_expires_meanwhile_is_discarded_and_bisection_goes_on() {
 
 #[test]
 fn r32_without_a_maximum_age_nothing_expires() {
-    let mut rig = unchecked(mapping(|_| {}));
+    let mut rig = Rig::new(mapping(|_| {}));
     rig.put_keyed(1, None, -604_800_000);
     rig.run(1000);
     assert_eq!((rig.batches(), messages(&rig)), (vec![vec![1]], vec![]));

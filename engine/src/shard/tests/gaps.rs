@@ -44,6 +44,14 @@ fn i17_a_trimmed_position_is_one_reported_gap_and_reading_goes_on_at_the_oldest_
 }
 
 #[test]
+fn r32_what_retention_removed_is_neither_a_message_nor_dropped() {
+    let mut rig = trimmed(OnGap::Continue);
+    rig.run(5000);
+    let counters = rig.machine.counters();
+    assert_eq!((rig.messages(), counters.dropped, counters.gaps, counters.polled), (vec![], 0, 1, 3));
+}
+
+#[test]
 fn i17_a_shard_that_cannot_be_opened_at_a_trimmed_position_is_the_same_gap() {
     let mut rig = trimmed(OnGap::Continue);
     rig.reads = Box::new(|_| Reply::Now(Ok(())));
