@@ -209,10 +209,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_no_json_is_an_error() {
-        for body in [
-            &b"Task timed out"[..],
-            b"{\"batchItemFailures\xff\":[{\"itemIdentifier\":\"4\"}]}",
-        ] {
+        for body in [&b"Task timed out"[..], b"{\"batchItemFailures\xff\":[{\"itemIdentifier\":\"4\"}]}"] {
             assert!(BatchResponse::from_json(body).is_err(), "{}", body.escape_ascii());
         }
     }

@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_shown_by_its_ends() {
-        let shown = |n| Batch::new(records(n)).map_or_else(Batch::empty, |batch| batch);
+        let shown = |n| Batch::new(records(n)).unwrap_or_else(Batch::empty);
         assert_eq!(format!("{:?}", shown(0)), "Batch(no records)");
         assert_eq!(format!("{:?}", shown(1)), "Batch(1 record, 0)");
         assert_eq!(format!("{:?}", shown(3)), "Batch(3 records, 0..=2)");

@@ -104,7 +104,7 @@ fn r30_records_that_expire_one_after_the_other_are_one_message_each() {
 
 #[test]
 fn r30_records_that_are_too_old_at_the_same_time_are_one_message() {
-    let mut rig = unchecked(aged(|_| {}));
+    let mut rig = Rig::new(aged(|_| {}));
     (1..=3).for_each(|n| rig.put_keyed(n, None, -70_000));
     rig.put_keyed(4, None, 0);
     rig.run(1000);
