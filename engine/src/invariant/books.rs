@@ -9,7 +9,7 @@ use crate::outcome::{ItemFailure, Outcome};
 use crate::position::{Position, Seq};
 use crate::request::RequestId;
 use crate::shard::LaneId;
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Books {
@@ -21,6 +21,8 @@ pub(super) struct Books {
     /// Where a window may open at the earliest, by what runs before this one have closed: the machine knows as much of
     /// it as was stored with the checkpoint.
     pub(super) closed: BTreeSet<i64>,
+    /// The window that each record was last invoked in, in whichever run.
+    pub(super) in_window: BTreeMap<Seq, Wall>,
     pub(super) run: RunBooks,
 }
 
@@ -76,6 +78,8 @@ impl Books {
             }
             Fact::Invoked { lane, request_id, records, window } => {
                 run.windows.invoked(records, window.as_ref());
+                let of_window = |seq: &Seq| Some((seq.clone(), window.as_ref()?.start));
+                self.in_window.extend(records.iter().filter_map(of_window));
                 run.ids.insert(run.key(*lane, records), *request_id);
                 run.in_flight.insert(*lane, (*request_id, records.clone()));
                 for key in records.iter().filter_map(|seq| setting.record(seq)?.order_key()) {
@@ -144,9 +148,16 @@ impl RunBooks {
         }
     }
 
-    /// Succeeded, filtered or discarded, and in no window that is open.
+    /// Succeeded, filtered or discarded, and in no window that is open or would come again in part.
     pub(super) fn is_resolved(&self, record: &Seq) -> bool {
-        self.is_off_hands(record) && !self.windows.holds(record)
+        self.is_off_hands(record)
+            && self.windows.of(record).is_none_or(|(is_closed, records)| {
+                let mut over_with = records.filter(|seq| self.is_over_with(seq));
+                let first = over_with.next();
+                let last = over_with.next_back().or(first);
+                let is_within = |seq: &&Seq| first <= Some(*seq) && Some(*seq) <= last;
+                is_closed && self.kept.iter().filter(is_within).all(|seq| self.is_off_hands(seq))
+            })
     }
 
     pub(super) fn is_off_hands(&self, record: &Seq) -> bool {

@@ -85,10 +85,16 @@ impl Windows {
         }
     }
 
-    /// Whether the checkpoint must stay before this record until its window is closed.
-    pub(super) fn holds(&self, record: &Seq) -> bool {
-        let window = self.of.get(record).and_then(|number| self.all.get(number - 1));
-        window.is_some_and(|window| window.end != End::Closed)
+    /// Whether the window of a record is closed, and the window's records.
+    pub(super) fn of(&self, record: &Seq) -> Option<(bool, impl DoubleEndedIterator<Item = &Seq>)> {
+        let own = *self.of.get(record)?;
+        let records = self.of.iter().filter(move |(_, number)| **number == own).map(|(seq, _)| seq);
+        Some((self.all.get(own - 1)?.end == End::Closed, records))
+    }
+
+    /// Whether this run has closed a window that begins at `start` or later.
+    fn has_closed(&self, start: Wall) -> bool {
+        self.all.iter().any(|window| window.end != End::Open && window.start >= start)
     }
 
     pub(super) fn is_given_up(&self, start: Wall) -> bool {
@@ -122,7 +128,7 @@ fn own_window(setting: Setting<'_>, seq: &Seq, size: i64) -> Option<Wall> {
 }
 
 /// I8: a window's state passes from call to call, from `{}`; one final call per window, when the window is over or its
-/// state too large; no record is in a window before its own.
+/// state too large; no record is in a window before its own, and none comes again in a later one than before.
 pub(super) fn i8(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
     let size = setting.mapping.tumbling_window.map(millis);
     if let Fact::Exited(crate::shard::Exit::ShardEnd) = seen.fact {
@@ -157,6 +163,12 @@ pub(super) fn i8(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(),
     let own = records.iter().map(|seq| own_window(setting, seq, size));
     let early = own.flatten().find(|own| *own > call.start);
     ensure(early.is_none(), || format!("a record of {early:?} in the window {start}"))?;
+    // What comes again does not come in a later window, unless it is late for its own this time.
+    let strayed = records.iter().filter(|seq| setting.record(seq).is_some_and(|r| r.arrival.is_some()));
+    let strayed = strayed
+        .filter_map(|seq| books.in_window.get(seq))
+        .find(|before| **before < call.start && !books.run.windows.has_closed(**before));
+    ensure(strayed.is_none(), || format!("a record of the window {strayed:?} comes again in {start}"))?;
     match (open, records.first().and_then(|first| own_window(setting, first, size))) {
         (None, Some(own)) => {
             let expected = books.run.windows.opens_at(own, size);

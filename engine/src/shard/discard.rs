@@ -1,10 +1,11 @@
 //! Batches that are given up, until their destination has them.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::failure::FailedBatch;
 use crate::mapping::Retry;
-use crate::time::{Mono, Wall};
+use crate::time::Mono;
 
 /// Undelivered discards of one shard before the shard waits (spec: `OnDestinationFailure`).
 const MOST_UNDELIVERED: usize = 10;
@@ -17,9 +18,9 @@ pub struct DiscardId(u64);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Discard {
     pub(super) failed: FailedBatch,
-    /// It was the final call of a tumbling window: the ordinal of the window's first record, before which the checkpoint
+    /// It was the final call of a tumbling window: the ordinals of the window's records, before which the checkpoint
     /// waits.
-    pub(super) closes: Option<u64>,
+    pub(super) closes: Option<Range<u64>>,
 }
 
 /// Delivers one after the other, so that dead letters keep the shard's order.
@@ -87,12 +88,6 @@ impl Discards {
 
     pub(super) const fn in_flight(&self) -> bool {
         self.in_flight
-    }
-
-    /// The start of the first window whose final call is given up and not delivered: after a crash it comes again.
-    pub(super) fn earliest_window(&self) -> Option<Wall> {
-        let closing = self.waiting.iter().find(|discard| discard.closes.is_some());
-        closing.and_then(|discard| Some(discard.failed.window.as_ref()?.start))
     }
 
     pub(super) fn undelivered(&self) -> usize {

@@ -2,6 +2,7 @@ mod gaps;
 mod stop;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::mapping::{EventSourceMapping, OnDestinationFailure};
 use crate::outcome::Outcome;
 use crate::position::Position;
 use crate::record::{Batch, Record, ShardId};
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 use crate::window::WindowCall;
 
 /// Records that may be read beyond the lowest unresolved one while a lane is stuck (docs/adr/0014).
@@ -88,6 +89,9 @@ impl ShardMachine {
         let Resume { checkpoint, earliest_window, read_through, retention } = resume.into();
         debug_assert!(checkpoint != Position::Latest, "I15: LATEST is pinned before a run");
         let size = || EventSize::new(&EventContext::new(&mapping, shard.clone()));
+        // The windows of the last run may have had another length (R64).
+        let aligned = |at: Wall| mapping.tumbling_window.map_or(at, |length| at.floor_to(length));
+        let earliest_window = earliest_window.map(aligned);
         Self {
             event_size: mapping.payload_limit.map(|_| size()),
             lanes: vec![Lane::new(now.mono, earliest_window); mapping.parallelization_factor],
@@ -202,9 +206,8 @@ impl ShardMachine {
             Position::ShardEnd => self.reader.children.clone(),
             _ => Vec::new(),
         };
-        // A window whose final call is not delivered is behind the checkpoint, and must be opened again after a crash.
-        let undelivered = self.discards.earliest_window();
-        let earliest_window = undelivered.or_else(|| self.lanes.first().and_then(Lane::earliest_window));
+        // Windows behind the checkpoint come again after a crash, and must be opened again then.
+        let earliest_window = self.watermark.earliest_window().unwrap_or_else(|| self.earliest_window());
         Some(ShardAction::Checkpoint { upto, children, earliest_window, read_through })
     }
 
@@ -230,7 +233,8 @@ impl ShardMachine {
                     }
                     Some(Step::Invoke { window, opens }) => {
                         if let Some(first) = opens {
-                            self.watermark.hold(first);
+                            let earliest = self.earliest_window();
+                            self.watermark.hold(first, earliest);
                         }
                         return self.invocation(now, index, window);
                     }
@@ -369,8 +373,8 @@ impl ShardMachine {
         }
     }
 
-    /// These records are done, and if `closes` says so, the window that began at that ordinal.
-    fn resolve(&mut self, batch: &Batch, closes: Option<u64>) {
+    /// These records are done, and if `closes` says so, the window with the records of these ordinals.
+    fn resolve(&mut self, batch: &Batch, closes: Option<Range<u64>>) {
         self.buffered_records -= batch.len();
         self.buffered_bytes -= batch.records().iter().map(Record::footprint).sum::<usize>();
         // Ordinals between two records of a lane may belong to other lanes, so each unbroken run is its own.
@@ -382,9 +386,14 @@ impl ShardMachine {
                 self.watermark.resolve(first.ordinal..last.ordinal + 1, mark);
             }
         }
-        if let Some(first) = closes {
-            self.watermark.release(first);
+        if let Some(window) = closes {
+            self.watermark.release(&window);
         }
+    }
+
+    /// Where a window may begin that is opened now.
+    fn earliest_window(&self) -> Option<Wall> {
+        self.lanes.first().and_then(Lane::earliest_window)
     }
 
     /// How far the checkpoint may go: the end only when nothing is left (I2, I9).

@@ -1,6 +1,6 @@
 //! How far a shard has come: the end of the longest prefix of records that are all resolved.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use crate::position::Seq;
@@ -20,12 +20,23 @@ pub(super) struct Watermark {
     low: u64,
     /// The ordinal of the next record to come in.
     next: u64,
-    /// The last record below `low`.
+    /// The last record below `low` and below every window that `low` is within.
     reached: Option<Mark>,
+    /// The last record below `low`, within a window.
+    passed: Option<Mark>,
     /// The records from `low` to the last resolved one.
     ahead: VecDeque<Slot>,
-    /// Ordinals that must not be passed although the records behind them may be resolved.
-    holds: BTreeSet<u64>,
+    /// Tumbling windows by the ordinals of their first records: the watermark may come to stand before one and behind it.
+    holds: BTreeMap<u64, Hold>,
+}
+
+/// A tumbling window that the watermark has not passed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Hold {
+    /// Where it might have begun at the earliest when it was opened.
+    earliest: Option<Wall>,
+    /// The ordinal behind its last record, once it is closed.
+    end: Option<u64>,
 }
 
 /// A record at or above the first unresolved one. Only where a resolved run ends can the watermark come to stand, so only
@@ -49,7 +60,7 @@ impl Watermark {
     /// Notes that the records of `run` are resolved; `end` tells the last one's position.
     pub(super) fn resolve(&mut self, run: Range<u64>, end: impl FnOnce() -> Mark) {
         debug_assert!(run.start >= self.low && run.end <= self.next, "I2: {run:?} is not unresolved");
-        if self.ahead.is_empty() && run.start == self.low && !self.holds.contains(&run.start) {
+        if self.ahead.is_empty() && run.start == self.low && self.holds.is_empty() {
             self.low = run.end;
             self.reached = Some(end());
             return;
@@ -59,7 +70,7 @@ impl Watermark {
             self.ahead.resize(after, Slot::Unresolved);
         }
         let joins = |slot: Option<&Slot>, ordinal| {
-            slot.is_some_and(|slot| *slot != Slot::Unresolved) && !self.holds.contains(&ordinal)
+            slot.is_some_and(|slot| *slot != Slot::Unresolved) && !self.holds.contains_key(&ordinal)
         };
         let last = if joins(self.ahead.get(after), run.end) { Slot::Inner } else { Slot::End(end()) };
         let before = first.checked_sub(1).filter(|before| joins(self.ahead.get(*before), run.start));
@@ -74,27 +85,56 @@ impl Watermark {
         usize::try_from(ordinal - self.low).expect("what is remembered fits into memory")
     }
 
-    /// Holds the watermark before the record of this ordinal, which is unresolved.
-    pub(super) fn hold(&mut self, ordinal: u64) {
-        debug_assert!(ordinal >= self.low, "I8: {ordinal} is passed");
-        self.holds.insert(ordinal);
+    /// Holds the watermark before a window that is opened, whose first record has this ordinal and is unresolved.
+    /// `earliest`: no window might begin before it at that moment.
+    pub(super) fn hold(&mut self, first: u64, earliest: Option<Wall>) {
+        debug_assert!(first >= self.low, "I8: {first} is passed");
+        self.holds.insert(first, Hold { earliest, end: None });
     }
 
-    /// Ends a hold.
-    pub(super) fn release(&mut self, ordinal: u64) {
-        self.holds.remove(&ordinal);
+    /// A window is closed. The watermark passes it as a whole, once all its records are resolved: a part of it would come
+    /// again as a part of the next one (I8).
+    pub(super) fn release(&mut self, window: &Range<u64>) {
+        if let Some(hold) = self.holds.get_mut(&window.start) {
+            hold.end = Some(window.end);
+        }
         self.advance();
     }
 
     fn advance(&mut self) {
-        while !self.holds.contains(&self.low)
+        let is_open = |hold: &Hold| hold.end.is_none();
+        while !self.holds.get(&self.low).is_some_and(is_open)
             && let Some(slot) = self.ahead.pop_front_if(|slot| *slot != Slot::Unresolved)
         {
             self.low += 1;
             if let Slot::End(mark) = slot {
+                self.passed = Some(mark);
+            }
+            if !self.is_within_a_window()
+                && let Some(mark) = self.passed.take()
+            {
                 self.reached = Some(mark);
             }
         }
+    }
+
+    /// Whether `low` is behind a window's first record and not behind its last; forgets the windows that it has passed.
+    fn is_within_a_window(&mut self) -> bool {
+        while let Some(first) = self.holds.first_entry()
+            && *first.key() < self.low
+        {
+            if first.get().end.is_none_or(|end| end > self.low) {
+                return true;
+            }
+            first.remove();
+        }
+        false
+    }
+
+    /// Where windows might begin at the earliest when the first one was opened that the watermark has not passed; none if
+    /// it has passed them all.
+    pub(super) fn earliest_window(&self) -> Option<Option<Wall>> {
+        self.holds.first_key_value().map(|(_, hold)| hold.earliest)
     }
 
     /// Records between the lowest unresolved one and the newest.
@@ -143,17 +183,40 @@ mod tests {
     fn i8_a_hold_keeps_the_watermark_before_a_window_until_it_is_released() {
         let mut mark = Watermark::default();
         (0..6).for_each(|expected| assert_eq!(mark.admit(), expected));
-        mark.hold(2);
+        mark.hold(2, None);
         mark.resolve(2..4, || seq(3));
         mark.resolve(0..2, || seq(1));
         assert_eq!(mark.reached(), Some(&seq(1)), "not merged over the hold");
-        mark.hold(4);
+        mark.hold(4, None);
         mark.resolve(4..6, || seq(5));
-        mark.release(2);
+        mark.release(&(2..4));
         assert_eq!(mark.reached(), Some(&seq(3)), "the next window holds");
-        mark.release(4);
+        mark.release(&(4..6));
         assert_eq!(mark.reached(), Some(&seq(5)));
         assert!(mark.is_complete());
+    }
+
+    #[test]
+    fn i8_a_closed_window_is_passed_as_a_whole_with_the_earliest_start_of_its_time() {
+        let mut mark = Watermark::default();
+        let earliest = |start| Some(Wall::from_millis(start));
+        (0..8).for_each(|expected| assert_eq!(mark.admit(), expected));
+        mark.hold(0, None);
+        mark.resolve(0..1, || seq(0));
+        mark.resolve(2..3, || seq(2));
+        mark.release(&(0..3));
+        mark.hold(3, earliest(10));
+        mark.resolve(3..4, || seq(3));
+        mark.resolve(5..6, || seq(5));
+        mark.release(&(3..6));
+        assert_eq!((mark.reached(), mark.earliest_window()), (None, Some(None)), "1 may come again");
+        mark.resolve(1..2, || seq(1));
+        assert_eq!((mark.reached(), mark.earliest_window()), (Some(&seq(2)), Some(earliest(10))), "4 too");
+        mark.resolve(6..7, || seq(6));
+        mark.resolve(4..5, || seq(4));
+        assert_eq!((mark.reached(), mark.earliest_window()), (Some(&seq(6)), None));
+        mark.resolve(7..8, || seq(7));
+        assert!(mark.is_complete() && mark.reached() == Some(&seq(7)));
     }
 
     #[test]

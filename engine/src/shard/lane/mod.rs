@@ -7,6 +7,7 @@ mod queue;
 mod result;
 mod tumbling;
 
+use std::ops::Range;
 use std::time::Duration;
 
 pub(super) use attempt::Attempt;
@@ -90,8 +91,8 @@ pub(super) struct GivenUp {
     pub(super) attempt: Attempt,
     pub(super) condition: Condition,
     pub(super) window: Option<WindowCall>,
-    /// It was the final call of a window, which is closed thereby: the ordinal of the window's first record.
-    pub(super) closes: Option<u64>,
+    /// It was the final call of a window, which is closed thereby: the ordinals of the window's records.
+    pub(super) closes: Option<Range<u64>>,
 }
 
 impl Lane {

@@ -1,5 +1,6 @@
 //! How an invocation ended, and what comes next (R19 to R24, R33 to R45).
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::attempt::{Attempt, Verdict, judge};
@@ -19,8 +20,8 @@ pub(in crate::shard) enum Resolution {
     /// These records succeeded; whatever is left of their batch comes again.
     Succeeded {
         batch: Batch,
-        /// It was the final call of a window: the ordinal of the window's first record.
-        closes: Option<u64>,
+        /// It was the final call of a window: the ordinals of the window's records.
+        closes: Option<Range<u64>>,
     },
     /// This batch is given up.
     GivenUp(GivenUp),
@@ -93,6 +94,7 @@ impl Lane {
                 None => return self.no_progress(now, attempt, rules, rng),
             },
         };
+        self.tumbling.reach(&done);
         if let Some(state) = answer.state().filter(|_| has_windows) {
             if self.tumbling.adopt(state.clone()) {
                 // The window ends before whatever else is left of the batch (R68).
@@ -143,6 +145,10 @@ impl Lane {
         if rules.mapping.maximum_retry_attempts.is_some_and(|maximum| attempt.invokes > maximum) {
             let window = self.call(now, rules, &attempt.batch);
             let closes = attempt.batch.is_empty().then(|| self.tumbling.close()).flatten();
+            if attempt.oversized.is_none() {
+                // It may be invoked again after a crash, and then as a part of this window.
+                self.tumbling.reach(&attempt.batch);
+            }
             self.queue.measure_again(now, rules, &self.tumbling);
             let condition = Condition::RetryAttemptsExhausted;
             return Resolution::GivenUp(GivenUp { attempt, condition, window, closes });

@@ -1,10 +1,11 @@
 //! Tumbling windows (R64 to R70): which one a record belongs to, what its function has made of it, when it closes.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::record::Record;
+use crate::record::{Batch, Record};
 use crate::time::{Now, Wall};
 use crate::window::WindowCall;
 
@@ -27,8 +28,9 @@ pub(super) struct OpenWindow {
     start: Wall,
     end: Wall,
     state: Bytes,
-    /// The ordinal of its first record: the checkpoint stays before it until the window is closed (I8).
-    pub(super) first: u64,
+    /// The ordinals from its first record up to the last that its function is done with: the checkpoint does not come to
+    /// stand among them (I8).
+    records: Range<u64>,
 }
 
 impl OpenWindow {
@@ -66,13 +68,22 @@ impl Tumbling {
         }
         let start = self.start_of(first, size, now);
         let state = Bytes::from_static(b"{}");
-        self.open = Some(OpenWindow { start, end: start + size, state, first: first.ordinal });
+        let records = first.ordinal..first.ordinal + 1;
+        self.open = Some(OpenWindow { start, end: start + size, state, records });
         Some(first.ordinal)
     }
 
-    /// What the function is told: of the window that is open, or that would be.
+    /// Notes that the function is done with these records, for good or for bad.
+    pub(super) fn reach(&mut self, done: &Batch) {
+        if let (Some(open), Some(last)) = (&mut self.open, done.last()) {
+            open.records.end = open.records.end.max(last.ordinal + 1);
+        }
+    }
+
+    /// What the function is told of the window of a batch, which is the open one or would be opened for it.
     pub(super) fn call(&self, first: Option<&Record>, size: Duration, now: Now) -> Option<WindowCall> {
-        if let Some(open) = &self.open {
+        let is_passed = first.is_some_and(|first| self.is_passed_by(first, size, now));
+        if let Some(open) = self.open.as_ref().filter(|_| !is_passed) {
             return Some(WindowCall {
                 start: open.start,
                 end: open.end,
@@ -93,16 +104,16 @@ impl Tumbling {
         open.is_terminated_early()
     }
 
-    /// Closes the window; tells the ordinal of its first record.
+    /// Closes the window; tells the ordinals of its records.
     ///
     /// The rest of a window that ended early is a window of its own with the same times.
-    pub(super) fn close(&mut self) -> Option<u64> {
+    pub(super) fn close(&mut self) -> Option<Range<u64>> {
         let open = self.open.take()?;
         self.earliest = Some(if open.is_terminated_early() { open.start } else { open.end });
-        Some(open.first)
+        Some(open.records)
     }
 
-    /// Whether `front`, the oldest record that waits, belongs to a later window than the open one.
+    /// Whether `front` belongs to a later window than the open one.
     pub(super) fn is_passed_by(&self, front: &Record, size: Duration, now: Now) -> bool {
         self.open.as_ref().is_some_and(|open| self.start_of(front, size, now) > open.start)
     }

@@ -235,6 +235,24 @@ fn r69_the_native_trace_a_failing_final_call_is_retried_then_discarded_and_the_n
 }
 
 #[test]
+fn r66_a_final_call_whose_answer_has_no_state_failed_too() {
+    let mut rig = rig(|m| m.maximum_retry_attempts = Some(0));
+    rig.function = Box::new(|call| match call.records.is_empty() {
+        true => Reply::Now(super::rig::success()),
+        false => Reply::Now(sum(call)),
+    });
+    rig.put_keyed(1, None, 0);
+    rig.close_at(0);
+    rig.run(1000);
+    assert_eq!(calls(&rig), [seen(0, &[1], "{}", ""), seen(0, &[], "{\"sum\":1}", "final")]);
+    assert!(rig.trace.iter().any(|(_, did)| matches!(
+        did,
+        Did::Discard { records, response: Some(FunctionResponse::Returned), .. } if records.is_empty()
+    )));
+    assert_eq!(rig.stored, Position::ShardEnd);
+}
+
+#[test]
 fn i8_a_crash_inside_a_window_replays_it_from_its_start_without_its_state() {
     let mut rig = rig(|m| m.batch_size = 1);
     for (n, arrival) in [(1, 0), (2, 10_000), (3, 11_000)] {
@@ -294,4 +312,79 @@ fn r31_a_record_that_expires_in_an_open_window_is_discarded_with_the_windows_nam
         Did::Discard { records, condition: Condition::RecordAgeExceeded, window: Some(window), .. }
             if *records == [2] && window.start.as_millis() == WALL_START
     )));
+}
+
+#[test]
+fn r73_a_record_that_expires_behind_an_open_window_is_discarded_with_its_own_windows_name() {
+    let mut rig = rig(|m| {
+        m.maximum_record_age = Some(ms(60_000));
+        m.batch_size = 1;
+    });
+    rig.put_keyed(1, None, 0);
+    rig.put_keyed(2, None, 10_000);
+    rig.put_keyed(3, None, 70_000);
+    rig.function = Box::new(|call| match call.records.as_slice() {
+        [1] => Reply::After(70_500, sum(call)),
+        _ => Reply::Now(sum(call)),
+    });
+    rig.run(71_000);
+    let of_two = rig.trace.iter().find_map(|(_, did)| match did {
+        Did::Discard { records, window: Some(window), .. } if *records == [2] => Some(window.clone()),
+        _ => None,
+    });
+    let window = of_two.unwrap();
+    let starts = (window.start.as_millis() - WALL_START, window.end.as_millis() - WALL_START);
+    assert_eq!((starts, &window.state[..], window.is_final), ((10_000, 20_000), &b"{}"[..], false));
+}
+
+#[test]
+fn i8_a_window_with_an_undelivered_discard_is_replayed_whole_and_never_into_the_next_window() {
+    let mut rig = rig(|m| {
+        m.maximum_retry_attempts = Some(0);
+        m.batch_size = 1;
+    });
+    rig.destination = Some(Box::new(|n| if n == 1 { Reply::Never } else { Reply::Now(true) }));
+    for (n, arrival) in [(1, 0), (2, 1000), (3, 2000), (4, 10_000)] {
+        rig.put_keyed(n, None, arrival);
+    }
+    rig.function = Box::new(|call| match call.records.as_slice() {
+        [2] => Reply::Now(Outcome::FunctionError),
+        _ => Reply::Now(sum(call)),
+    });
+    rig.run(1000);
+    let whole = [
+        seen(0, &[1], "{}", ""),
+        seen(0, &[2], "{\"sum\":1}", ""),
+        seen(0, &[3], "{\"sum\":1}", ""),
+        seen(0, &[], "{\"sum\":4}", "final"),
+        seen(10, &[4], "{}", ""),
+    ];
+    assert_eq!(calls(&rig), whole);
+    assert_eq!(rig.stored, Position::TrimHorizon, "2 may come again, and its window with it");
+    rig.crash(false);
+    let before = rig.trace.len();
+    rig.run(1000);
+    rig.trace.drain(..before);
+    assert_eq!(calls(&rig), whole);
+    assert_eq!(rig.stored, after(3));
+}
+
+#[test]
+fn r64_after_a_change_of_their_length_windows_are_multiples_of_the_new_one() {
+    let mut rig = rig(|_| {});
+    for (n, arrival) in [(1, 0), (2, 10_000)] {
+        rig.put_keyed(n, None, arrival);
+    }
+    rig.run(1000);
+    assert_eq!(rig.stored, after(1));
+    rig.mapping = windowed(|m| m.tumbling_window = Some(ms(25_000)));
+    rig.crash(true);
+    rig.run(1000);
+    let last = rig.trace.iter().rev().find_map(|(_, did)| match did {
+        Did::Invoke { records, window, .. } => Some((records.clone(), window.clone().unwrap())),
+        _ => None,
+    });
+    let (records, window) = last.unwrap();
+    let times = (window.start.as_millis() - WALL_START, window.end.as_millis() - WALL_START);
+    assert_eq!((records, times), (vec![2], (0, 25_000)), "not from 10 s on, where the last run stopped");
 }

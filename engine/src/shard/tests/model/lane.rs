@@ -245,6 +245,7 @@ impl<'a> Lane<'a> {
                 invokes += 1;
                 if succeeded > 0 {
                     let rest = batch.split_off(succeeded);
+                    self.reach(&batch);
                     self.resolve(&batch, Need::Time(self.now));
                     self.end_early_if_the_state_is_too_large();
                     if rest.is_empty() {
@@ -262,6 +263,9 @@ impl<'a> Lane<'a> {
                 }
                 if self.is_exhausted(invokes) {
                     self.note(Event::Exhausted);
+                    if !self.rules.is_too_large(&batch) {
+                        self.reach(&batch);
+                    }
                     return self.discard(&batch, id, invokes, Condition::RetryAttemptsExhausted, response);
                 }
                 self.sleep(self.rules.backoff, &batch[0]);
@@ -296,7 +300,7 @@ impl<'a> Lane<'a> {
             return Attempt::Done { succeeded: 0, response: None, splits: true };
         }
         let records: Vec<_> = batch.iter().map(|rec| rec.n).collect();
-        let window = self.open_window();
+        let window = self.open_window(batch);
         let failed = |response, splits| Attempt::Done { succeeded: 0, response, splits };
         match self.invoke(id, attempt, records.clone(), window) {
             Answer::NotReached { retry_after } => Attempt::NotReached { wait: self.miss(retry_after) },

@@ -62,14 +62,15 @@ pub(in super::super) fn expect(
         has_ties: false,
     };
     let delivered = expected.deliver(rules, &lanes, destination);
+    let over = windows_over(&lanes[0], &delivered);
     for page in pages {
         for record in &page.records {
-            let resolved = resolved_at(record, page.at, &lanes, &delivered);
+            let resolved = resolved_at(record, page.at, &lanes, &delivered, &over);
             let (n, read, is_filtered) = (record.n, page.at, record.filtered);
             expected.records.push(Fate { n, read, is_filtered, resolved });
         }
     }
-    expected.close_windows(&lanes[0].tumbling, &delivered);
+    expected.close_windows(&lanes[0].tumbling, &over);
     expected.lanes = lanes.into_iter().map(|lane| lane.acts).collect();
     expected
 }
@@ -84,7 +85,24 @@ fn met(need: Need, lane: usize, delivered: &Delivered) -> Option<u64> {
     }
 }
 
-fn resolved_at(record: &Rec, read_at: u64, lanes: &[Lane<'_>], delivered: &Delivered) -> Option<u64> {
+/// When each tumbling window is over: its final call is, and every record up to the last one that its function was done
+/// with. What is left of it before that comes again after a crash, and the whole window with it (I8).
+fn windows_over(lane: &Lane<'_>, delivered: &Delivered) -> Vec<Option<u64>> {
+    let over = |(closing, last): (&Option<Need>, &u64)| {
+        let closed = met((*closing)?, 0, delivered)?;
+        let needs = lane.needs.range(..=*last).map(|(_, (need, _))| met(*need, 0, delivered));
+        needs.fold(Some(closed), |latest, at| Some(latest?.max(at?)))
+    };
+    lane.tumbling.instances.iter().zip(&lane.tumbling.last).map(over).collect()
+}
+
+fn resolved_at(
+    record: &Rec,
+    read_at: u64,
+    lanes: &[Lane<'_>],
+    delivered: &Delivered,
+    over: &[Option<u64>],
+) -> Option<u64> {
     if record.filtered {
         return Some(read_at);
     }
@@ -92,24 +110,19 @@ fn resolved_at(record: &Rec, read_at: u64, lanes: &[Lane<'_>], delivered: &Deliv
     let met = |need| met(need, record.lane, delivered);
     let (own, instance) = *lane.needs.get(&record.n)?;
     let held_until = match instance {
-        Some(instance) => met(lane.tumbling.instances[instance]?)?,
+        Some(instance) => over[instance]?,
         None => 0,
     };
     Some(met(own)?.max(held_until))
 }
 
 impl Expected {
-    fn close_windows(&mut self, tumbling: &Tumbling, delivered: &Delivered) {
-        for (instance, need) in tumbling.instances.iter().enumerate() {
-            let (Some(need), Some((start, next))) = (need, tumbling.next.get(instance)) else { break };
-            let given_up = tumbling.spans[instance].1;
-            // One that is not closed holds up those after it.
+    fn close_windows(&mut self, tumbling: &Tumbling, over: &[Option<u64>]) {
+        for (over, next) in over.iter().zip(&tumbling.next) {
+            // One that is not over holds up those after it.
+            let Some(at) = over else { break };
             let before = self.closed.last().map_or(0, |(at, _)| *at);
-            if matches!(need, Need::Discard(_)) {
-                self.closed.push((before.max(given_up), *start));
-            }
-            let Some(at) = met(*need, 0, delivered) else { break };
-            self.closed.push((before.max(at), *next));
+            self.closed.push((before.max(*at), *next));
         }
     }
 

@@ -21,8 +21,10 @@ pub(super) struct Tumbling {
     earliest: Option<i64>,
     /// When each instance was closed, in the order in which they were opened.
     pub(super) instances: Vec<Option<Need>>,
-    /// The start of each, and of the earliest window that may follow it.
-    pub(super) next: Vec<(i64, i64)>,
+    /// The start of the earliest window that may follow each.
+    pub(super) next: Vec<i64>,
+    /// The last record that the function is done with in each, at first the one that opens it.
+    pub(super) last: Vec<u64>,
     /// From the first invocation of each to the end of its final call.
     pub(super) spans: Vec<(u64, u64)>,
 }
@@ -71,16 +73,24 @@ impl Lane<'_> {
     }
 
     /// What the next invocation of the current batch says of its window; opens it if it is not open (R65).
-    pub(super) fn open_window(&mut self) -> Option<WindowSeen> {
+    pub(super) fn open_window(&mut self, batch: &[Rec]) -> Option<WindowSeen> {
         let size = self.rules.tumbling?;
         if self.tumbling.open.is_none() {
             self.tumbling.instances.push(None);
             self.tumbling.spans.push((self.now, u64::MAX));
+            self.tumbling.last.push(batch[0].n);
         }
         let start = self.tumbling.current;
         let open = self.tumbling.open.get_or_insert_with(|| Open { start, state: Bytes::from_static(b"{}") });
         let state = open.state.clone();
         Some(WindowSeen { start, end: start + size, state, is_final: false, is_early: false })
+    }
+
+    /// The function is done with these records, for good or for bad.
+    pub(super) fn reach(&mut self, batch: &[Rec]) {
+        if let (Some(_), Some(last)) = (&self.tumbling.open, self.tumbling.last.last_mut()) {
+            *last = batch.iter().map(|rec| rec.n).fold(*last, u64::max);
+        }
     }
 
     pub(super) fn adopt(&mut self, state: Option<Bytes>) {
@@ -128,7 +138,7 @@ impl Lane<'_> {
         let need = self.take_final_through(&window);
         let closed = self.tumbling.instances.last_mut().expect("a window is open");
         *closed = Some(need);
-        self.tumbling.next.push((start, if is_early { start } else { start + size }));
+        self.tumbling.next.push(if is_early { start } else { start + size });
         self.tumbling.spans.last_mut().expect("a window is open").1 = self.now;
         self.tumbling.open = None;
         // After an early end the rest of the window goes on as a fresh instance.
