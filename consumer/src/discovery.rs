@@ -18,6 +18,14 @@ use crate::source::{Glance, ShardListing, SourceError, StreamSource};
 /// A stream is listed at least this often, whatever a glance says.
 const LISTED_ANYWAY: Duration = Duration::from_secs(3600);
 
+/// How soon a stream is listed again for the children of a shard that has ended; twice as long after each listing without
+/// them, up to the second time.
+const CHILDREN_AGAIN: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
+
+/// A stream of few shards is listed after so many have ended: only a listing tells which ones are gone, and until then
+/// their leases stay.
+const ENDS_UNLISTED: usize = 8;
+
 /// Under this name a lease remembers the time to which LATEST was pinned (I15).
 pub(crate) const PINNED_START: &str = "pinnedStart";
 
@@ -60,25 +68,69 @@ struct ListedInner {
     retention: Option<Duration>,
     open_shards: usize,
     uncovered: Vec<(u128, u128)>,
+    /// It showed shards that had no leases.
+    is_news: bool,
+    /// Shards that have ended and that no lease follows.
+    childless: BTreeSet<ShardId>,
+    /// After so long it is worth looking for their children again.
+    childless_pause: Duration,
+    /// Leases at their end.
+    ended: usize,
+}
+
+impl ListedInner {
+    /// Whether the last listing still says it all, as far as a glance and the leases tell.
+    fn says_it_all(&self, glance: &Glance, leases: &[Lease], began: Instant) -> bool {
+        if ended(leases).count() > self.ended + self.shards.len().max(ENDS_UNLISTED) {
+            return false;
+        }
+        match glance.open_shards {
+            Some(open) => open == self.open_shards,
+            // A listing that showed something new is followed by another: it may have been made in the middle of a change.
+            None if self.is_news => false,
+            None => {
+                let childless = childless(leases);
+                childless.is_empty()
+                    || (childless.is_subset(&self.childless) && began.elapsed() < self.childless_pause)
+            }
+        }
+    }
+}
+
+/// Shards that have ended and that no lease follows: their children may not have been listed yet.
+fn childless(leases: &[Lease]) -> BTreeSet<ShardId> {
+    let followed: BTreeSet<&ShardId> = leases.iter().flat_map(|lease| &lease.parents).collect();
+    ended(leases).map(|lease| &lease.key.shard).filter(|shard| !followed.contains(shard)).cloned().collect()
+}
+
+fn ended(leases: &[Lease]) -> impl Iterator<Item = &Lease> {
+    leases.iter().filter(|lease| lease.checkpoint == Position::ShardEnd)
 }
 
 impl Listed {
     /// What a listing would find, if a glance says that it would show nothing new.
-    fn unchanged(&self, glance: Glance, leases: &[Lease]) -> Option<Discovered> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn unchanged(&self, glance: Glance, mut leases: Vec<Lease>) -> Option<Discovered> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = inner.stream.as_ref().filter(|stream| stream.epoch == glance.epoch)?;
-        let is_recent = inner.began.is_some_and(|began| began.elapsed() < LISTED_ANYWAY);
-        let known = leases.iter().filter(|lease| lease.key.is_sibling_of(stream)).count();
-        (is_recent && inner.open_shards == glance.open_shards).then(|| Discovered {
-            known,
+        leases.retain(|lease| lease.key.is_sibling_of(stream));
+        let began = inner.began.filter(|began| began.elapsed() < LISTED_ANYWAY)?;
+        inner.retention = glance.retention;
+        // Those that were deleted since make room for others.
+        inner.ended = inner.ended.min(ended(&leases).count());
+        inner.says_it_all(&glance, &leases, began).then(|| Discovered {
+            known: leases.len(),
             epoch: glance.epoch,
             uncovered: inner.uncovered.clone(),
             ..Discovered::default()
         })
     }
 
-    fn set(&self, new: ListedInner) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = new;
+    fn set(&self, mut new: ListedInner) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = !new.childless.is_empty() && new.childless.is_subset(&inner.childless);
+        let [first, longest] = CHILDREN_AGAIN;
+        new.childless_pause = if is_known { (inner.childless_pause * 2).min(longest) } else { first };
+        *inner = new;
     }
 
     /// How long the stream keeps records, if it does not refuse a position that it no longer holds.
@@ -107,7 +159,7 @@ pub(crate) async fn discover(
 ) -> Result<Discovered, DiscoveryError> {
     if !asked_for
         && let Some(glance) = cx.source.glance().await?
-        && let Some(unchanged) = cx.listed.unchanged(glance, &cx.leases.list().await?)
+        && let Some(unchanged) = cx.listed.unchanged(glance, cx.leases.list().await?)
     {
         return Ok(unchanged);
     }
@@ -128,19 +180,22 @@ pub(crate) async fn discover(
     let uncovered = holes(&listing);
     let open_shards = listing.shards.iter().filter(|shard| shard.open).count();
     let began = Some(began);
-    let shown = uncovered.clone();
+    let start = start(cx.mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
+    let new = new_leases(&listing, &of_stream, &known, &start);
+    let planned = new.len();
     cx.listed.set(ListedInner {
         stream,
         shards: shards.clone(),
         began,
         retention,
         open_shards,
-        uncovered: shown,
+        uncovered: uncovered.clone(),
+        is_news: planned > 0,
+        childless: childless(&known),
+        childless_pause: CHILDREN_AGAIN[0],
+        ended: ended(&known).count(),
     });
-    cx.leases.serve(Served { stream: of_stream.clone(), listed: shards });
-    let start = start(cx.mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
-    let new = new_leases(&listing, &of_stream, &known, &start);
-    let planned = new.len();
+    cx.leases.serve(Served { stream: of_stream, listed: shards });
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
     let gap = gap.filter(|_| created > 0);
     Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap, uncovered })

@@ -134,6 +134,7 @@ impl Driver {
         let lost = self.held.lost();
         let exit = loop {
             let now = self.cx.clock.now();
+            self.machine.set_retention(self.cx.listed.retention());
             if let Some(exit) = self.act(now) {
                 break exit;
             }

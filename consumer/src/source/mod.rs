@@ -26,7 +26,8 @@ pub trait StreamSource: Send + Sync + 'static {
     /// Lists every shard that the stream still knows, and the service's time of the answer.
     async fn shards(&self) -> Result<ShardListing, SourceError>;
 
-    /// A look that costs one call and tells whether a listing would show anything new; none where there is no such call.
+    /// A look that costs at most one call and tells whether a listing would show anything new; none where there is no
+    /// such thing: then the stream is listed every time.
     async fn glance(&self) -> Result<Option<Glance>, SourceError> {
         Ok(None)
     }
@@ -85,8 +86,11 @@ pub struct ShardListing {
 pub struct Glance {
     /// As in [`ShardListing::epoch`].
     pub epoch: String,
-    /// How many shards take new records.
-    pub open_shards: usize,
+    /// How many shards take new records. None if that is not known without a listing, and new shards only ever follow
+    /// others: then the stream is listed when a shard has ended and none that follows it has a lease.
+    pub open_shards: Option<usize>,
+    /// As in [`ShardListing::retention`].
+    pub retention: Option<Duration>,
 }
 
 /// One shard of a listing.

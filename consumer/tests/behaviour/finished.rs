@@ -71,9 +71,10 @@ async fn incident_40_leases_stay_bounded_while_a_stream_rolls_over_and_nothing_i
         pass(Duration::from_secs(10)).await;
         most = most.max(leases(&store).await.len());
     }
-    assert!(most <= KEPT + 3, "{most} leases of a stream that keeps {KEPT} shards");
+    // It is listed after every nine ends.
+    assert!(most <= KEPT + 12, "{most} leases of a stream that keeps {KEPT} shards");
     assert_eq!(run.report().stream_gaps, 0);
-    assert!(run.report().leases.len() <= KEPT + 3, "the status forgets them, too");
+    assert!(run.report().leases.len() <= KEPT + 12, "the status forgets them, too");
     run.stop().await;
     assert_eq!(seen.by_shard(), changes(&fake), "nothing lost, nothing twice");
 }
@@ -214,7 +215,7 @@ async fn i15_the_pinned_start_survives_the_leases_that_were_created_with_it() {
     until("the lease", || run.report().shards.len() == 1).await;
     let pinned = leases(&store).await[0].app.get("pinnedStart").cloned();
     assert!(pinned.is_some());
-    for generation in 0..8 {
+    for generation in 0..12 {
         put_items(&fake, generation * 10..generation * 10 + 5);
         let read = usize::try_from(generation + 1).unwrap() * 5;
         until("the generation's records", || seen.len() == read).await;

@@ -1,9 +1,11 @@
 //! Records that were lost before they were read: reported, counted, and a policy (I17).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shardmill::engine::{GapKind, MappingBuilder, OnGap};
-use shardmill::{Position, RunError};
+use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext, Position, RunError};
 use shardmill_testkit::{FakeDynamoDbStreams, FakeKinesis};
 
 use crate::support::*;
@@ -66,6 +68,58 @@ async fn i17_a_checkpoint_within_retention_is_no_gap() {
     until("the records", || seen.len() == 230).await;
     assert_eq!(gaps(&run), [(0, None)]);
     run.stop().await;
+}
+
+/// A function that takes nothing while it is blocked.
+fn blocked(seen: &Seen, is_blocked: &Arc<AtomicBool>) -> impl Handler + use<> {
+    let (seen, is_blocked) = (seen.clone(), Arc::clone(is_blocked));
+    move |batch: Batch, cx: InvokeContext| {
+        let (seen, is_blocked) = (seen.clone(), Arc::clone(&is_blocked));
+        async move {
+            if is_blocked.load(Ordering::Relaxed) {
+                return Err(HandlerError::function("blocked"));
+            }
+            seen.note("a", &batch, &cx);
+            Ok(BatchResponse::success())
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i17_a_retention_that_is_shortened_while_a_function_blocks_the_shard_is_a_gap() {
+    for policy in [OnGap::Continue, OnGap::Stop] {
+        let (fake, store, seen) = (stream(1), store(), Seen::default());
+        put(&fake, 5);
+        let is_blocked = Arc::new(AtomicBool::new(false));
+        let a = worker("a");
+        let mapping = slow_mapping().on_gap(policy).buffer_bytes(1 << 20).maximum_backoff_seconds(900);
+        let handler = blocked(&seen, &is_blocked);
+        let run = launch(consumer(&fake, &a, mapping, handler, &store).discovery_interval(HOUR / 4));
+        until("the first records", || seen.len() == 5).await;
+        is_blocked.store(true, Ordering::Relaxed);
+        let put_large = || fake.put("orders", Some("key"), vec![7_u8; 1_000_000]).unwrap();
+        for _ in 0..18 {
+            put_large();
+            pass(HOUR / 3).await;
+        }
+        // What waits for the function is in memory; what comes after it is not.
+        fake.set_retention("orders", HOUR * 2).unwrap();
+        put_large();
+        pass(HOUR / 2).await;
+        is_blocked.store(false, Ordering::Relaxed);
+        if policy == OnGap::Stop {
+            let error = run.ended().await.unwrap_err();
+            assert!(matches!(&error, RunError::Gap(text) if text.contains("retention")), "{error}");
+            continue;
+        }
+        let last = accepted(&fake).pop().unwrap().1;
+        until("what is left", || seen.all().last().is_some_and(|sight| sight.seq == last)).await;
+        assert_eq!(gaps(&run), [(1, Some(GapKind::BeyondRetention))]);
+        run.stop().await;
+        let all = accepted(&fake);
+        let lost = all.iter().filter(|record| !seen.by_shard().contains(record)).count();
+        assert!((5..=14).contains(&lost), "{lost} of 19 large records were trimmed unread");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 #![cfg(feature = "kinesis")]
 #![expect(clippy::unwrap_used, reason = "a test may fail at any step")]
 
+mod cost;
 mod destinations;
 mod discovery;
 mod driver;
@@ -10,6 +11,7 @@ mod filters;
 mod finished;
 mod gaps;
 mod leases;
+mod lineage;
 mod logs;
 mod stop;
 mod support;

@@ -55,6 +55,8 @@ pub struct ShardMachine {
     last_result: LastResult,
     counters: Counters,
     retention: Option<Duration>,
+    /// The retention is shorter than it was: what was to be read next may be gone.
+    retention_cut: bool,
     last_gap: Option<Gap>,
     /// Gaps that people were not told of yet.
     unreported: VecDeque<Gap>,
@@ -110,6 +112,7 @@ impl ShardMachine {
             last_result: LastResult::NoRecords,
             counters: Counters::default(),
             retention,
+            retention_cut: false,
             last_gap: None,
             unreported: VecDeque::new(),
             rng: Rng(fastrand::Rng::with_seed(seed)),

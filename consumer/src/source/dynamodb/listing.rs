@@ -83,7 +83,11 @@ pub(super) async fn children_if_ended(
         children.map(child).collect()
     };
     let found = match describe(source, Some(shard)).await {
-        Ok(description) => of_shard(&description.shards),
+        Ok(description) => {
+            let closed = description.shards.iter().filter(|listed| !listed.open);
+            source.add_closed(closed.map(|listed| listed.shard.clone()));
+            of_shard(&description.shards)
+        }
         // Where the filter is not known the whole description tells.
         Err(error) if error.kind == SourceErrorKind::Rejected => Vec::new(),
         Err(error) => return Err(error),

@@ -18,7 +18,7 @@ use shardmill_engine::{Position, ShardId};
 
 use super::aws::Named;
 use super::limiter::ReadLimiter;
-use super::{ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
+use super::{Glance, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::clock::ServiceClock;
 
 /// The stream of a DynamoDB table, as its ARN names it.
@@ -128,7 +128,7 @@ struct Inner {
     stream: DynamoDbStream,
     limiter: ReadLimiter,
     clock: ServiceClock,
-    /// Shards that take no more records, as of the last listing.
+    /// Shards that take no more records, as far as descriptions told.
     closed: Mutex<HashSet<ShardId>>,
 }
 
@@ -184,6 +184,10 @@ impl Inner {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).contains(shard)
     }
 
+    fn add_closed(&self, closed: impl IntoIterator<Item = ShardId>) {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).extend(closed);
+    }
+
     fn set_closed(&self, closed: HashSet<ShardId>) {
         *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = closed;
     }
@@ -193,6 +197,13 @@ impl Inner {
 impl StreamSource for DynamoDbSource {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
         listing::list(&self.inner).await
+    }
+
+    /// There is no call that tells it, and none is needed: a stream that is enabled again has another ARN, and every
+    /// new shard follows one that somebody reads to its end.
+    async fn glance(&self) -> Result<Option<Glance>, SourceError> {
+        let epoch = self.inner.stream.label().to_owned();
+        Ok(Some(Glance { epoch, open_shards: None, retention: None }))
     }
 
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {

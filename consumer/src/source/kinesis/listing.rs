@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::Shard;
-use shardmill_engine::{ShardId, Wall};
+use shardmill_engine::{ChildShard, ShardId, Wall};
 
 use super::Inner;
 use crate::source::aws::{Call, KeepDate};
@@ -30,8 +30,33 @@ pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
 
 /// Whether the stream is the same and has as many open shards.
 pub(super) async fn glance(source: &Inner) -> Result<Glance, SourceError> {
-    let Summary { epoch, open_shards, .. } = summary(source).await?;
-    Ok(Glance { epoch, open_shards })
+    let Summary { epoch, open_shards, retention } = summary(source).await?;
+    Ok(Glance { epoch, open_shards: Some(open_shards), retention })
+}
+
+/// The shards that follow `shard`, if it has really ended; `None` if it goes on.
+///
+/// The service names a shard's children where it names no next iterator. Emulators do not always, and an answer that names
+/// neither may be broken (incident 51): then only a listing tells.
+pub(super) async fn children_if_ended(
+    source: &Inner,
+    shard: &ShardId,
+) -> Result<Option<Vec<ChildShard>>, SourceError> {
+    let call = Call { api: "ListShards", stream: &source.stream, shard: Some(shard) };
+    let Some((shards, _)) = pages(source, call).await? else {
+        return Err(call.unusable("its token expired while the next page was asked for"));
+    };
+    let children = shards.iter().filter(|listed| listed.parents.contains(shard));
+    let children: Vec<ChildShard> = children
+        .map(|listed| ChildShard {
+            shard: listed.shard.clone(),
+            parents: listed.parents.clone(),
+            hash_range: listed.hash_range.clone(),
+        })
+        .collect();
+    // A shard that is no longer there was read as far as there was something to read.
+    let goes_on = children.is_empty() && shards.iter().any(|listed| listed.shard == *shard && listed.open);
+    Ok((!goes_on).then_some(children))
 }
 
 struct Summary {

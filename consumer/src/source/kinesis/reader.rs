@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use shardmill_engine::{ChildShard, Data, Page, Position, Record, Seq, ShardId};
 
-use super::Inner;
+use super::{Inner, listing};
 use crate::source::aws::{Call, millis};
 use crate::source::limiter::ShardPace;
-use crate::source::{ShardReader, SourceError};
+use crate::source::{ShardReader, SourceError, SourceErrorKind};
 
 /// The most that GetRecords takes for `Limit`.
 const MAX_LIMIT: i32 = 10_000;
@@ -30,6 +30,8 @@ enum Next {
     /// An iterator for this position first.
     Place(Position),
     Iterator(String),
+    /// An answer named neither a next iterator nor children: a listing tells whether the shard has ended.
+    Verify,
     Nothing,
 }
 
@@ -78,6 +80,18 @@ impl KinesisReader {
             .ok_or_else(|| call.unusable("it brought no iterator"))
     }
 
+    /// The end of the shard, unless a listing shows that it goes on.
+    async fn verify_end(&mut self) -> Result<Page, SourceError> {
+        let Some(children) = listing::children_if_ended(&self.source, &self.shard).await? else {
+            let text = "it names no next iterator, but the shard has not ended";
+            let error = self.call("GetRecords").unusable(text);
+            // Opened again at the last position, it goes on.
+            return Err(SourceError { kind: SourceErrorKind::IteratorExpired, ..error });
+        };
+        self.next = Next::Nothing;
+        Ok(Page { end_of_shard: true, children, ..Page::default() })
+    }
+
     /// One read; the reader's place moves only once the page is complete.
     async fn read(&self, iterator: &str, limit: i32) -> Result<(Page, Next), SourceError> {
         let call = self.call("GetRecords");
@@ -97,12 +111,18 @@ impl ShardReader for KinesisReader {
         if let Next::Place(at) = &self.next {
             self.next = Next::Iterator(self.iterator(at).await?);
         }
-        let Next::Iterator(iterator) = &self.next else {
-            return Ok(Page { end_of_shard: true, ..Page::default() });
+        let iterator = match &self.next {
+            Next::Iterator(iterator) => iterator,
+            Next::Verify => return self.verify_end().await,
+            Next::Place(_) | Next::Nothing => return Ok(Page { end_of_shard: true, ..Page::default() }),
         };
         let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
         let (page, next) = self.read(iterator, limit).await?;
         self.next = next;
+        // What was read comes first.
+        if matches!(self.next, Next::Verify) && page.records.is_empty() {
+            return self.verify_end().await;
+        }
         Ok(page)
     }
 }
@@ -130,16 +150,21 @@ fn convert(answer: GetRecordsOutput, call: Call<'_>) -> Result<Converted, Source
         bytes += record.data().map_or(0, Data::len);
         records.push(record);
     }
+    let next = match next {
+        Some(iterator) => Next::Iterator(iterator),
+        None if children.is_empty() => Next::Verify,
+        None => Next::Nothing,
+    };
     Ok(Converted {
         bytes,
         page: Page {
             records,
             continuation: None,
-            end_of_shard: next.is_none(),
+            end_of_shard: matches!(next, Next::Nothing),
             children: children.into_iter().map(convert_child).collect(),
             millis_behind: answer.millis_behind_latest.and_then(|ms| u64::try_from(ms).ok()),
         },
-        next: next.map_or(Next::Nothing, Next::Iterator),
+        next,
     })
 }
 

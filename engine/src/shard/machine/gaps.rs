@@ -1,5 +1,7 @@
 //! Records that were lost before they were read (I17).
 
+use std::time::Duration;
+
 use super::ShardMachine;
 use crate::intake::Intake;
 use crate::mapping::OnGap;
@@ -29,10 +31,21 @@ impl ShardMachine {
         }
     }
 
+    /// How long the stream keeps records now, if it is a stream that goes on at its oldest record without a word.
+    pub fn set_retention(&mut self, retention: Option<Duration>) {
+        self.retention_cut |= retention < self.retention && retention.is_some();
+        self.retention = retention;
+    }
+
     /// The shard is about to be opened at a position after which the stream may have trimmed records, where the service
-    /// would go on at its oldest record without a word.
+    /// would go on at its oldest record without a word; or it is read, and the stream has begun to keep records for a
+    /// shorter time.
     pub(super) fn check_retention(&mut self, now: Now) {
-        let Some(retention) = self.retention.filter(|_| self.reader.opens(now.mono)) else { return };
+        let is_cut = self.retention_cut && self.reader.state == ReaderState::Open;
+        let Some(retention) = self.retention.filter(|_| is_cut || self.reader.opens(now.mono)) else {
+            return;
+        };
+        self.retention_cut = false;
         if self.reader.through.is_some_and(|through| through < now.wall - retention) {
             // Until something is read nothing more is known.
             self.reader.through = None;

@@ -240,3 +240,43 @@ fn r32_records_that_expire_while_a_batch_is_retried_are_a_gap_but_those_in_memor
     let [gap] = gaps(&rig).try_into().unwrap();
     assert_eq!((gap.kind, gap.from), (GapKind::BeyondRetention, after(1)));
 }
+
+/// A machine that has read a record of 20 hours ago, with more to come, and whose next poll is due.
+fn behind() -> ShardMachine {
+    let mut machine = resumed(after(5), Some(21));
+    assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Open { .. })));
+    machine.handle_event(at_hour(0), ShardEvent::Opened);
+    assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Fetch { .. })));
+    let arrival = Some(Wall::from_millis(WALL_START - 20 * HOUR));
+    let data = crate::record::Data::Raw(bytes::Bytes::from_static(b"x"));
+    let record = crate::record::Record::new(crate::position::Seq::plain("6"), None, arrival, data);
+    let page =
+        crate::intake::Page { records: vec![record], millis_behind: Some(72_000_000), ..Default::default() };
+    let intake = crate::intake::intake(page, machine.position(), |_| true);
+    machine.handle_event(at_hour(0), ShardEvent::Fetched(intake));
+    machine
+}
+
+fn next_gap(machine: &mut ShardMachine) -> Option<Gap> {
+    std::iter::from_fn(|| machine.poll_action(at_hour(1))).find_map(|action| match action {
+        ShardAction::ReportGap(gap) => Some(gap),
+        _ => None,
+    })
+}
+
+#[test]
+fn i17_a_retention_that_is_shortened_behind_the_reader_may_be_a_gap_while_it_reads() {
+    for (hours, expected) in
+        [(None, false), (Some(48), false), (Some(24), false), (Some(22), false), (Some(6), true)]
+    {
+        let mut machine = behind();
+        machine.set_retention(hours.map(Duration::from_hours));
+        let gap = next_gap(&mut machine);
+        assert_eq!(gap.is_some(), expected, "{hours:?}");
+        if let Some(gap) = gap {
+            assert_eq!((gap.kind, gap.from), (GapKind::BeyondRetention, after(6)));
+            machine.set_retention(hours.map(Duration::from_hours));
+            assert_eq!(next_gap(&mut machine), None, "reported once");
+        }
+    }
+}

@@ -9,7 +9,7 @@ fn summary() -> Answer {
         "StreamCreationTimestamp": 1_780_000_000.5, "EnhancedMonitoring": [], "OpenShardCount": 3}}))
 }
 
-fn shard(id: &str, parents: [Option<&str>; 2], closed: bool) -> serde_json::Value {
+pub(super) fn shard(id: &str, parents: [Option<&str>; 2], closed: bool) -> serde_json::Value {
     let mut shard = json!({"ShardId": id,
         "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "340282366920938463463374607431768211455"},
         "SequenceNumberRange": {"StartingSequenceNumber": "1"}});

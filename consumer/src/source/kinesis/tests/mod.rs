@@ -200,9 +200,33 @@ async fn the_end_of_a_shard_names_its_children_and_is_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_shard_without_children_is_the_end_too() {
-    let service = Service::new([iterator("i1"), page(&[], None)]);
-    assert!(reader(&service, Position::TrimHorizon).await.next_page(10).await.unwrap().end_of_shard);
+async fn incident_51_an_answer_without_iterator_and_children_is_the_end_only_if_a_listing_says_so() {
+    let listed = |open: bool, parents: [Option<&str>; 2]| {
+        Answer::Ok(json!({"Shards": [
+            listing::shard(SHARD, [None, None], !open), listing::shard("c1", parents, false)]}))
+    };
+    let child = [Some(SHARD), None];
+    for (open, parents, children) in [(false, child, 1), (true, child, 1), (false, [None, None], 0)] {
+        let service = Service::new([iterator("i1"), page(&[], None), listed(open, parents)]);
+        let last = reader(&service, Position::TrimHorizon).await.next_page(10).await.unwrap();
+        assert!(last.end_of_shard);
+        assert_eq!(last.children.len(), children);
+    }
+    let service = Service::new([
+        iterator("i1"),
+        page(&["1"], None),
+        Answer::Error(400, "LimitExceededException"),
+        listed(true, [None, None]),
+    ]);
+    let mut reader = reader(&service, Position::TrimHorizon).await;
+    let page = reader.next_page(10).await.unwrap();
+    assert_eq!(
+        (numbers(&page), page.end_of_shard),
+        (vec!["1".to_owned()], false),
+        "what was read comes first"
+    );
+    assert_eq!(reader.next_page(10).await.unwrap_err().kind, Kind::Throttled);
+    assert_eq!(reader.next_page(10).await.unwrap_err().kind, Kind::IteratorExpired, "it goes on");
 }
 
 #[tokio::test(start_paused = true)]
