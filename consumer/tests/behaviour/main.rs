@@ -10,6 +10,7 @@ mod driver;
 mod filters;
 mod finished;
 mod gaps;
+mod generations;
 mod leases;
 mod lineage;
 mod logs;

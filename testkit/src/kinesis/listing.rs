@@ -4,9 +4,11 @@ use super::api::{Filter, Input, Shape, millis, required, seconds};
 use super::state::{FakeError, Shard, Stream, World};
 use serde_json::{Value, json};
 
-fn shard_json(stream: &Stream, shard: &Shard) -> Value {
+/// A shard as it was at a time.
+fn shard_json(stream: &Stream, shard: &Shard, as_of_ms: u64) -> Value {
     let mut range = json!({ "StartingSequenceNumber": stream.sequence(shard.start) });
-    if let Some(end) = shard.end {
+    let is_closed = shard.closed_ms.is_some_and(|closed| closed <= as_of_ms);
+    if let Some(end) = shard.end.filter(|_| is_closed) {
         range["EndingSequenceNumber"] = json!(stream.sequence(end));
     }
     let mut value = json!({
@@ -97,6 +99,7 @@ pub(crate) fn list_shards(
         return Err(FakeError::invalid(format!("MaxResults {max} must be between 1 and 10000.")));
     }
     let page = usize::try_from(max).map_or(1, |max| max.min(world.list_page_size));
+    let lag_ms = world.listing_lag_ms;
     let (stream, after, filter) = match &input.next_token {
         None => (
             world.stream(&input.key()?, now_ms)?,
@@ -114,7 +117,8 @@ pub(crate) fn list_shards(
             (world.stream_by_epoch(token.epoch, now_ms)?, Some(token.after), token.filter)
         }
     };
-    let (shards, last) = page_of(stream, after.as_deref(), filter.as_ref(), page, now_ms, shape)?;
+    let as_of_ms = now_ms.saturating_sub(lag_ms).max(stream.created_ms);
+    let (shards, last) = page_of(stream, after.as_deref(), filter.as_ref(), page, as_of_ms, shape)?;
     let mut answer = json!({ "Shards": shards });
     if let Some(after) = last {
         answer["NextToken"] = json!(Token { epoch: stream.epoch, after, issued_ms: now_ms, filter }.encode());
@@ -122,29 +126,30 @@ pub(crate) fn list_shards(
     Ok(answer)
 }
 
-/// One page of shards, and the last one's id if more follow.
+/// One page of shards as they were at a time, and the last one's id if more follow.
 fn page_of(
     stream: &Stream,
     after: Option<&str>,
     filter: Option<&Filter>,
     page: usize,
-    now_ms: u64,
+    as_of_ms: u64,
     shape: &Shape,
 ) -> Result<(Vec<Value>, Option<String>), FakeError> {
     let mut chosen: Vec<&Shard> = Vec::new();
-    for shard in stream.shards.iter().filter(|s| !s.forgotten && after.is_none_or(|a| s.id.as_str() > a)) {
+    let is_listed = |s: &&Shard| !s.forgotten && s.opened_ms <= as_of_ms;
+    for shard in stream.shards.iter().filter(is_listed).filter(|s| after.is_none_or(|a| s.id.as_str() > a)) {
         let childhood = [&shard.parent, &shard.adjacent];
         let orphaned = childhood.into_iter().flatten().any(|p| shape.omit_children_of.contains(p));
         if shape.omit.contains(&shard.id) || orphaned {
             continue;
         }
         match filter {
-            Some(filter) if !matches(filter, stream, shard, now_ms)? => {}
+            Some(filter) if !matches(filter, stream, shard, as_of_ms)? => {}
             _ => chosen.push(shard),
         }
     }
     let last = (chosen.len() > page).then(|| chosen[page - 1].id.clone());
-    Ok((chosen.iter().take(page).map(|s| shard_json(stream, s)).collect(), last))
+    Ok((chosen.iter().take(page).map(|s| shard_json(stream, s, as_of_ms)).collect(), last))
 }
 
 fn description(stream: &Stream) -> Value {
@@ -174,10 +179,11 @@ pub(crate) fn describe_stream(
     shape: &Shape,
 ) -> Result<Value, FakeError> {
     let limit = usize::try_from(input.limit.unwrap_or(100).clamp(1, 10_000)).unwrap_or(1);
-    let page = limit.min(world.list_page_size);
+    let (page, lag_ms) = (limit.min(world.list_page_size), world.listing_lag_ms);
     let stream = world.stream(&input.key()?, now_ms)?;
+    let as_of_ms = now_ms.saturating_sub(lag_ms).max(stream.created_ms);
     let (shards, more) =
-        page_of(stream, input.exclusive_start_shard_id.as_deref(), None, page, now_ms, shape)?;
+        page_of(stream, input.exclusive_start_shard_id.as_deref(), None, page, as_of_ms, shape)?;
     let mut description = description(stream);
     description["Shards"] = json!(shards);
     description["HasMoreShards"] = json!(more.is_some());

@@ -242,6 +242,18 @@ impl FakeKinesis {
         self.world().separate_end_page = on;
     }
 
+    /// Sets how far listings lag behind: `ListShards` and `DescribeStream` show the shards as they were so long ago, their
+    /// children not yet there and themselves still open. Zero unless set.
+    pub fn set_listing_lag(&self, lag: Duration) {
+        self.world().listing_lag_ms = millis(lag);
+    }
+
+    /// Sets whether the end of a closed shard names its `ChildShards`. The service does, some emulators do not; on unless
+    /// set.
+    pub fn set_children_told(&self, on: bool) {
+        self.world().tells_children = on;
+    }
+
     /// Sets the retention of a stream; 24 hours unless set. Older records, and closed shards that have none left, vanish.
     ///
     /// # Errors

@@ -116,8 +116,8 @@ pub(crate) fn get_records(
         .filter(|l| (1..=10_000).contains(l))
         .ok_or_else(|| FakeError::invalid(format!("Limit {limit} must be between 1 and 10000.")))?;
     let iterator = Iterator::decode(required(input.shard_iterator.as_deref(), "ShardIterator")?)?;
-    let (lifetime, limits, separate) =
-        (world.iterator_lifetime_ms, world.read_limits, world.separate_end_page);
+    let (lifetime, limits) = (world.iterator_lifetime_ms, world.read_limits);
+    let end = End { separate: world.separate_end_page, tells_children: world.tells_children };
     let stream = world.stream_by_epoch(iterator.epoch, now_ms)?;
     if now_ms > iterator.issued_ms.saturating_add(lifetime) {
         return Err(expired(iterator.issued_ms, now_ms, lifetime));
@@ -130,7 +130,7 @@ pub(crate) fn get_records(
         stream.shards[iterator.shard].check_read_limits(now_ms)?;
     }
     let (body, bytes) =
-        render(stream, iterator, limit.min(shape.max_records.unwrap_or(limit)), now_ms, (separate, shape));
+        render(stream, iterator, limit.min(shape.max_records.unwrap_or(limit)), now_ms, (end, shape));
     stream.shards[iterator.shard].reads.push_back((now_ms, bytes));
     if !limits {
         stream.shards[iterator.shard].reads.clear();
@@ -149,13 +149,21 @@ pub(crate) fn expired(issued_ms: u64, now_ms: u64, lifetime_ms: u64) -> FakeErro
     )
 }
 
+/// How a closed shard ends.
+#[derive(Clone, Copy)]
+struct End {
+    /// With an empty page of its own.
+    separate: bool,
+    tells_children: bool,
+}
+
 /// Renders a page; returns its JSON and the bytes that count against the limits.
 fn render(
     stream: &Stream,
     iterator: Iterator,
     limit: usize,
     now_ms: u64,
-    (separate_end, shape): (bool, &Shape),
+    (end, shape): (End, &Shape),
 ) -> (String, usize) {
     let shard = &stream.shards[iterator.shard];
     let first = shard.index_from(iterator.counter);
@@ -179,10 +187,10 @@ fn render(
     let rest = shard.records.get(first + count);
     let behind = rest.map_or(0, |next| now_ms.saturating_sub(page.last().unwrap_or(next).arrival_ms));
     let _ = write!(body, "],\"MillisBehindLatest\":{behind}");
-    let ended = shard.end.is_some() && rest.is_none() && (page.is_empty() || !separate_end);
+    let ended = shard.end.is_some() && rest.is_none() && (page.is_empty() || !end.separate);
     if ended || shape.null_iterator {
         body.push_str(",\"NextShardIterator\":null");
-        if !shape.null_iterator {
+        if !shape.null_iterator && end.tells_children {
             let _ = write!(body, ",\"ChildShards\":{}", Value::from(children(stream, &shard.id)));
         }
     } else {

@@ -319,6 +319,8 @@ pub(crate) struct World {
     pub list_page_size: usize,
     pub read_limits: bool,
     pub separate_end_page: bool,
+    pub listing_lag_ms: u64,
+    pub tells_children: bool,
 }
 
 impl Default for World {
@@ -332,6 +334,8 @@ impl Default for World {
             list_page_size: 1_000,
             read_limits: false,
             separate_end_page: false,
+            listing_lag_ms: 0,
+            tells_children: true,
         }
     }
 }
