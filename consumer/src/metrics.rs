@@ -66,6 +66,11 @@ pub(crate) fn leases_held(mapping: &Arc<str>, held: usize) {
     gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).set(held as f64);
 }
 
+/// Touches the gauges that change rarely: a recorder may forget what is not touched for long.
+pub(crate) fn still_there(mapping: &Arc<str>) {
+    gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).increment(0.0);
+}
+
 pub(crate) fn checkpoint_written(mapping: &Arc<str>, took: Duration) {
     histogram!("shardmill_checkpoint_duration_seconds", "mapping" => Arc::clone(mapping)).record(took);
 }
@@ -163,8 +168,10 @@ impl ShardMetrics {
         }
         self.undelivered.set(snapshot.undelivered_discards as f64);
         self.buffered.set(snapshot.buffered_bytes as f64);
-        if let Some(age) = snapshot.iterator_age_millis {
-            self.iterator_age.set(age as f64);
+        match snapshot.iterator_age_millis {
+            Some(age) => self.iterator_age.set(age as f64),
+            // A recorder may forget what is not touched for long.
+            None => self.iterator_age.increment(0.0),
         }
     }
 }

@@ -210,6 +210,7 @@ impl Run {
 
     fn discovered(&mut self, result: Result<Discovered, DiscoveryError>) -> Result<(), RunError> {
         metrics::clock_offset(&self.cx.name, self.cx.clock.offset());
+        metrics::still_there(&self.cx.name);
         match result {
             Ok(found) => {
                 if self.discovery_failures > 0 {

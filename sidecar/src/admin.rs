@@ -12,6 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use shardmill::Worker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,11 @@ const PORTS: u16 = 100;
 const BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 900.0];
 
+/// A gauge that nobody has set for so long is of a shard that is not read here any more: an idle shard is read more often.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
+/// How often histograms are folded into their buckets; until then every sample is kept.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 /// Why the admin endpoints cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("Admin.Listen: cannot listen on {address}: {reason}; choose another address, or `Listen: off`")]
@@ -40,8 +46,26 @@ pub struct AdminError {
 /// # Errors
 /// A recorder is already installed.
 pub fn metrics_recorder() -> Result<PrometheusHandle, String> {
+    recorder(FORGET_AFTER)?.install_recorder().map_err(|e| e.to_string())
+}
+
+fn recorder(forget_after: Duration) -> Result<PrometheusBuilder, String> {
     let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).map_err(|e| e.to_string())?;
-    builder.install_recorder().map_err(|e| e.to_string())
+    Ok(builder.idle_timeout(MetricKindMask::GAUGE, Some(forget_after)))
+}
+
+/// Keeps what the recorder holds bounded even if nobody ever asks for `/metrics`: samples are folded in, and the gauges of
+/// shards that have ended go. Without end.
+pub async fn upkeep(metrics: PrometheusHandle) {
+    loop {
+        let rendered = tokio::time::Instant::now();
+        while rendered.elapsed() < FORGET_AFTER {
+            tokio::time::sleep(UPKEEP).await;
+            metrics.run_upkeep();
+        }
+        // Idle series are looked for when the page is made.
+        drop(metrics.render());
+    }
 }
 
 /// The endpoints' socket, bound before anything is read from a stream.
@@ -168,4 +192,31 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
         "mappings": mappings,
     }))
     .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incident_63_the_gauges_of_shards_that_have_ended_leave_the_metrics_and_counters_stay() {
+        let recorder = recorder(Duration::from_millis(20)).unwrap().build_recorder();
+        let metrics = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            metrics::counter!("polled").increment(1);
+            let ended = metrics::gauge!("age", "shard" => "ended");
+            let open = metrics::gauge!("age", "shard" => "open");
+            ended.set(1.0);
+            open.set(1.0);
+            assert!(metrics.render().contains("ended"));
+            let started = std::time::Instant::now();
+            while metrics.render().contains("ended") {
+                assert!(started.elapsed() < Duration::from_secs(60), "it never goes");
+                open.increment(0.0);
+            }
+            open.set(7.0);
+        });
+        let page = metrics.render();
+        assert!(page.contains("age{shard=\"open\"} 7") && page.contains("polled 1"), "{page}");
+    }
 }

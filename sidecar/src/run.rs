@@ -98,8 +98,10 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
         running.spawn(async move { (name, consumer.run(shutdown).await) });
     }
     let idle = running.is_empty();
+    let upkeep = tokio::spawn(crate::admin::upkeep(metrics.clone()));
     let admin = admin.serve(views, metrics, Arc::clone(&worker));
     let failure = wait(&mut running, idle, &shutdown).await;
+    upkeep.abort();
     stop_functions(&handlers, stop).await;
     admin.stop().await;
     match failure {
