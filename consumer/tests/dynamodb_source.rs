@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shardmill::checkpoint::{LeaseStore, MemoryStore};
+use shardmill::engine::MappingBuilder;
 use shardmill::{
-    Batch, BatchResponse, CancellationToken, Consumer, DynamoDbSource, EventSourceMapping, HandlerError,
-    InvokeContext, Position, RunReport, Worker, WorkerOptions,
+    Batch, BatchResponse, CancellationToken, Consumer, ConsumerStatus, DynamoDbSource, EventSourceMapping,
+    HandlerError, InvokeContext, Position, RunReport, Worker, WorkerOptions,
 };
 use shardmill_testkit::FakeDynamoDbStreams;
-use shardmill_testkit::kinesis::{Fault, Operation};
+use shardmill_testkit::kinesis::{Call, Fault, Operation};
 use tokio::task::JoinHandle;
 
 const TABLE: &str = "orders";
@@ -37,12 +38,21 @@ impl Run {
 
     /// Starts a consumer of the stream.
     fn start(&self, starting_position: &str) -> (CancellationToken, JoinHandle<RunReport>) {
-        let options = WorkerOptions::default().lease(Duration::from_secs(2)).keeper_in_current_runtime();
+        let (_, stop, task) = self.launch(Duration::from_secs(2), |mapping| mapping, starting_position);
+        (stop, task)
+    }
+
+    /// The same with a lease time, settings of the mapping, and the consumer's status.
+    fn launch(
+        &self,
+        lease: Duration,
+        set: impl FnOnce(MappingBuilder) -> MappingBuilder,
+        starting_position: &str,
+    ) -> (ConsumerStatus, CancellationToken, JoinHandle<RunReport>) {
+        let options = WorkerOptions::default().lease(lease).keeper_in_current_runtime();
         let worker = Worker::start(options).unwrap();
-        let mapping = EventSourceMapping::builder(&self.arn, "orders-worker")
-            .starting_position(starting_position)
-            .build()
-            .unwrap();
+        let mapping = EventSourceMapping::builder(&self.arn, "orders-worker");
+        let mapping = set(mapping.starting_position(starting_position)).build().unwrap();
         let source =
             DynamoDbSource::new(&self.fake.sdk_config(), &self.arn, &worker.clock(), worker.limiter())
                 .unwrap();
@@ -54,9 +64,9 @@ impl Run {
         };
         let consumer = Consumer::builder(mapping, source, handler);
         let consumer = consumer.lease_store(self.store.clone()).worker(worker).build().unwrap();
-        let stop = CancellationToken::new();
+        let (status, stop) = (consumer.status(), CancellationToken::new());
         let shutdown = stop.clone();
-        (stop, tokio::spawn(async move { consumer.run(shutdown).await.unwrap() }))
+        (status, stop, tokio::spawn(async move { consumer.run(shutdown).await.unwrap() }))
     }
 
     /// Writes `count` changes over 17 items.
@@ -98,6 +108,10 @@ impl Run {
         let leases = self.store.list().await.unwrap();
         leases.into_iter().map(|lease| (lease.key.shard.to_string(), lease.checkpoint)).collect()
     }
+}
+
+fn number(record: &Value) -> String {
+    record["dynamodb"]["SequenceNumber"].as_str().unwrap().to_owned()
 }
 
 async fn until(what: &str, mut reached: impl FnMut() -> bool) {
@@ -154,6 +168,55 @@ async fn incident_63_an_idle_stream_that_rolls_over_again_and_again_does_not_sta
     run.assert_all_once_in_order_per_item();
 }
 
+/// The stream rolls over every two minutes and forgets a shard six roll-overs after it was closed, as the service does
+/// within a day. Now and then there is a change, and now and then the consumer crashes.
+#[tokio::test(start_paused = true)]
+async fn incidents_40_and_63_five_hundred_roll_overs_leave_few_leases_and_finished_shards_are_not_read_again()
+{
+    const FEW: usize = 12;
+    let run = Run::new(1);
+    let start = || {
+        let rarely = |mapping: MappingBuilder| {
+            mapping.idle_interval_milliseconds(10_000).maximum_idle_interval_milliseconds(30_000)
+        };
+        run.launch(Duration::from_secs(60), rarely, "TRIM_HORIZON")
+    };
+    let (mut status, mut stop, mut consumer) = start();
+    let mut closed = Vec::new();
+    for round in 0..500 {
+        let [shard] = run.open_shards().try_into().unwrap();
+        let child = run.fake.roll(TABLE, &shard).unwrap();
+        closed.push(shard.clone());
+        if let Some(old) = closed.len().checked_sub(7) {
+            run.fake.forget_shard(TABLE, &closed[old]).unwrap();
+        }
+        if round % 20 == 0 {
+            run.write(2);
+        }
+        if round % 100 == 50 {
+            consumer.abort();
+            (status, stop, consumer) = start();
+        }
+        tokio::time::sleep(Duration::from_secs(120)).await;
+
+        let of_lineage = |call: &&Call| {
+            [Operation::GetRecords, Operation::GetShardIterator].contains(&call.operation)
+                && call.shard.as_ref().is_none_or(|read| ![&shard, &child].contains(&read))
+        };
+        let calls = run.fake.calls();
+        assert_eq!(calls.iter().filter(of_lineage).count(), 0, "round {round}: a finished shard is read");
+        run.fake.clear_calls();
+        let (report, leases) = (status.report(), run.store.list().await.unwrap().len());
+        assert_eq!(report.shards.len(), 1, "round {round}: the child is read");
+        assert!(leases <= FEW && report.leases.len() <= FEW, "round {round}: {leases} leases");
+    }
+    run.write(1);
+    until("the last change", || run.count() == 51).await;
+    stop.cancel();
+    consumer.await.unwrap();
+    run.assert_all_once_in_order_per_item();
+}
+
 #[tokio::test(start_paused = true)]
 async fn i15_r53_latest_loses_nothing_over_a_roll_over_before_the_first_record_and_a_crash_after_it() {
     for knows_at_timestamp in [true, false] {
@@ -173,16 +236,46 @@ async fn i15_r53_latest_loses_nothing_over_a_roll_over_before_the_first_record_a
         until("what came after the start", || run.count() >= 20).await;
         stop.cancel();
         consumer.await.unwrap();
-        let numbers: Vec<String> = run
-            .seen
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|record| record["dynamodb"]["SequenceNumber"].as_str().unwrap().to_owned())
-            .collect();
+        let numbers: Vec<String> = run.seen.lock().unwrap().iter().map(number).collect();
         let changes = run.fake.changes(TABLE).unwrap();
         let expected: Vec<String> = changes[20..].iter().map(|c| c.sequence_number.clone()).collect();
         assert_eq!(numbers, expected, "nothing from before the start, everything after it");
+    }
+}
+
+/// Nothing is written before the split; the iterators expire before the first record, and then the consumer crashes.
+#[tokio::test(start_paused = true)]
+async fn incident_47_i15_latest_then_a_split_then_an_expired_iterator_before_the_first_record_loses_nothing()
+{
+    for (knows_at_timestamp, crash) in [(true, false), (true, true), (false, false), (false, true)] {
+        let run = Run::new(2);
+        run.fake.set_at_timestamp(knows_at_timestamp);
+        run.write(20);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let (stop, consumer) = run.start("LATEST");
+        until("the shards are read", || run.fake.calls().of(Operation::GetRecords).len() >= 4).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let expired = run.fake.faults().on(Operation::GetRecords).hold(Fault::ExpiredIterator);
+        let [first, _] = run.open_shards().try_into().unwrap();
+        run.fake.split(TABLE, &first).unwrap();
+        run.write(30);
+        until("iterators expire", || expired.hits() >= 4).await;
+        drop(expired);
+        let (stop, consumer) = if crash {
+            consumer.abort();
+            run.start("LATEST")
+        } else {
+            (stop, consumer)
+        };
+        until("what was written after the start", || run.count() >= 30).await;
+        stop.cancel();
+        consumer.await.unwrap();
+        let mut seen: Vec<String> = run.seen.lock().unwrap().iter().map(number).collect();
+        let changes = run.fake.changes(TABLE).unwrap().split_off(20);
+        let mut written: Vec<String> = changes.into_iter().map(|change| change.sequence_number).collect();
+        seen.sort();
+        written.sort();
+        assert_eq!(seen, written, "AT_TIMESTAMP known: {knows_at_timestamp}, crash: {crash}");
     }
 }
 
