@@ -67,6 +67,52 @@ pub fn assert_nothing_lost_in_order_per_key(stream: &Stream, stored: &[Stored]) 
     assert_same(&by_key(stream.by_shard()), &by_key(first_times(stored)));
 }
 
+/// Every record that the stream accepted was stored, those of a partition key in the order in which they were put, over
+/// all shards that they went to: nothing new of a key came before something older of it. What came again is left out.
+///
+/// The records of a key were put one after the other.
+///
+/// # Panics
+/// It is not so.
+pub fn assert_nothing_lost_in_order_per_key_over_reshards(stream: &Stream, stored: &[Stored]) {
+    let mut accepted = ByShard::new();
+    let mut keys = BTreeMap::new();
+    for put in stream.records() {
+        let record = format!("{} {}", put.shard, put.sequence);
+        accepted.entry(put.key.clone()).or_default().push(record.clone());
+        keys.insert(record, &put.key);
+    }
+    let (mut seen, mut by_key) = (BTreeSet::new(), ByShard::new());
+    for record in stored {
+        let record = format!("{} {}", record.shard, record.sequence);
+        let key = keys.get(&record).expect("only what was put is stored");
+        if seen.insert(record.clone()) {
+            by_key.entry((*key).clone()).or_default().push(record);
+        }
+    }
+    assert_same(&accepted, &by_key);
+}
+
+/// No invocation of a shard began once one of its children had begun (I9), whoever called. `parents` has the parents of
+/// each shard.
+///
+/// # Panics
+/// One did.
+pub fn assert_parents_first(parents: &ByShard, invocations: &[Invocation]) {
+    let (mut first, mut last) = (BTreeMap::new(), BTreeMap::new());
+    for call in invocations {
+        first.entry(call.shard.as_str()).or_insert(call.number);
+        last.insert(call.shard.as_str(), call.number);
+    }
+    for (child, parents) in parents {
+        let Some(began) = first.get(child.as_str()) else { continue };
+        for parent in parents {
+            let ended = last.get(parent.as_str()).is_none_or(|number| number < began);
+            assert!(ended, "{child} began with invocation {began}, {parent} had {:?}", last[parent.as_str()]);
+        }
+    }
+}
+
 /// Whether every record that the stream accepted was stored.
 #[must_use]
 pub fn is_complete(stream: &Stream, stored: &[Stored]) -> bool {

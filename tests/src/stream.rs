@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard, StreamStatus};
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ScalingType, Shard, StreamStatus};
 
 use crate::{sequence_order, until};
 
@@ -207,14 +207,33 @@ impl Stream {
         self.active().await;
     }
 
+    /// Merges two neighbouring shards.
+    pub async fn merge(&self, shard: &str, adjacent: &str) {
+        let merge = self.client.merge_shards().stream_name(&self.name);
+        merge.shard_to_merge(shard).adjacent_shard_to_merge(adjacent).send().await.unwrap();
+        self.active().await;
+    }
+
+    /// Splits or merges all shards evenly until there are so many open ones.
+    pub async fn update_shard_count(&self, shards: i32) {
+        let update = self.client.update_shard_count().stream_name(&self.name).target_shard_count(shards);
+        update.scaling_type(ScalingType::UniformScaling).send().await.unwrap();
+        self.active().await;
+    }
+
+    /// All shards, ordered by name.
+    pub async fn shards(&self) -> Vec<Shard> {
+        let listed = self.client.list_shards().stream_name(&self.name).send().await.unwrap();
+        let mut shards = listed.shards.unwrap_or_default();
+        shards.sort_by(|a, b| a.shard_id().cmp(b.shard_id()));
+        shards
+    }
+
     /// The open shards, ordered by name.
     pub async fn open_shards(&self) -> Vec<Shard> {
-        let listed = self.client.list_shards().stream_name(&self.name).send().await.unwrap();
-        let is_open =
-            |shard: &Shard| shard.sequence_number_range().unwrap().ending_sequence_number().is_none();
-        let mut open: Vec<Shard> = listed.shards().iter().filter(|shard| is_open(shard)).cloned().collect();
-        open.sort_by(|a, b| a.shard_id().cmp(b.shard_id()));
-        open
+        let mut shards = self.shards().await;
+        shards.retain(is_open);
+        shards
     }
 
     /// What the service returned for all records, in the order in which they were put.
@@ -235,6 +254,12 @@ impl Stream {
         }
         shards
     }
+}
+
+/// Whether a shard takes records.
+#[must_use]
+pub fn is_open(shard: &Shard) -> bool {
+    shard.sequence_number_range().unwrap().ending_sequence_number().is_none()
 }
 
 fn start_of(shard: &Shard) -> String {
