@@ -125,6 +125,24 @@ impl Table {
         }
     }
 
+    /// BatchWriteItem: puts some items and deletes others, at most 25, each on its own.
+    ///
+    /// # Panics
+    /// The emulator leaves some undone.
+    pub async fn batch(&mut self, puts: Vec<Value>, deletes: &[&str]) {
+        let put = |item: &Value| json!({"PutRequest": {"Item": item}});
+        let delete = |id: &&str| json!({"DeleteRequest": {"Key": key(id)}});
+        let items: Vec<Value> = puts.iter().map(put).chain(deletes.iter().map(delete)).collect();
+        let done = self.call("BatchWriteItem", json!({"RequestItems": {self.name.as_str(): items}})).await;
+        assert_eq!(done["UnprocessedItems"], json!({}));
+        for item in puts {
+            self.wrote(&id(&item), Some(item));
+        }
+        for id in deletes {
+            self.wrote(id, None);
+        }
+    }
+
     /// DeleteTable.
     pub async fn drop_table(&self) {
         self.call("DeleteTable", json!({})).await;
@@ -149,7 +167,7 @@ impl Table {
     /// # Panics
     /// The emulator refuses it.
     pub async fn call(&self, operation: &str, mut body: Value) -> Value {
-        if operation != "TransactWriteItems" {
+        if !["TransactWriteItems", "BatchWriteItem"].contains(&operation) {
             body["TableName"] = json!(self.name);
         }
         let body = body.to_string();

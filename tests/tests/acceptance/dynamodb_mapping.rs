@@ -1,7 +1,7 @@
 //! The acceptance tests of AWS's DynamoDB event source mapping (lambda-esm.md, 6.2) under their own names, and what
 //! changes of a table arrive.
 
-mod dynamodb_local {
+pub(crate) mod dynamodb_local {
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
 
@@ -12,18 +12,18 @@ mod dynamodb_local {
 
     /// A table to which the first item has been written: before that, DynamoDB Local calls the start of a shard trimmed
     /// as soon as another table has been written to.
-    async fn table() -> Table {
+    pub(crate) async fn table() -> Table {
         let mut table = Table::create(&endpoint("SHARDMILL_TEST_DYNAMODB_LOCAL"), "orders").await;
         table.put(json!({"id": {"S": "first"}})).await;
         table
     }
 
-    fn config(table: &Table) -> Config {
+    pub(crate) fn config(table: &Table) -> Config {
         Config::at(table.endpoint(), table.arn())
     }
 
     /// Waits until every change has been handled or given up.
-    async fn resolved(sidecar: &Sidecar, table: &Table) {
+    pub(crate) async fn resolved(sidecar: &Sidecar, table: &Table) {
         until("every change is resolved", async || {
             let polled = sidecar.metric("shardmill_polled_events_total").await?;
             let shards = sidecar.shards().await;
@@ -36,7 +36,7 @@ mod dynamodb_local {
     }
 
     /// A function that keeps the records it gets.
-    async fn keeping() -> (Function, Arc<Mutex<Vec<Value>>>) {
+    pub(crate) async fn keeping() -> (Function, Arc<Mutex<Vec<Value>>>) {
         let kept = Arc::<Mutex<Vec<Value>>>::default();
         let records = Arc::clone(&kept);
         let function = Function::behaving(move |call| {
@@ -49,7 +49,7 @@ mod dynamodb_local {
     }
 
     /// What the function saw, by item and in order.
-    fn by_item(records: &[Value]) -> BTreeMap<String, Vec<Change>> {
+    pub(crate) fn by_item(records: &[Value]) -> BTreeMap<String, Vec<Change>> {
         let mut items: BTreeMap<String, Vec<Change>> = BTreeMap::new();
         for record in records {
             let change = &record["dynamodb"];
@@ -67,7 +67,7 @@ mod dynamodb_local {
         items
     }
 
-    fn attributes(value: Value) -> Item {
+    pub(crate) fn attributes(value: Value) -> Item {
         let Value::Object(item) = value else { panic!("an item is an object") };
         item
     }
@@ -169,6 +169,27 @@ mod dynamodb_local {
             "eventSourceARN": table.arn(),
         });
         assert_eq!(record, expected);
+    }
+
+    /// Two mappings of one stream for one function are refused before anything starts; one for another function is fine.
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs DynamoDB Local: cargo xtask test"]
+    async fn test_duplicate_event_source_mappings() {
+        let table = table().await;
+        let (a, b) = (Function::start().await, Function::start().await);
+        let mapping = |name: &str, function: &Function| json!({"FunctionName": name, "Function": {"Url": function.url("")}});
+        let twice = config(&table).mappings([mapping("a", &a), mapping("a", &b)]);
+        let mut sidecar = Sidecar::spawn(&twice);
+        assert_eq!(sidecar.ended().await.code(), Some(2), "{:#?}", sidecar.log());
+        assert_eq!((a.count(), b.count()), (0, 0));
+
+        let other = config(&table).mappings([mapping("a", &a), mapping("b", &b)]);
+        let _sidecar = Sidecar::start(&other).await;
+        until("both functions have the change", async || {
+            (a.stored_count() + b.stored_count() == 2).then_some(())
+        })
+        .await;
+        assert_eq!((a.count(), b.count()), (1, 1));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -367,6 +388,24 @@ mod dynamodb_local {
             let sidecar = Sidecar::start(&config).await;
             resolved(&sidecar, &table).await;
             assert_eq!(function.stored_count(), expected, "{name}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs DynamoDB Local: cargo xtask test"]
+    async fn test_dynamodb_invalid_event_filter() {
+        let table = table().await;
+        let function = Function::start().await;
+        for pattern in ["single-string", "[{\"eventName\": [\"INSERT\"=123}]"] {
+            let filters = json!({"Filters": [{"Pattern": pattern}]});
+            let config = config(&table).url(function.url("")).set("FilterCriteria", filters);
+            let mut sidecar = Sidecar::spawn(&config);
+            assert_eq!(sidecar.ended().await.code(), Some(2), "{:#?}", sidecar.log());
+            until("the reason is told", async || {
+                sidecar.log().join("\n").contains("FilterCriteria").then_some(())
+            })
+            .await;
+            assert_eq!(function.count(), 0);
         }
     }
 }
