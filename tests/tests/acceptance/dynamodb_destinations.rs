@@ -48,7 +48,7 @@ mod dynamodb_local {
             until("the record is given up", async || {
                 let shards = sidecar.shards().await;
                 let delivered = |shard: &Value| shard["counts"]["deliveredToDestination"] == 1;
-                shards.values().any(|shard| delivered(shard)).then_some(())
+                shards.values().any(delivered).then_some(())
             })
             .await;
             let event = String::from_utf8(last.lock().unwrap().clone()).unwrap();

@@ -90,8 +90,8 @@ fn met(need: Need, lane: usize, delivered: &Delivered) -> Option<u64> {
 fn windows_over(lane: &Lane<'_>, delivered: &Delivered) -> Vec<Option<u64>> {
     let over = |(closing, last): (&Option<Need>, &u64)| {
         let closed = met((*closing)?, 0, delivered)?;
-        let needs = lane.needs.range(..=*last).map(|(_, (need, _))| met(*need, 0, delivered));
-        needs.fold(Some(closed), |latest, at| Some(latest?.max(at?)))
+        let mut needs = lane.needs.range(..=*last).map(|(_, (need, _))| met(*need, 0, delivered));
+        needs.try_fold(closed, |latest, at| Some(latest.max(at?)))
     };
     lane.tumbling.instances.iter().zip(&lane.tumbling.last).map(over).collect()
 }
