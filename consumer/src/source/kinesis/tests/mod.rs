@@ -220,11 +220,7 @@ async fn incident_51_an_answer_without_iterator_and_children_is_the_end_only_if_
     ]);
     let mut reader = reader(&service, Position::TrimHorizon).await;
     let page = reader.next_page(10).await.unwrap();
-    assert_eq!(
-        (numbers(&page), page.end_of_shard),
-        (vec!["1".to_owned()], false),
-        "what was read comes first"
-    );
+    assert_eq!((numbers(&page), page.end_of_shard), (vec!["1"], false), "what was read comes first");
     assert_eq!(reader.next_page(10).await.unwrap_err().kind, Kind::Throttled);
     assert_eq!(reader.next_page(10).await.unwrap_err().kind, Kind::IteratorExpired, "it goes on");
 }
