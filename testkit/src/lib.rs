@@ -73,6 +73,11 @@
 //! [`FakeDynamoDbStreams`] is the same for `aws-sdk-dynamodbstreams`: the test writes items, its client reads what
 //! changed, and shards roll over when the test says so.
 //!
+//! # For programs in any language
+//!
+//! The program `shardmill-fake` serves both in a process of its own, with every fault, and takes commands over HTTP:
+//! docs/testing.md. [`Fakes`] is the same inside a test's process.
+//!
 //! # A bad network
 //!
 //! [`FaultProxy`] sits between any client and any server and changes its [`ProxyMode`] at run time; open connections
@@ -100,10 +105,12 @@
 //! Writes are never throttled unless a fault says so, and signatures are not checked.
 
 mod dynamodb;
+mod fakes;
 pub mod kinesis;
 pub mod pages;
 mod proxy;
 
 pub use dynamodb::{FakeDynamoDbStreams, StoredChange, StoredStreamShard};
+pub use fakes::Fakes;
 pub use kinesis::FakeKinesis;
 pub use proxy::{FaultProxy, ProxyMode};

@@ -113,6 +113,24 @@ async fn iterators_expire_after_fifteen_minutes_and_trimmed_records_are_refused(
     assert_eq!(fake.changes("orders").unwrap().len(), 2, "the observer still knows both");
 }
 
+#[tokio::test(start_paused = true)]
+async fn with_a_retention_old_records_are_trimmed_and_closed_shards_without_any_vanish() {
+    let fake = FakeDynamoDbStreams::new();
+    let arn = fake.create_table("orders", &["id"], 1).unwrap();
+    fake.set_retention(Duration::from_secs(24 * 3600));
+    let client = Client::new(&fake.sdk_config());
+    let first = fake.put_item("orders", &item("a", 1)).unwrap().unwrap();
+    let second = fake.roll("orders", &first.shard_id).unwrap();
+    advance(Duration::from_secs(24 * 3600)).await;
+    fake.put_item("orders", &item("a", 2)).unwrap();
+    assert_eq!(shards(&client, &arn, None).await.len(), 2);
+    assert_eq!(from_horizon(&client, &arn, &first.shard_id).await.records().len(), 1, "not yet");
+    advance(Duration::from_secs(2)).await;
+    let left = shards(&client, &arn, None).await;
+    assert_eq!(left.iter().map(|shard| shard.shard_id().unwrap()).collect::<Vec<_>>(), [second.as_str()]);
+    assert_eq!(from_horizon(&client, &arn, &second).await.records().len(), 1);
+}
+
 #[tokio::test]
 async fn a_stream_that_is_enabled_again_has_an_arn_of_its_own_also_over_http() {
     let fake = FakeDynamoDbStreams::new();

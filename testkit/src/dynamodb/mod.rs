@@ -138,7 +138,7 @@ impl FakeDynamoDbStreams {
     /// # Errors
     /// The port cannot be opened.
     pub async fn serve(&self) -> io::Result<Server> {
-        serve(self.clone()).await
+        serve(self.clone(), 0).await
     }
 
     /// The fault hooks.
@@ -158,6 +158,19 @@ impl FakeDynamoDbStreams {
         self.shared.calls.clear();
     }
 
+    /// Remembers only the last so many calls from now on; all of them unless set.
+    pub fn keep_calls(&self, calls: usize) {
+        self.shared.calls.keep(calls);
+    }
+
+    /// Makes the service as new: no tables, settings, faults and calls. Sequence numbers go on above the earlier ones.
+    pub fn reset(&self) {
+        self.world().reset();
+        self.shared.faults.clear();
+        self.shared.calls.clear();
+        self.set_clock_offset(0);
+    }
+
     /// The fake's wall clock: ms since 1970.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
@@ -174,6 +187,12 @@ impl FakeDynamoDbStreams {
     /// Sets how long an iterator is valid after it was given out; 15 minutes unless set.
     pub fn set_iterator_lifetime(&self, lifetime: Duration) {
         self.world().iterator_lifetime_ms = millis(lifetime);
+    }
+
+    /// Sets how long records are kept: older ones, and closed shards that have none left, vanish. Without end unless set; the
+    /// service keeps 24 hours.
+    pub fn set_retention(&self, retention: Duration) {
+        self.world().retention_ms = Some(millis(retention));
     }
 
     /// Sets how many shards a description gives at once at most, 1 to 100, which it is unless set.
@@ -289,7 +308,8 @@ impl FakeDynamoDbStreams {
     /// # Errors
     /// The table does not exist.
     pub fn disable_stream(&self, table: &str) -> Result<(), FakeError> {
-        self.world().disable(table)
+        let now_ms = self.now_ms();
+        self.world().disable(table, now_ms)
     }
 
     /// Enables a stream that was disabled: a new stream with an ARN of its own, which is returned.
@@ -341,6 +361,7 @@ impl FakeDynamoDbStreams {
         let now_ms = self.now_ms();
         let mut world = self.world();
         world.request += 1;
+        world.expire(now_ms);
         let request = world.request;
         let answer = input.and_then(|input| match Operation::from_target(target) {
             Some(operation) => api::perform(&mut world, operation, &input, now_ms, shape),
@@ -369,7 +390,7 @@ impl Service for FakeDynamoDbStreams {
         let input = Input::parse(body);
         let Some(operation) = Operation::from_target(target) else {
             let response = self.carry_out(target, input, &Shape::default());
-            return Some(Reply { response, cut: None });
+            return Some(Reply::whole(response));
         };
         let shard = input.as_ref().ok().and_then(Input::shard);
         let now_ms = || self.now_ms();

@@ -43,6 +43,7 @@ pub(crate) struct Shard {
     pub start: u64,
     /// The number with which it was closed.
     pub end: Option<u64>,
+    closed_ms: Option<u64>,
     pub changes: Vec<Change>,
     /// Changes before this one are trimmed.
     pub first: usize,
@@ -109,6 +110,7 @@ pub(crate) struct World {
     counter: u64,
     pub request: u64,
     pub iterator_lifetime_ms: u64,
+    pub retention_ms: Option<u64>,
     pub list_page_size: usize,
     pub knows_at_timestamp: bool,
     pub shows_ends: bool,
@@ -122,6 +124,7 @@ impl Default for World {
             counter: 0,
             request: 0,
             iterator_lifetime_ms: 15 * 60 * 1_000,
+            retention_ms: None,
             list_page_size: 100,
             knows_at_timestamp: true,
             shows_ends: true,
@@ -130,6 +133,25 @@ impl Default for World {
 }
 
 impl World {
+    /// Forgets everything but what tells later streams and records from earlier ones.
+    pub(crate) fn reset(&mut self) {
+        *self = Self { counter: self.counter, request: self.request, ..Self::default() };
+    }
+
+    /// Trims what is older than the retention, and forgets closed shards that have nothing left.
+    pub(crate) fn expire(&mut self, now_ms: u64) {
+        let Some(before) = self.retention_ms.map(|retention| now_ms.saturating_sub(retention)) else {
+            return;
+        };
+        for shard in self.streams.values_mut().flat_map(|stream| &mut stream.shards) {
+            while shard.changes.get(shard.first).is_some_and(|change| change.created_ms < before) {
+                shard.first += 1;
+            }
+            let is_empty = shard.first == shard.changes.len();
+            shard.forgotten |= is_empty && shard.closed_ms.is_some_and(|closed| closed < before);
+        }
+    }
+
     fn next(&mut self) -> u64 {
         self.counter += 1;
         self.counter
@@ -196,12 +218,13 @@ impl World {
         })
     }
 
-    pub(crate) fn disable(&mut self, table: &str) -> Result<(), FakeError> {
+    pub(crate) fn disable(&mut self, table: &str, now_ms: u64) -> Result<(), FakeError> {
         let end = self.next();
         let stream = self.stream(table)?;
         stream.status = Status::Disabled;
         for shard in &mut stream.shards {
             shard.end.get_or_insert(end);
+            shard.closed_ms.get_or_insert(now_ms);
         }
         Ok(())
     }
@@ -232,6 +255,7 @@ impl World {
             return Err(FakeError::new("ValidationException", format!("Shard {id} is closed.")));
         }
         shard.end = Some(end);
+        shard.closed_ms = Some(now_ms);
         let (low, high) = shard.range;
         let width = (high - low) / children.max(1);
         let opened = (0..children).map(|i| {
@@ -299,8 +323,17 @@ fn open_shard(
 ) -> String {
     // The service's form: when it was opened, and something that tells it from its siblings.
     let id = format!("shardId-{now_ms:020}-{:08x}", stream.shards.len());
-    let (changes, first, forgotten) = (Vec::new(), 0, false);
-    stream.shards.push(Shard { id: id.clone(), parent, range, start, end: None, changes, first, forgotten });
+    stream.shards.push(Shard {
+        id: id.clone(),
+        parent,
+        range,
+        start,
+        end: None,
+        closed_ms: None,
+        changes: Vec::new(),
+        first: 0,
+        forgotten: false,
+    });
     id
 }
 

@@ -1,6 +1,7 @@
 //! The log of calls that reached the fake.
 
 use super::Operation;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -103,11 +104,26 @@ impl<'a> IntoIterator for &'a Calls {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    calls: Vec<Call>,
-    /// Grows when the log is cleared, so that a call under way does not write into a stranger's entry.
-    generation: u64,
+    calls: VecDeque<Call>,
+    /// Calls that were forgotten: a call's number less this is its place.
+    forgotten: u64,
+    /// At most so many are kept.
+    keep: usize,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { calls: VecDeque::new(), forgotten: 0, keep: usize::MAX }
+    }
+}
+
+impl State {
+    fn forget(&mut self, calls: usize) {
+        self.calls.drain(..calls);
+        self.forgotten += calls as u64;
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -117,18 +133,29 @@ impl CallLog {
     pub(crate) fn begin(&self, operation: Operation, shard: Option<String>) -> OpenCall {
         let mut state = self.lock();
         let at = Instant::now();
-        state.calls.push(Call { operation, shard, at, ended: None, status: None, error: None });
-        OpenCall { log: self.clone(), index: state.calls.len() - 1, generation: state.generation }
+        state.calls.push_back(Call { operation, shard, at, ended: None, status: None, error: None });
+        let number = state.forgotten + state.calls.len() as u64 - 1;
+        let surplus = state.calls.len().saturating_sub(state.keep);
+        state.forget(surplus);
+        OpenCall { log: self.clone(), number }
     }
 
     pub(crate) fn snapshot(&self) -> Calls {
-        Calls(self.lock().calls.clone())
+        Calls(self.lock().calls.iter().cloned().collect())
     }
 
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
-        state.calls.clear();
-        state.generation += 1;
+        let all = state.calls.len();
+        state.forget(all);
+    }
+
+    /// From now on only the last so many calls are kept.
+    pub(crate) fn keep(&self, calls: usize) {
+        let mut state = self.lock();
+        state.keep = calls;
+        let surplus = state.calls.len().saturating_sub(calls);
+        state.forget(surplus);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -140,16 +167,15 @@ impl CallLog {
 #[derive(Debug)]
 pub(crate) struct OpenCall {
     log: CallLog,
-    index: usize,
-    generation: u64,
+    number: u64,
 }
 
 impl OpenCall {
     fn edit(&self, change: impl FnOnce(&mut Call)) {
         let mut state = self.log.lock();
-        if state.generation == self.generation
-            && let Some(call) = state.calls.get_mut(self.index)
-        {
+        // A call that was forgotten meanwhile has no place any more.
+        let place = self.number.checked_sub(state.forgotten).and_then(|place| usize::try_from(place).ok());
+        if let Some(call) = place.and_then(|place| state.calls.get_mut(place)) {
             change(call);
         }
     }
@@ -187,5 +213,21 @@ mod tests {
         assert_eq!(calls.max_within(Duration::from_millis(1_001)), 6);
         assert_eq!(calls.max_in_flight(), 5);
         assert_eq!(calls.shard("b").len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_keeps_the_last_calls_notes_the_end_of_those_that_it_still_has() {
+        let log = CallLog::default();
+        let open: Vec<_> =
+            ["a", "b", "c"].map(|shard| log.begin(Operation::GetRecords, Some(shard.into()))).into();
+        log.keep(2);
+        open.iter().for_each(|call| call.answered(200, None));
+        let _late = log.begin(Operation::GetRecords, Some("d".into()));
+        drop(open);
+        let kept: Vec<_> =
+            log.snapshot().iter().map(|c| (c.shard.clone().unwrap(), c.status, c.ended.is_some())).collect();
+        assert_eq!(kept, [("c".into(), Some(200), true), ("d".into(), None, false)]);
+        log.clear();
+        assert!(log.snapshot().is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Operation;
 use super::api::Shape;
+use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 ///
 /// Several rules may match one call; their faults add up: latencies are summed, then the call hangs or is disconnected,
 /// then the first error answers it, else it is carried out with all page and listing faults, and its answer may at
-/// last be cut or replaced by garbage.
+/// last be replaced, cut and slowed down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -24,6 +25,8 @@ pub enum Fault {
     ExpiredIterator,
     /// `ExpiredNextTokenException`, whatever the token's age.
     ExpiredNextToken,
+    /// `TrimmedDataAccessException`, as DynamoDB Streams answer once what an iterator points to has expired.
+    TrimmedData,
     /// `AccessDeniedException`: the caller may not do this.
     AccessDenied,
     /// `UnrecognizedClientException`: the credentials are not known.
@@ -49,6 +52,10 @@ pub enum Fault {
     CutBodyAfter(usize),
     /// The call is carried out, but the answer's body is HTTP 200 with something that is not JSON.
     GarbageBody,
+    /// The call is carried out, but the answer is HTTP 200 with this body: an empty one, `{}`, JSON of another kind.
+    Body(String),
+    /// The answer's headers come at once, its body in ten pieces over so long a time.
+    SlowBody(Duration),
     /// `GetRecords`: no records, and an iterator to the same place.
     EmptyPage,
     /// `GetRecords`: at most so many records.
@@ -61,6 +68,8 @@ pub enum Fault {
     OmitChildrenOf(String),
 }
 
+const GARBAGE: &[u8] = b"\x00\xff<html>this is no JSON {\"Records\":[";
+
 /// What a call's faults come to.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -70,7 +79,10 @@ pub(crate) struct Plan {
     pub error: Option<(u16, String, String)>,
     pub shape: Shape,
     pub cut: Option<Cut>,
-    pub garbage: bool,
+    /// Takes the place of the answer's body.
+    pub body: Option<Bytes>,
+    /// How long the body takes.
+    pub slow: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +105,11 @@ impl Plan {
             Fault::ExpiredNextToken => {
                 error(400, "ExpiredNextTokenException", "NextToken expired (injected).")
             }
+            Fault::TrimmedData => error(
+                400,
+                "TrimmedDataAccessException",
+                "The operation attempted to read past the oldest stream record (injected).",
+            ),
             Fault::AccessDenied => error(
                 400,
                 "AccessDeniedException",
@@ -116,7 +133,9 @@ impl Plan {
             Fault::Disconnect => self.disconnect = true,
             Fault::CutBody => self.cut = Some(Cut::Half),
             Fault::CutBodyAfter(n) => self.cut = Some(Cut::After(n)),
-            Fault::GarbageBody => self.garbage = true,
+            Fault::GarbageBody => self.body = Some(Bytes::from_static(GARBAGE)),
+            Fault::Body(text) => self.body = Some(text.into()),
+            Fault::SlowBody(d) => self.slow += d,
             Fault::EmptyPage => self.shape.max_records = Some(0),
             Fault::PartialPage(n) => {
                 self.shape.max_records = Some(self.shape.max_records.map_or(n, |m| m.min(n)));
@@ -257,6 +276,11 @@ pub struct InjectedFault {
 }
 
 impl InjectedFault {
+    /// Tells it from the other rules of its fake.
+    pub(crate) const fn id(&self) -> u64 {
+        self.id
+    }
+
     /// How many calls the fault has struck.
     #[must_use]
     pub fn hits(&self) -> u64 {

@@ -117,6 +117,15 @@ pub(crate) struct Reply {
     pub response: Response,
     /// The connection ends after so many bytes of the body.
     pub cut: Option<usize>,
+    /// How long the body takes.
+    pub slow: Duration,
+}
+
+impl Reply {
+    /// An answer that no fault bends.
+    pub(crate) const fn whole(response: Response) -> Self {
+        Self { response, cut: None, slow: Duration::ZERO }
+    }
 }
 
 impl Default for FakeKinesis {
@@ -177,7 +186,7 @@ impl FakeKinesis {
         let input = Input::parse(body);
         let Some(operation) = Operation::from_target(target) else {
             let response = self.carry_out(target, input, self.now_ms(), &Shape::default());
-            return Some(Reply { response, cut: None });
+            return Some(Reply::whole(response));
         };
         let shard = input.as_ref().ok().and_then(|i| i.shard(&mut self.world(), self.now_ms()));
         let now_ms = || self.now_ms();
@@ -200,6 +209,19 @@ impl FakeKinesis {
     /// Forgets the calls that came so far.
     pub fn clear_calls(&self) {
         self.shared.calls.clear();
+    }
+
+    /// Remembers only the last so many calls from now on; all of them unless set.
+    pub fn keep_calls(&self, calls: usize) {
+        self.shared.calls.keep(calls);
+    }
+
+    /// Makes the service as new: no streams, settings, faults and calls. Sequence numbers go on above the earlier ones.
+    pub fn reset(&self) {
+        self.world().reset();
+        self.shared.faults.clear();
+        self.shared.calls.clear();
+        self.set_clock_offset(0);
     }
 
     /// The fake's wall clock: ms since 1970.
@@ -451,16 +473,16 @@ pub(crate) async fn through_faults(
         Some((status, code, message)) => Response::error(status, &code, &message, now_ms(), 0),
         None => perform(&plan.shape),
     };
-    if plan.garbage {
+    if let Some(body) = plan.body {
         response.status = 200;
-        response.body = Bytes::from_static(b"\x00\xff<html>this is no JSON {\"Records\":[");
+        response.body = body;
     }
     call.answered(response.status, response.error.as_deref());
     let cut = plan.cut.map(|cut| match cut {
         Cut::Half => response.body.len() / 2,
         Cut::After(bytes) => bytes.min(response.body.len()),
     });
-    Some(Reply { response, cut })
+    Some(Reply { response, cut, slow: plan.slow })
 }
 
 fn append(stream: &mut Stream, shard: usize, key: Option<&str>, data: Bytes, now_ms: u64) -> Placed {

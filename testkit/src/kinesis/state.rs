@@ -341,6 +341,11 @@ impl Default for World {
 }
 
 impl World {
+    /// Forgets everything but what tells later streams from earlier ones.
+    pub(crate) fn reset(&mut self) {
+        *self = Self { last_epoch: self.last_epoch, request: self.request, ..Self::default() };
+    }
+
     pub(crate) fn create(
         &mut self,
         name_or_arn: &str,

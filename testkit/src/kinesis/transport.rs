@@ -1,6 +1,6 @@
 //! The two ways to reach the fake: inside the SDK's client, and over HTTP/1.1 on loopback.
 
-use super::{FakeKinesis, Reply};
+use super::{FakeKinesis, Reply, Response};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{
@@ -25,6 +25,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Sleep;
 
 impl FakeKinesis {
     /// An HTTP client for the SDK that answers from this fake: no sockets, works under paused tokio time, keeps the
@@ -46,7 +47,7 @@ impl FakeKinesis {
     /// # Errors
     /// The port cannot be opened.
     pub async fn serve(&self) -> io::Result<Server> {
-        serve(self.clone()).await
+        serve(self.clone(), 0).await
     }
 }
 
@@ -60,6 +61,11 @@ impl Service for FakeKinesis {
 pub(crate) trait Service: Clone + fmt::Debug + Send + Sync + 'static {
     /// Answers a request, with faults, call log and the fake's clock. `None`: disconnect.
     fn answer(&self, target: &str, body: &[u8]) -> impl Future<Output = Option<Reply>> + Send;
+
+    /// Answers a request that is none of the service's own, by its path. `None`: it is one of the service's.
+    fn control(&self, _path: &str, _body: &[u8]) -> Option<Response> {
+        None
+    }
 }
 
 /// An HTTP client that answers from this fake.
@@ -67,9 +73,9 @@ pub(crate) fn http_client(fake: impl Service) -> SharedHttpClient {
     SharedHttpClient::new(InProcess { fake, read_timeout: None })
 }
 
-/// Serves the fake on a free port of 127.0.0.1.
-pub(crate) async fn serve(fake: impl Service) -> io::Result<Server> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+/// Serves the fake on a port of 127.0.0.1; 0 takes a free one.
+pub(crate) async fn serve(fake: impl Service, port: u16) -> io::Result<Server> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;
     let task = tokio::spawn(accept(fake, listener));
     Ok(Server { address, task })
@@ -120,9 +126,9 @@ async fn in_process(fake: &impl Service, request: HttpRequest) -> Result<HttpRes
         return Err(ConnectorError::io(reset.into()));
     };
     let status = reply.response.status.try_into().map_err(|e| ConnectorError::other(Box::new(e), None))?;
-    let body = match reply.cut {
-        None => SdkBody::from(reply.response.body),
-        Some(_) => SdkBody::from_body_1_x(ReplyBody::new(&reply)),
+    let body = match (reply.cut, reply.slow.is_zero()) {
+        (None, true) => SdkBody::from(reply.response.body),
+        _ => SdkBody::from_body_1_x(ReplyBody::new(&reply)),
     };
     let mut response = HttpResponse::new(status, body);
     for (name, value) in reply.response.headers {
@@ -189,8 +195,12 @@ async fn serve_connection(fake: impl Service, socket: TcpStream) {
 async fn respond(fake: &impl Service, request: Request<Incoming>) -> io::Result<hyper::Response<ReplyBody>> {
     let target =
         request.headers().get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let collected = request.into_body().collect().await.map_err(io::Error::other)?;
-    let reply = fake.answer(&target, &collected.to_bytes()).await.ok_or(io::ErrorKind::ConnectionReset)?;
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+    let reply = match fake.control(&path, &body) {
+        Some(response) => Reply::whole(response),
+        None => fake.answer(&target, &body).await.ok_or(io::ErrorKind::ConnectionReset)?,
+    };
     let mut response = hyper::Response::builder()
         .status(StatusCode::from_u16(reply.response.status).map_err(io::Error::other)?)
         .header("content-length", reply.response.body.len());
@@ -200,9 +210,17 @@ async fn respond(fake: &impl Service, request: Request<Incoming>) -> io::Result<
     response.body(ReplyBody::new(&reply)).map_err(io::Error::other)
 }
 
-/// A body in one piece, or a part of it and then an error.
+/// Pieces of a body that comes slowly.
+const PIECES: u32 = 10;
+
+/// A body in one piece or slowly in several, whole or a part of it and then an error.
 struct ReplyBody {
-    data: Option<Bytes>,
+    rest: Bytes,
+    /// Bytes of a piece.
+    piece: usize,
+    /// What a slow body waits before each piece.
+    pause: Duration,
+    waits: Option<Pin<Box<Sleep>>>,
     cut: bool,
     flushed: bool,
 }
@@ -210,8 +228,22 @@ struct ReplyBody {
 impl ReplyBody {
     fn new(reply: &Reply) -> Self {
         let body = &reply.response.body;
-        let data = body.slice(..reply.cut.unwrap_or(body.len()));
-        Self { data: Some(data).filter(|d| !d.is_empty()), cut: reply.cut.is_some(), flushed: false }
+        let rest = body.slice(..reply.cut.unwrap_or(body.len()));
+        let pause = reply.slow / PIECES;
+        let piece = if pause.is_zero() { rest.len() } else { rest.len().div_ceil(PIECES as usize) };
+        Self { rest, piece, pause, waits: None, cut: reply.cut.is_some(), flushed: false }
+    }
+
+    /// Whether the pause before the next piece is over.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pause.is_zero() {
+            return Poll::Ready(());
+        }
+        let pause = self.pause;
+        let waits = self.waits.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+        std::task::ready!(waits.as_mut().poll(cx));
+        self.waits = None;
+        Poll::Ready(())
     }
 }
 
@@ -220,8 +252,10 @@ impl Body for ReplyBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Some(data) = self.data.take() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+        if !self.rest.is_empty() {
+            std::task::ready!(self.poll_pause(cx));
+            let length = self.piece.min(self.rest.len());
+            return Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))));
         }
         if self.cut && !std::mem::replace(&mut self.flushed, true) {
             // The server sends what it has while it waits; an error at once would take the headers along.
@@ -236,13 +270,13 @@ impl Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.data.is_none() && !self.cut
+        self.rest.is_empty() && !self.cut
     }
 
     fn size_hint(&self) -> SizeHint {
         if self.cut {
             return SizeHint::default();
         }
-        SizeHint::with_exact(self.data.as_ref().map_or(0, |d| d.len() as u64))
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }

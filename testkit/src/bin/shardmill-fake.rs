@@ -1,0 +1,46 @@
+//! Kinesis and DynamoDB Streams in memory, for programs in any language: see docs/testing.md.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser;
+use shardmill_testkit::Fakes;
+
+/// Kinesis and DynamoDB Streams in memory, for tests of programs in any language.
+///
+/// Both answer at one address of 127.0.0.1, which is the first line of the output. Set AWS_ENDPOINT_URL to it; any
+/// credentials do. Streams, records, faults and the rest come by POST to paths below /control/: see docs/testing.md.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = false)]
+struct Options {
+    /// Port on 127.0.0.1; 0 takes a free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    port: u16,
+    /// Calls that /control/kinesis/calls and /control/dynamodb/calls remember, each.
+    #[arg(long, default_value_t = 100_000, value_name = "CALLS")]
+    keep_calls: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    match serve(&options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody may be listening.
+            let _ = writeln!(io::stderr(), "shardmill-fake cannot serve at port {}: {error}", options.port);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(options: &Options) -> io::Result<()> {
+    let fakes = Fakes::new();
+    fakes.kinesis().keep_calls(options.keep_calls);
+    fakes.dynamodb().keep_calls(options.keep_calls);
+    let server = fakes.serve(options.port).await?;
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{}", server.url())?;
+    stdout.flush()?;
+    tokio::signal::ctrl_c().await
+}

@@ -1,0 +1,149 @@
+//! [`Fakes`]: both services and their control commands behind one port.
+
+mod dynamodb;
+mod faults;
+mod kinesis;
+
+use crate::kinesis::{FakeError, Reply, Response, Server, Service, serve};
+use crate::{FakeDynamoDbStreams, FakeKinesis};
+use faults::Injected;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::io;
+use std::sync::Arc;
+
+/// How the paths of control commands begin.
+const CONTROL: &str = "/control/";
+
+/// A [`FakeKinesis`] and a [`FakeDynamoDbStreams`] behind one port, told apart as AWS does it, by the `X-Amz-Target` header;
+/// control commands come to paths below `/control/`. It is what the program `shardmill-fake` serves. Cheap to clone.
+///
+/// docs/testing.md has every command.
+#[derive(Debug, Clone, Default)]
+pub struct Fakes {
+    kinesis: FakeKinesis,
+    dynamodb: FakeDynamoDbStreams,
+    injected: Arc<Both>,
+}
+
+#[derive(Debug, Default)]
+struct Both {
+    kinesis: Injected,
+    dynamodb: Injected,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("{0}")]
+    Unreadable(String),
+    #[error(transparent)]
+    Fake(#[from] FakeError),
+}
+
+impl Refused {
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "BadCommand",
+            Self::Fake(error) => error.code,
+        }
+    }
+}
+
+impl Fakes {
+    /// Two services without streams and tables.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The Kinesis.
+    #[must_use]
+    pub const fn kinesis(&self) -> &FakeKinesis {
+        &self.kinesis
+    }
+
+    /// The DynamoDB streams.
+    #[must_use]
+    pub const fn dynamodb(&self) -> &FakeDynamoDbStreams {
+        &self.dynamodb
+    }
+
+    /// Serves both and the control commands on this port of 127.0.0.1 (0 takes a free one) until the returned server is
+    /// dropped.
+    ///
+    /// # Errors
+    /// The port cannot be opened.
+    pub async fn serve(&self, port: u16) -> io::Result<Server> {
+        serve(self.clone(), port).await
+    }
+
+    /// Both services as new; the sequence numbers of later records go on above those of earlier ones.
+    fn reset(&self) {
+        self.kinesis.reset();
+        self.dynamodb.reset();
+        self.injected.kinesis.clear();
+        self.injected.dynamodb.clear();
+    }
+
+    fn command(&self, path: &str, body: &[u8]) -> Result<Value, Refused> {
+        match path.split_once('/') {
+            Some(("kinesis", name)) => {
+                kinesis::perform(&self.kinesis, &self.injected.kinesis, parse(name, body)?)
+            }
+            Some(("dynamodb", name)) => {
+                dynamodb::perform(&self.dynamodb, &self.injected.dynamodb, parse(name, body)?)
+            }
+            None if path == "reset" => {
+                self.reset();
+                Ok(json!({}))
+            }
+            _ => Err(Refused::Unreadable(format!(
+                "{CONTROL}{path} is unknown; there are {CONTROL}kinesis/COMMAND, {CONTROL}dynamodb/COMMAND and {CONTROL}reset"
+            ))),
+        }
+    }
+}
+
+/// Reads a command: its name is an enum's variant, the body its fields. No body is an empty object.
+fn parse<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T, Refused> {
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    let fields: Value = serde_json::from_slice(body)
+        .map_err(|error| Refused::Unreadable(format!("the body is no JSON object: {error}")))?;
+    let command = json!({ name: fields });
+    // Serde's words: a command is a variant to it.
+    T::deserialize(command).map_err(|error| {
+        Refused::Unreadable(format!("{name}: {error}").replace("unknown variant", "unknown name"))
+    })
+}
+
+impl Service for Fakes {
+    async fn answer(&self, target: &str, body: &[u8]) -> Option<Reply> {
+        match target.split('.').next() {
+            Some(service) if service.starts_with("Kinesis_") => self.kinesis.answer(target, body).await,
+            Some(service) if service.starts_with("DynamoDBStreams_") => {
+                Service::answer(&self.dynamodb, target, body).await
+            }
+            _ => {
+                let message = format!(
+                    "X-Amz-Target {target:?} is neither of Kinesis nor of DynamoDB Streams; items are written with \
+                     {CONTROL}dynamodb/put-item"
+                );
+                let now_ms = self.kinesis.now_ms();
+                Some(Reply::whole(Response::error(400, "UnknownOperationException", &message, now_ms, 0)))
+            }
+        }
+    }
+
+    fn control(&self, path: &str, body: &[u8]) -> Option<Response> {
+        let command = path.strip_prefix(CONTROL)?;
+        let (status, mut text) = match self.command(command, body) {
+            Ok(answer) => (200, answer.to_string()),
+            Err(error) => (400, json!({"error": error.code(), "message": error.to_string()}).to_string()),
+        };
+        // Most often a terminal shows it.
+        text.push('\n');
+        let headers = vec![("content-type", "application/json".to_owned())];
+        Some(Response { status, headers, body: text.into(), error: None })
+    }
+}
