@@ -39,8 +39,12 @@ A whole file:
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows the whole path on this machine, without AWS and without a configuration, and checks the outcome.
-    #[command(after_help = "Example:\n  shardmill demo")]
-    Demo,
+    #[command(after_help = "Examples:\n  shardmill demo\n  shardmill demo --dynamodb http://127.0.0.1:8000")]
+    Demo {
+        /// Reads the stream of a table in this DynamoDB Local instead of a Kinesis stream. The table is the demo's own.
+        #[arg(long, value_name = "URL")]
+        dynamodb: Option<String>,
+    },
     /// Runs the mappings of a file until SIGTERM or SIGINT.
     #[command(after_help = RUN_HELP)]
     Run(File),
@@ -68,7 +72,8 @@ struct File {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // The demo speaks for itself: only what goes wrong is logged.
-    let level = if matches!(cli.command, Command::Demo) { LevelFilter::WARN } else { LevelFilter::INFO };
+    let level =
+        if matches!(cli.command, Command::Demo { .. }) { LevelFilter::WARN } else { LevelFilter::INFO };
     logging::start(cli.log_format, level);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -89,8 +94,8 @@ fn main() -> ExitCode {
 
 async fn execute(command: Command) -> Result<ExitCode, SidecarError> {
     match command {
-        Command::Demo => {
-            let well = demo::demo().await?;
+        Command::Demo { dynamodb } => {
+            let well = demo::demo(dynamodb.as_deref()).await?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Run(file) => run::run(&file.config).await.map(|()| ExitCode::SUCCESS),

@@ -18,8 +18,16 @@ impl Place {
     }
 
     fn demo(&self, environment: &[(&str, &str)]) -> Output {
+        self.demo_with(&[], environment)
+    }
+
+    fn demo_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_shardmill"));
-        command.arg("demo").current_dir(self.work.path()).env("TMPDIR", self.temporary.path());
+        command
+            .arg("demo")
+            .args(arguments)
+            .current_dir(self.work.path())
+            .env("TMPDIR", self.temporary.path());
         command.env_remove("RUST_LOG").envs(environment.iter().copied()).output().unwrap()
     }
 
@@ -63,12 +71,17 @@ fn masked(text: &str) -> String {
 }
 
 fn masked_word(word: &str) -> String {
-    let is_time = word.len() == 24 && word.starts_with("20") && word.ends_with('Z') && word.contains('T');
+    let is_time =
+        matches!(word.len(), 20 | 24) && word.starts_with("20") && word.ends_with('Z') && word.contains('T');
     let is_id = word.len() == 36 && word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let is_label = word.len() == 23 && word.starts_with("20") && word.contains('T');
     let is_number = word.len() > 20 && word.bytes().all(|b| b.is_ascii_digit());
     match word {
         _ if is_time => "[time]".to_owned(),
         _ if is_id => "[request id]".to_owned(),
+        _ if is_label => "[label]".to_owned(),
+        _ if word.len() == 37 && word.starts_with("shardId-") => "[shard]".to_owned(),
+        _ if word.starts_with("shardmill-demo-") => "[table]".to_owned(),
         _ if is_number => "[sequence number]".to_owned(),
         _ if word.starts_with("127.0.0.1:") && word != "127.0.0.1:8080" => "127.0.0.1:[port].".to_owned(),
         _ => word.to_owned(),
@@ -121,6 +134,64 @@ fn the_demo_reads_no_settings_of_aws_and_no_proxy_from_the_environment() {
     ]);
     let usual = Place::new();
     assert_eq!(place.story(&output), usual.story(&usual.demo(&[])));
+}
+
+#[test]
+fn a_demo_without_its_dynamodb_local_says_where_it_looked() {
+    let place = Place::new();
+    for (address, wrong) in [
+        ("http://127.0.0.1:1", "create the table: CreateTable at 127.0.0.1:1: "),
+        ("127.0.0.1:8000", "127.0.0.1:8000 is no address of DynamoDB Local; write http://HOST:PORT"),
+    ] {
+        let output = place.demo_with(&["--dynamodb", address], &[]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.starts_with("error: the demo could not ") && text.contains(wrong), "{text}");
+    }
+}
+
+/// The tour of the README with a DynamoDB stream.
+mod dynamodb_local {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs DynamoDB Local: cargo xtask test"]
+    fn the_demo_with_a_table_tells_the_same_story_every_time_and_leaves_no_table() {
+        let address = std::env::var("SHARDMILL_TEST_DYNAMODB_LOCAL").unwrap();
+        let place = Place::new();
+        let output = place.demo_with(&["--dynamodb", &address], &[]);
+        let story = place.story(&output);
+        let mut settings = insta::Settings::clone_current();
+        settings.set_omit_expression(true);
+        settings.set_prepend_module_to_snapshot(false);
+        settings.bind(|| insta::assert_snapshot!("demo-dynamodb", story));
+        for line in story.lines() {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+        let other = Place::new();
+        assert_eq!(other.story(&other.demo_with(&["--dynamodb", &address], &[])), story);
+        let name = place.folder().file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(!tables(&address).contains(&name), "{name}");
+    }
+
+    /// ListTables, as text.
+    fn tables(address: &str) -> String {
+        use std::io::{Read as _, Write as _};
+        let address = address.strip_prefix("http://").unwrap();
+        let mut socket = std::net::TcpStream::connect(address).unwrap();
+        write!(
+            socket,
+            "POST / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 2\r\n\
+             content-type: application/x-amz-json-1.0\r\nx-amz-target: DynamoDB_20120810.ListTables\r\n\
+             x-amz-date: 20260101T000000Z\r\nauthorization: AWS4-HMAC-SHA256 \
+             Credential=demo/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n{{}}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("TableNames"), "{answer}");
+        answer
+    }
 }
 
 #[test]

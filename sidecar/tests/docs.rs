@@ -254,17 +254,19 @@ fn every_relative_link_of_a_document_leads_somewhere() {
     }
 }
 
-/// The demo's snapshot is its real output.
+/// A demo's snapshot is its real output.
 #[test]
-fn the_demo_in_the_readme_is_what_the_demo_prints() {
+fn the_demos_in_the_readme_are_what_the_demo_prints() {
     let readme = read("README.md");
-    let shown = readme.split("```console\n$ cargo run -- demo\nshardmill demo").nth(1).unwrap();
-    let shown = shown.split("```").next().unwrap();
-    let snapshot = read("sidecar/tests/snapshots/demo.snap");
-    let parts: Vec<&str> = shown.split("\n...\n").skip(1).map(str::trim_end).collect();
-    assert_eq!(parts.len(), 2);
-    for part in parts {
-        assert!(snapshot.contains(part), "the demo does not print:\n{part}");
+    for (command, snapshot) in [("cargo run -- demo", "demo"), ("cargo xtask demo", "demo-dynamodb")] {
+        let shown = readme.split(&format!("```console\n$ {command}\nshardmill demo")).nth(1).unwrap();
+        let shown = shown.split("```").next().unwrap();
+        let snapshot = read(&format!("sidecar/tests/snapshots/{snapshot}.snap"));
+        let parts: Vec<&str> = shown.split("\n...\n").skip(1).map(str::trim_end).collect();
+        assert_eq!(parts.len(), 2);
+        for part in parts {
+            assert!(snapshot.contains(part), "the demo does not print:\n{part}");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ usage: cargo xtask COMMAND
 
   test [NEXTEST ARGS]    install and start the emulators, run all tests and doctests, stop the emulators;
                          with arguments (a test name, -E EXPRESSION, ...) run only those tests, no doctests
+  demo                   the tour of the README with a DynamoDB stream: installs and starts DynamoDB Local for it
   ci                     test, and formatting, lints, documentation, dependencies, examples
   emulators provision    install the emulators into .emulators/
   emulators up           start them in the background; prints their addresses as shell exports:
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["guard", lifeline, program, rest @ ..] => return process::guard(lifeline, program, rest),
         ["test", rest @ ..] => suite::run(rest),
+        ["demo"] => suite::demo(),
         ["ci"] => ci::run(),
         ["emulators", "provision"] => suite::provision(),
         ["emulators", "up"] => suite::up(),

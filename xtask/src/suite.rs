@@ -4,6 +4,7 @@
 //! ignored, and lives in a module named after what it needs (`mod localstack`, see [`Suite`]). Here ignored tests run
 //! too, and what the machine cannot run is left out by those names, so that nextest counts it as skipped.
 use std::path::PathBuf;
+use std::process::Command;
 use std::{env, fs, thread};
 
 use crate::emulator::{Emulator, Fleet, first_use_of_localstack};
@@ -213,6 +214,25 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         process::run(cargo(&["test", "--doc", "--workspace", "--locked"]).envs(variables), None)?;
     }
     Ok(())
+}
+
+/// Shows the tour with a DynamoDB stream. What it needs is installed and started for it.
+pub(crate) fn demo() -> Result<()> {
+    let machine = Machine::look();
+    if let Some(what) = Suite::DynamodbLocal.lacks(&machine) {
+        return Err(format!("DynamoDB Local, which this tour needs, needs {what}"));
+    }
+    let home = Home::open()?;
+    let plan = Plan { own: vec![Suite::DynamodbLocal], skipped: Vec::new() };
+    let installed = Installed::make(&home, &machine, &plan)?;
+    process::run(&cargo(&["build", "--locked"]), None)?;
+    let fleet = Fleet::start(&home, &installed.emulators, "demo")?;
+    let mut demo = Command::new(crate::binaries()?.join("shardmill"));
+    demo.arg("demo");
+    for (_, address) in fleet.variables() {
+        demo.args(["--dynamodb", &address]);
+    }
+    process::run(&demo, None)
 }
 
 /// Everything in one go: asked for one by one, cargo would build the dependencies several times, with different

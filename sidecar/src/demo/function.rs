@@ -77,9 +77,25 @@ pub(super) struct Event {
 
 #[derive(Deserialize)]
 struct EventRecord {
-    kinesis: EventData,
     #[serde(rename = "eventID")]
     event_id: String,
+    #[serde(flatten)]
+    change: Change,
+}
+
+/// What the record is about: its name tells from which service it comes.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Change {
+    Kinesis(EventData),
+    DynamoDb(EventImage),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct EventImage {
+    sequence_number: String,
+    new_image: serde_json::Value,
 }
 
 #[derive(Deserialize)]
@@ -89,9 +105,33 @@ struct EventData {
     data: String,
 }
 
+/// An order in a Kinesis record, or as an item's image.
 #[derive(Deserialize)]
-struct Order {
-    order: u32,
+#[serde(untagged)]
+enum Order {
+    Record { order: u32 },
+    Item { order: Number, total: Number },
+}
+
+#[derive(Deserialize)]
+struct Number {
+    #[serde(rename = "N")]
+    digits: String,
+}
+
+impl Order {
+    /// The order's number, if all of it can be read.
+    fn read(data: &str) -> Result<u32, String> {
+        match serde_json::from_str(data).map_err(|error| error.to_string())? {
+            Self::Record { order } => Ok(order),
+            Self::Item { order, total } => {
+                let number =
+                    |number: &Number| number.digits.parse::<u32>().map_err(|error| error.to_string());
+                number(&total)?;
+                number(&order)
+            }
+        }
+    }
 }
 
 impl Event {
@@ -99,14 +139,19 @@ impl Event {
     pub(super) fn read(json: &[u8]) -> Result<Vec<Seen>, String> {
         let event: Self = serde_json::from_slice(json).map_err(|e| e.to_string())?;
         let record = |record: EventRecord| {
-            let (shard, _) = record.event_id.split_once(':').ok_or("an eventID without a shard")?;
-            let data =
-                base64_simd::STANDARD.decode_to_vec(&record.kinesis.data).map_err(|e| e.to_string())?;
-            Ok(Seen {
-                shard: shard.to_owned(),
-                sequence_number: record.kinesis.sequence_number,
-                data: String::from_utf8_lossy(&data).into_owned(),
-            })
+            let EventRecord { event_id, change } = record;
+            match change {
+                Change::Kinesis(EventData { sequence_number, data }) => {
+                    let (shard, _) = event_id.split_once(':').ok_or("an eventID without a shard")?;
+                    let data = base64_simd::STANDARD.decode_to_vec(&data).map_err(|e| e.to_string())?;
+                    let data = String::from_utf8_lossy(&data).into_owned();
+                    Ok(Seen { shard: shard.to_owned(), sequence_number, data })
+                }
+                // The event does not say from which shard it comes.
+                Change::DynamoDb(EventImage { sequence_number, new_image }) => {
+                    Ok(Seen { shard: String::new(), sequence_number, data: new_image.to_string() })
+                }
+            }
         };
         event.records.into_iter().map(record).collect()
     }
@@ -159,12 +204,11 @@ async fn invoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
         return (StatusCode::BAD_REQUEST, r#"{"errorType":"InvalidEvent"}"#.to_owned());
     };
     let request_id = headers.get("lambda-runtime-aws-request-id").and_then(|id| id.to_str().ok());
-    let orders: Vec<_> =
-        records.iter().map(|r| serde_json::from_str(&r.data).map(|o: Order| o.order)).collect();
+    let orders: Vec<_> = records.iter().map(|record| Order::read(&record.data)).collect();
     let known: BTreeSet<u32> = orders.iter().filter_map(|o| o.as_ref().ok().copied()).collect();
     shared.wait(&known).await;
     let answer = match orders.into_iter().find_map(Result::err) {
-        Some(error) => Err(error.to_string()),
+        Some(error) => Err(error),
         None => Ok(()),
     };
     shared.answer(&known, request_id.unwrap_or_default(), records, answer)

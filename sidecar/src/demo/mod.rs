@@ -1,11 +1,13 @@
 //! `shardmill demo`: the whole path on this machine in a few seconds, told step by step and checked at the end.
 //!
 //! What runs is what `shardmill run` runs: a mapping from a file, the Kinesis source, the SQLite store, a function behind
-//! a URL, a file as the destination. Only the stream, the function and the producer belong to the demo.
+//! a URL, a file as the destination. Only the stream, the function and the producer belong to the demo. With
+//! `--dynamodb` the stream is that of a table in DynamoDB Local.
 
 mod function;
 mod story;
 mod stream;
+mod table;
 mod verdict;
 
 use std::future::Future;
@@ -22,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::{assembly, config};
 use function::{Event, Function, Script};
-use story::DeadLetter;
+use story::{DeadLetter, Words};
 use stream::Stream;
 use verdict::{Accepted, Checkpoints, Difference, Seen};
 
@@ -30,7 +32,7 @@ use verdict::{Accepted, Checkpoints, Difference, Seen};
 const POISON: u32 = 11;
 /// The function is busy when it sees this one first.
 const BUSY: u32 = 2;
-/// The second batch of each shard, during which the first run is stopped.
+/// The batch of each shard during which the first run is stopped: with two shards the second, with one the third.
 const STOP_AT: [u32; 2] = [17, 18];
 /// What the stream holds before the first run, and what comes between the runs.
 const FIRST: std::ops::RangeInclusive<u32> = 1..=40;
@@ -52,24 +54,36 @@ impl DemoError {
     }
 }
 
-/// Shows the demo on standard output and tells whether everything ended as it must.
+/// Shows the demo on standard output and tells whether everything ended as it must. `dynamodb` is the address of a
+/// DynamoDB Local: the stream is then that of a table there, which is deleted at the end.
 ///
 /// # Errors
-/// It could not be shown: no room for its folder, no loopback port, nobody reads the output.
-pub async fn demo() -> Result<bool, DemoError> {
-    let mut stream = Stream::start().await?;
-    stream.put(FIRST, POISON).await?;
+/// It could not be shown: no room for its folder, no loopback port, no DynamoDB Local, nobody reads the output.
+pub async fn demo(dynamodb: Option<&str>) -> Result<bool, DemoError> {
     let folder = new_folder()?;
+    let words = if dynamodb.is_some() { &story::DYNAMODB } else { &story::KINESIS };
+    let mut stream = match dynamodb {
+        Some(endpoint) => Stream::dynamodb(endpoint, &file_name(&folder)).await?,
+        None => Stream::kinesis().await?,
+    };
+    let result = show(folder, words, &mut stream).await;
+    let removed = stream.remove().await;
+    result.and_then(|well| removed.map(|()| well))
+}
+
+async fn show(folder: PathBuf, words: &'static Words, stream: &mut Stream) -> Result<bool, DemoError> {
+    stream.put(FIRST, POISON).await?;
     let script = Script { busy_at: BUSY, hold_at: STOP_AT.into() };
     let function = Function::start(script, &folder.join("handled.jsonl")).await?;
-    std::fs::write(folder.join("shardmill.yaml"), story::MAPPING)
+    std::fs::write(folder.join("shardmill.yaml"), words.mapping)
         .map_err(|e| DemoError::new("write the mapping", e))?;
-    let demo = Demo { folder, function, deadline: Instant::now() + PATIENCE };
-    demo.show(&mut stream).await
+    let demo = Demo { folder, words, function, deadline: Instant::now() + PATIENCE };
+    demo.show(stream).await
 }
 
 struct Demo {
     folder: PathBuf,
+    words: &'static Words,
     function: Function,
     deadline: Instant,
 }
@@ -93,15 +107,17 @@ impl Demo {
     async fn show(&self, stream: &mut Stream) -> Result<bool, DemoError> {
         let mut differences = Vec::new();
         let endpoint = stream.sdk.endpoint_url().unwrap_or_default();
-        tell(&story::opening(&self.folder, endpoint, &stream.accepted, POISON))?;
-        tell(&story::mapping())?;
+        let words = self.words;
+        let place = story::Place { folder: &self.folder, endpoint, arn: &stream.arn };
+        tell(&story::opening(words, &place, &stream.accepted, POISON))?;
+        tell(&story::mapping(words))?;
 
         let first = self.start(stream).await?;
-        differences.extend(self.within("the second batch of each shard", self.function.holds(2)).await);
+        differences.extend(self.within("the batch to stop at", self.function.holds(words.shards)).await);
         differences.extend(self.within("the dead letter", self.letter()).await);
         let before = self.function.invocations();
-        tell(&story::first_batches(&before, &stream.accepted))?;
-        tell(&story::dead_letter(&self.letters()?, POISON))?;
+        tell(&story::first_batches(words, &before, &stream.accepted))?;
+        tell(&story::dead_letter(words, &self.letters()?, POISON))?;
 
         first.shutdown.cancel();
         differences.extend(self.within("the stop", stopping(&first.status)).await);
@@ -111,7 +127,7 @@ impl Demo {
         let all = self.function.invocations();
         let finished = all.get(before.len()..).unwrap_or_default();
         let waiting = stream.accepted.len().saturating_sub(outcome.handled.len() + outcome.dead.len());
-        tell(&story::stopped(finished, &outcome.checkpoints, &stream.accepted, waiting))?;
+        tell(&story::stopped(words, finished, &outcome.checkpoints, &stream.accepted, waiting))?;
 
         stream.put(SECOND, POISON).await?;
         let second = self.start(stream).await?;
@@ -120,14 +136,14 @@ impl Demo {
         second.shutdown.cancel();
         let outcome = self.outcome(&second.end().await?).await?;
         let invocations = self.function.invocations();
-        tell(&story::resumed(invocations.get(all.len()..).unwrap_or_default(), &stream.accepted))?;
+        tell(&story::resumed(words, invocations.get(all.len()..).unwrap_or_default(), &stream.accepted))?;
 
         let Outcome { handled, dead, .. } = &outcome;
         differences.extend(verdict::compare(&stream.accepted, handled, dead, POISON));
         differences.extend(outcome.compare_checkpoints(&stream.accepted));
-        tell(&story::verdict(&differences, stream.accepted.len(), handled.len(), dead.len()))?;
+        tell(&story::verdict(words, &differences, stream.accepted.len(), handled.len(), dead.len()))?;
         let well = differences.is_empty();
-        tell(&if well { story::ending(&self.folder) } else { story::trouble(&self.folder) })?;
+        tell(&if well { story::ending(words, &self.folder) } else { story::trouble(&self.folder) })?;
         Ok(well)
     }
 
@@ -138,6 +154,7 @@ impl Demo {
         let variable = |name: &str| match name {
             "FOLDER" => Some(folder.clone().into_owned()),
             "FUNCTION" => Some(self.function.url.clone()),
+            "STREAM" => Some(stream.arn.clone()),
             _ => None,
         };
         let loaded = config::load(&self.folder.join("shardmill.yaml"), &variable).map_err(|e| failed(&e))?;
@@ -184,7 +201,10 @@ impl Demo {
             Position::After(seq) => Some(seq.number.to_string()),
             _ => None,
         };
-        let checkpoints = leases.into_iter().map(|l| (l.key.shard.to_string(), position(l.checkpoint)));
+        // A function does not see which shard of a table's stream a change comes from: there is one.
+        let shard = |shard: String| if self.words.shards == 1 { String::new() } else { shard };
+        let checkpoints =
+            leases.into_iter().map(|l| (shard(l.key.shard.to_string()), position(l.checkpoint)));
         Ok(Outcome { handled, dead, checkpoints: checkpoints.collect() })
     }
 }
@@ -231,6 +251,10 @@ fn new_folder() -> Result<PathBuf, DemoError> {
     Ok(folder)
 }
 
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// The objects of a file of JSON Lines; none if there is no such file yet.
 fn read_lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, DemoError> {
     let failed = |reason: &dyn std::fmt::Display| DemoError::new("read a file of its own", reason);
@@ -255,7 +279,9 @@ mod tests {
     #[test]
     fn the_mapping_to_begin_with_is_valid_and_leaves_nothing_to_say() {
         let now = shardmill_engine::Wall::from_millis(0);
-        let loaded = config::parse(Path::new("shardmill.yaml"), story::NEXT, &|_| None, now).unwrap();
-        assert_eq!((loaded.warnings, loaded.ignored), (Vec::new(), Vec::new()));
+        for words in [&story::KINESIS, &story::DYNAMODB] {
+            let loaded = config::parse(Path::new("shardmill.yaml"), words.next, &|_| None, now).unwrap();
+            assert_eq!((loaded.warnings, loaded.ignored), (Vec::new(), Vec::new()));
+        }
     }
 }

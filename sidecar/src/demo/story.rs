@@ -9,16 +9,88 @@ use serde::{Deserialize, Serialize};
 use super::function::{Answer, Invocation};
 use super::verdict::{Accepted, Checkpoints, Difference};
 
-/// The mapping of the demo.
-pub(super) const MAPPING: &str = include_str!("mapping.yaml");
-/// A mapping to begin with.
-pub(super) const NEXT: &str = include_str!("next.yaml");
+/// What differs between the two services.
+pub(super) struct Words {
+    /// The mapping of the demo.
+    pub(super) mapping: &'static str,
+    /// A mapping to begin with.
+    pub(super) next: &'static str,
+    /// Shards of the stream.
+    pub(super) shards: usize,
+    batches: &'static str,
+    mended: &'static str,
+    running: &'static str,
+    checkpoints: &'static str,
+    resumed: &'static str,
+    put: &'static str,
+    well: &'static str,
+}
+
+pub(super) const KINESIS: Words = Words {
+    mapping: include_str!("mapping.yaml"),
+    next: include_str!("next.yaml"),
+    shards: 2,
+    batches: "The shards run side by side; within a shard batches come one at a time and in order.\n",
+    mended: "can be mended and put again.\n   The checkpoint of shard 0 passed",
+    running: "while each shard had an invocation running. Both could finish, nothing was begun:",
+    checkpoints: "Checkpoints",
+    resumed: "A new worker begins with the very next record of each shard, those put meanwhile included:",
+    put: "PutRecords",
+    well: "Nothing lost, nothing twice, every shard in order, both checkpoints at the last record.",
+};
+
+pub(super) const DYNAMODB: Words = Words {
+    mapping: include_str!("mapping-dynamodb.yaml"),
+    next: include_str!("next-dynamodb.yaml"),
+    shards: 1,
+    batches: "Batches come one at a time, in the order in which the items were written.\n\n",
+    mended: "can be mended and put again.\n   The checkpoint passed",
+    running: "while an invocation was running. It could finish, nothing was begun:",
+    checkpoints: "Checkpoint",
+    resumed: "A new worker begins with the very next change, those made meanwhile included:",
+    put: "PutItem",
+    well: "Nothing lost, nothing twice, all in order, the checkpoint at the last change.",
+};
+
 /// So much of the payload is shown.
 const SHOWN_PAYLOAD: usize = 60;
 
-pub(super) fn opening(folder: &Path, endpoint: &str, accepted: &[Accepted], poison: u32) -> String {
+/// Where the demo takes place.
+pub(super) struct Place<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) endpoint: &'a str,
+    pub(super) arn: &'a str,
+}
+
+pub(super) fn opening(words: &Words, place: &Place<'_>, accepted: &[Accepted], poison: u32) -> String {
     let on = |shard: &str| accepted.iter().filter(|a| short(&a.shard) == shard).count();
     let data = accepted.iter().find(|a| a.order == poison).map_or("", |a| a.data.as_str());
+    let address = place.endpoint.trim_start_matches("http://");
+    let stream = if words.shards == 1 {
+        let table = place.arn.split('/').nth(1).unwrap_or_default();
+        format!(
+            "\
+1. A table and its stream
+   DynamoDB Local listens on {address}. Its table {table} has a stream of one shard.
+   A producer has put {} orders: each is the new state of its customer's item.
+   Order {poison} is poison, its total is no number:
+   {data}
+",
+            accepted.len(),
+        )
+    } else {
+        format!(
+            "\
+1. A stream
+   An emulator of Kinesis listens on {address}. Its stream `orders` has two shards.
+   A producer has put {} orders: the odd ones went to shard 0 ({}), the even ones to shard 1 ({}).
+   Order {poison} is poison, its data was cut off: {data}
+",
+            accepted.len(),
+            on("0"),
+            on("1"),
+        )
+    };
     format!(
         "\
 shardmill demo: AWS Lambda's stream event source mapping, without AWS
@@ -26,20 +98,12 @@ shardmill demo: AWS Lambda's stream event source mapping, without AWS
 Nothing leaves this machine and your AWS settings are not read. Files go to one new folder:
    {}
 
-1. A stream
-   An emulator of Kinesis listens on {}. Its stream `orders` has two shards.
-   A producer has put {} orders: the odd ones went to shard 0 ({}), the even ones to shard 1 ({}).
-   Order {poison} is poison, its data was cut off: {data}
-",
-        folder.display(),
-        endpoint.trim_start_matches("http://"),
-        accepted.len(),
-        on("0"),
-        on("1"),
+{stream}",
+        place.folder.display(),
     )
 }
 
-pub(super) fn mapping() -> String {
+pub(super) fn mapping(words: &Words) -> String {
     format!(
         "
 2. A mapping in Lambda's own words: shardmill.yaml
@@ -47,24 +111,24 @@ pub(super) fn mapping() -> String {
    The function is an HTTP server on this machine. It gets the JSON event that Lambda would send,
    answers 500 if it cannot read one of the records, and else writes them to handled.jsonl.
 ",
-        indented(MAPPING)
+        indented(words.mapping)
     )
 }
 
-pub(super) fn first_batches(invocations: &[Invocation], accepted: &[Accepted]) -> String {
+pub(super) fn first_batches(words: &Words, invocations: &[Invocation], accepted: &[Accepted]) -> String {
     format!(
         "
 3. Batches, a bisection, retries
-   The shards run side by side; within a shard batches come one at a time and in order.
-{}
+   {}{}
    A batch that fails is cut in two until the bad record is alone. Only a batch of one spends its
    retries. An answer of 503 means `not reached`: the same batch waits and no attempt is spent.
 ",
+        words.batches,
         invocation_lines(invocations, accepted)
     )
 }
 
-pub(super) fn dead_letter(letters: &[DeadLetter], poison: u32) -> String {
+pub(super) fn dead_letter(words: &Words, letters: &[DeadLetter], poison: u32) -> String {
     let mut text =
         String::from("\n4. The dead letter: dead-letters.jsonl, in the layout that Lambda writes to S3\n");
     for letter in letters {
@@ -78,13 +142,15 @@ pub(super) fn dead_letter(letters: &[DeadLetter], poison: u32) -> String {
     }
     let _ = writeln!(
         text,
-        "   The payload, cut short here, is the whole event: order {poison} can be mended and put again.
-   The checkpoint of shard 0 passed order {poison} only after this line was safe on the disk."
+        "   The payload, cut short here, is the whole event: order {poison} {} order {poison} only after this \
+         line was safe on the disk.",
+        words.mended
     );
     text
 }
 
 pub(super) fn stopped(
+    words: &Words,
     invocations: &[Invocation],
     checkpoints: &Checkpoints,
     accepted: &[Accepted],
@@ -93,12 +159,14 @@ pub(super) fn stopped(
     let mut text = format!(
         "
 5. Stopped in the middle
-   As by SIGTERM, while each shard had an invocation running. Both could finish, nothing was begun:
+   As by SIGTERM, {}
 
 {}
-   Checkpoints in shardmill.db:
+   {} in shardmill.db:
 ",
-        invocation_lines(invocations, accepted)
+        words.running,
+        invocation_lines(invocations, accepted),
+        words.checkpoints,
     );
     for (shard, at) in checkpoints {
         let at = at
@@ -114,28 +182,34 @@ pub(super) fn stopped(
     text
 }
 
-pub(super) fn resumed(invocations: &[Invocation], accepted: &[Accepted]) -> String {
+pub(super) fn resumed(words: &Words, invocations: &[Invocation], accepted: &[Accepted]) -> String {
     format!(
         "
 6. Started again from the checkpoints
-   A new worker begins with the very next record of each shard, those put meanwhile included:
+   {}
 
 {}",
+        words.resumed,
         invocation_lines(invocations, accepted)
     )
 }
 
-pub(super) fn verdict(differences: &[Difference], accepted: usize, handled: usize, dead: usize) -> String {
-    let mut text = String::from(
+pub(super) fn verdict(
+    words: &Words,
+    differences: &[Difference],
+    accepted: usize,
+    handled: usize,
+    dead: usize,
+) -> String {
+    let mut text = format!(
         "
-7. Checked: what PutRecords accepted against what the function wrote down and the dead letters
+7. Checked: what {} accepted against what the function wrote down and the dead letters
 ",
+        words.put
     );
     let _ = writeln!(text, "   accepted {accepted}   handled {handled}   dead letters {dead}");
     if differences.is_empty() {
-        text.push_str(
-            "   Nothing lost, nothing twice, every shard in order, both checkpoints at the last record.\n",
-        );
+        let _ = writeln!(text, "   {}", words.well);
         return text;
     }
     let _ = writeln!(text, "   FAILED: this is not as it must be:");
@@ -145,7 +219,7 @@ pub(super) fn verdict(differences: &[Difference], accepted: usize, handled: usiz
     text
 }
 
-pub(super) fn ending(folder: &Path) -> String {
+pub(super) fn ending(words: &Words, folder: &Path) -> String {
     format!(
         "
 What to try next
@@ -162,7 +236,7 @@ What to try next
 Look around, then delete it:
    {}
 ",
-        indented(&indented(NEXT)),
+        indented(&indented(words.next)),
         folder.display()
     )
 }
@@ -184,7 +258,7 @@ fn invocation_lines(invocations: &[Invocation], accepted: &[Accepted]) -> String
         shards.entry(&invocation.shard).or_default().push(invocation);
     }
     let orders: BTreeMap<_, _> = accepted.iter().map(|a| ((&a.shard, &a.sequence_number), a.order)).collect();
-    let several = shards.values().any(|invocations| invocations.len() > 1);
+    let several = shards.len() > 1 && shards.values().any(|invocations| invocations.len() > 1);
     let mut text = String::new();
     for (shard, invocations) in shards {
         if several {
@@ -249,8 +323,10 @@ pub(super) struct DeadLetter {
     /// The event.
     pub(super) payload: String,
     timestamp: String,
-    #[serde(rename = "KinesisBatchInfo")]
-    kinesis_batch_info: BatchInfo,
+    #[serde(rename = "KinesisBatchInfo", skip_serializing_if = "Option::is_none")]
+    kinesis_batch_info: Option<BatchInfo>,
+    #[serde(rename = "DDBStreamBatchInfo", skip_serializing_if = "Option::is_none")]
+    dynamodb_batch_info: Option<BatchInfo>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -300,7 +376,7 @@ mod tests {
             Difference::OutOfOrder(record),
             Difference::Overdue("the dead letter"),
         ];
-        let text = verdict(&differences, 48, 46, 1);
+        let text = verdict(&KINESIS, &differences, 48, 46, 1);
         let expected = "
    accepted 48   handled 46   dead letters 1
    FAILED: this is not as it must be:
