@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shardmill::checkpoint::MemoryStore;
+use shardmill::checkpoint::{LeaseStore, MemoryStore};
 use shardmill::engine::MappingBuilder;
 use shardmill::{
     Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext,
@@ -79,15 +79,26 @@ impl Running {
         source: impl StreamSource,
         worker: Arc<Worker>,
     ) -> Fallible<Self> {
+        Self::with_store(mapping.build()?, source, worker, MemoryStore::new(), Duration::from_secs(3600))
+    }
+
+    /// The same with a store and an interval of discoveries of the caller's choice.
+    pub(crate) fn with_store(
+        mapping: EventSourceMapping,
+        source: impl StreamSource,
+        worker: Arc<Worker>,
+        store: impl LeaseStore,
+        discovery: Duration,
+    ) -> Fallible<Self> {
         let seen = Seen::default();
         let handled = seen.clone();
         let handler = move |batch: Batch, _: InvokeContext| {
             handled.add(batch.len());
             async { Ok::<_, HandlerError>(BatchResponse::success()) }
         };
-        let consumer = Consumer::builder(mapping.build()?, source, handler)
-            .lease_store(MemoryStore::new())
-            .discovery_interval(Duration::from_secs(3600))
+        let consumer = Consumer::builder(mapping, source, handler)
+            .lease_store(store)
+            .discovery_interval(discovery)
             .worker(worker)
             .build()?;
         let stop = CancellationToken::new();

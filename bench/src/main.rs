@@ -10,10 +10,13 @@ use shardmill_testkit::pages::{Options, PageServer};
 use measure::{Bound, Fallible, Figure, Lap, ns_per, print_table};
 use overhead::Overhead;
 
+mod dynamodb;
 mod engine;
+mod fake;
 mod filter;
 mod idle;
 mod library;
+mod many;
 mod measure;
 mod memory_source;
 mod overhead;
@@ -28,9 +31,13 @@ cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
   sidecar        resident memory of `shardmill run` with 4 idle shards
   idle-shards    resident memory per idle shard of the library
   filter         filter patterns over 1 KB records, ns per record
+  dynamodb       DynamoDB records to events, beside the SDK's own decoding
+  many-idle      memory and CPU of `shardmill run` with 10,000 idle shards
+  catching-up    memory of `shardmill run` with 2,000 shards that have a backlog
   startup        from the start of `shardmill run` to its first invocation
   all            all of these
-Each prints a table of medians over RUNS runs. `sidecar` and `startup` need `cargo build --release` before.";
+Each prints a table of medians over RUNS runs. `sidecar`, `startup`, `many-idle` and `catching-up`
+need `cargo build --release --workspace --bins` before.";
 
 /// Pages of 2,000 records of 1 KB that the overhead benchmark measures.
 const OVERHEAD_PAGES: u64 = 200;
@@ -65,6 +72,9 @@ async fn run(args: &[String]) -> Fallible<()> {
         }
         "run-bare" => print_lap(throughput::bare(argument(rest)?, WARM_UP_RECORDS, RECORDS).await?),
         "run-idle-shards" => println!("{}", json!({ "bytes": idle::run(IDLE_SHARDS, SETTLE).await? })),
+        "run-discovery" => {
+            println!("{}", json!({ "milliseconds": many::discovery(argument(rest)?).await? }));
+        }
         "serve" => serve(rest)?,
         "engine" => print_table(&engine::figures(runs(15)?)?),
         "overhead" => print_table(&overhead_figures(runs(15)?)?),
@@ -73,6 +83,9 @@ async fn run(args: &[String]) -> Fallible<()> {
         "idle-shards" => print_table(&idle_figures(runs(3)?)?),
         "filter" => print_table(&filter::figures(runs(15)?)?),
         "startup" => print_table(&startup_figures(runs(15)?).await?),
+        "dynamodb" => print_table(&dynamodb::figures(runs(15)?)?),
+        "many-idle" => print_table(&many::idle(runs(1)?).await?),
+        "catching-up" => print_table(&many::catching_up(runs(3)?).await?),
         "all" => {
             let mut figures = engine::figures(15)?;
             figures.extend(overhead_figures(15)?);
@@ -81,6 +94,9 @@ async fn run(args: &[String]) -> Fallible<()> {
             figures.extend(idle_figures(3)?);
             figures.extend(startup_figures(15).await?);
             figures.extend(filter::figures(15)?);
+            figures.extend(dynamodb::figures(15)?);
+            figures.extend(many::idle(1).await?);
+            figures.extend(many::catching_up(3).await?);
             print_table(&figures);
         }
         _ => return Err(USAGE.into()),

@@ -61,6 +61,16 @@ pub(crate) fn resident_bytes(process: &str) -> Fallible<u64> {
     Ok(kib * 1024)
 }
 
+/// CPU time of another process so far, user and system, as `/proc/PID/stat` tells it: in hundredths of a second.
+pub(crate) fn cpu_of(process: u32) -> Fallible<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The second field is the program's name in parentheses, with whatever is in it.
+    let (_, fields) = stat.rsplit_once(')').ok_or("no fields")?;
+    let field = |n: usize| fields.split_whitespace().nth(n).and_then(|field| field.parse::<u64>().ok());
+    let ticks = field(11).zip(field(12)).map(|(user, system)| user + system).ok_or("no CPU times")?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
 /// The median; with an even number of samples the mean of the two in the middle.
 pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();

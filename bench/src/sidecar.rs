@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,11 @@ use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::StreamStatus;
 use axum::Router;
-use axum::extract::Request;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::routing::post;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -32,39 +35,65 @@ impl Drop for Running {
     }
 }
 
-/// The binary beside this one, made by `cargo build --release`.
-pub(crate) fn binary() -> Fallible<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name("shardmill");
+/// A binary beside this one, made by `cargo build --release --workspace --bins`.
+pub(crate) fn sibling(name: &str) -> Fallible<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
     if path.is_file() {
         Ok(path)
     } else {
-        Err(format!("{} is missing: run `cargo build --release` first", path.display()).into())
+        Err(format!("{} is missing: run `cargo build --release --workspace --bins` first", path.display())
+            .into())
     }
 }
 
-fn start(folder: &Path, endpoint: &str, function: &str) -> Fallible<Running> {
+fn start(folder: &Path, endpoint: &str, function: &str, settings: &str) -> Fallible<Running> {
     let config = format!(
         "EventSourceArn: {STREAM_ARN}\nFunctionName: bench\nStartingPosition: TRIM_HORIZON\n\
          Function: {{Url: \"{function}\"}}\nCheckpoints: sqlite:{folder}/shardmill.db\n\
-         Aws: {{EndpointUrl: \"{endpoint}\"}}\nAdmin: {{Listen: \"127.0.0.1:0\"}}\n",
+         Aws: {{EndpointUrl: \"{endpoint}\"}}\nAdmin: {{Listen: \"127.0.0.1:0\"}}\n{settings}",
         folder = folder.display(),
     );
     let file = folder.join("shardmill.yaml");
     std::fs::write(&file, config)?;
-    let mut command = Command::new(binary()?);
+    let mut command = Command::new(sibling("shardmill")?);
     command.arg("run").arg("-c").arg(&file).current_dir(folder);
     command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
     command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null());
     Ok(Running(command.spawn()?))
 }
 
+/// A sidecar at work, with a function that answers at once.
+pub(crate) struct Sidecar {
+    running: Running,
+    records: Arc<AtomicU64>,
+    _folder: TempDir,
+}
+
+impl Sidecar {
+    /// Starts it on the stream at `endpoint`; `settings` are further lines of its file.
+    pub(crate) async fn start(endpoint: &str, settings: &str) -> Fallible<Self> {
+        let folder = tempfile::tempdir()?;
+        let records = Arc::new(AtomicU64::new(0));
+        let function = function(Arc::clone(&records), None).await?;
+        let running = start(folder.path(), endpoint, &function, settings)?;
+        Ok(Self { running, records, _folder: folder })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.0.id()
+    }
+
+    /// How many records the function got.
+    pub(crate) fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+}
+
 /// Resident bytes of the sidecar after it polled idle shards at `endpoint` for `settle`.
 pub(crate) async fn resident(endpoint: &str, settle: Duration) -> Fallible<u64> {
-    let folder = tempfile::tempdir()?;
-    let (function, _calls) = function().await?;
-    let running = start(folder.path(), endpoint, &function)?;
+    let sidecar = Sidecar::start(endpoint, "").await?;
     tokio::time::sleep(settle).await;
-    resident_bytes(&running.0.id().to_string())
+    resident_bytes(&sidecar.pid().to_string())
 }
 
 /// How long a start took.
@@ -79,27 +108,36 @@ pub(crate) struct Startup {
 /// Starts the sidecar against an emulator in this process whose stream holds records already.
 pub(crate) async fn startup(emulator: &Emulator) -> Fallible<Startup> {
     let folder = tempfile::tempdir()?;
-    let (function, mut calls) = function().await?;
+    let (called, mut calls) = mpsc::unbounded_channel();
+    let function = function(Arc::default(), Some(called)).await?;
     emulator.forget();
     let started = Instant::now();
-    let running = start(folder.path(), &emulator.endpoint, &function)?;
+    let running = start(folder.path(), &emulator.endpoint, &function, "")?;
     let invoked = tokio::time::timeout(PATIENCE, calls.recv()).await?.ok_or("the function ended")?;
     drop(running);
     Ok(Startup { total: invoked.duration_since(started), api: emulator.busy(invoked) })
 }
 
-/// A function that answers at once and tells when it was called.
-async fn function() -> Fallible<(String, mpsc::UnboundedReceiver<Instant>)> {
-    let (calls, called) = mpsc::unbounded_channel();
-    let answer = move || {
-        // Nobody may be listening any more.
-        let _ = calls.send(Instant::now());
+/// A function that answers at once, counts records and tells when it was called.
+async fn function(
+    records: Arc<AtomicU64>,
+    called: Option<mpsc::UnboundedSender<Instant>>,
+) -> Fallible<String> {
+    let answer = move |event: Bytes| {
+        if let Some(called) = &called {
+            // Nobody may be listening any more.
+            let _ = called.send(Instant::now());
+        }
+        let name = b"\"eventID\"";
+        let found = event.windows(name.len()).filter(|window| window == name).count();
+        records.fetch_add(found as u64, Ordering::Relaxed);
         async { "{}" }
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
-    tokio::spawn(async move { axum::serve(listener, Router::new().route("/", post(answer))).await });
-    Ok((url, called))
+    let app = Router::new().route("/", post(answer)).layer(DefaultBodyLimit::disable());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(url)
 }
 
 /// When answers were under way.

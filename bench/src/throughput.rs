@@ -16,7 +16,7 @@ use crate::library::{self, Running, STREAM_ARN};
 use crate::measure::{Fallible, Lap, Stopwatch};
 
 /// The configuration of both clients: no retries, bounded calls, no second watcher over bodies.
-fn sdk_config(endpoint: &str) -> SdkConfig {
+pub(crate) fn sdk_config(endpoint: &str) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(5))
         .read_timeout(Duration::from_secs(30))

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::budget::Share;
+use crate::budget::{Room, Share};
 use crate::clock::ServiceClock;
 use crate::destination::{Destination, DestinationError, Failure, FailureNames};
 use crate::discovery::{Listed, PINNED_START};
@@ -85,7 +85,8 @@ pub(crate) struct Driver {
 /// An action that ended.
 enum Done {
     Opened(Result<Box<dyn ShardReader>, SourceError>),
-    Fetched(Box<dyn ShardReader>, Result<Page, SourceError>),
+    /// The room is free again once what the page holds is accounted for.
+    Fetched(Box<dyn ShardReader>, Result<Page, SourceError>, Room),
     /// An invocation was dropped because nobody waits for it any more.
     Cut,
     Invoked {
@@ -204,13 +205,13 @@ impl Driver {
     }
 
     fn fetch(&mut self, limit: usize) -> BoxFuture<'static, Done> {
-        let room = self.share.room();
+        let room = self.share.room(limit);
         let reader = self.reader.take();
         async move {
             let Some(mut reader) = reader else { unreachable!("the machine fetches from an open shard") };
-            room.await;
-            let result = reader.next_page(limit).await;
-            Done::Fetched(reader, result)
+            let room = room.await;
+            let result = reader.next_page(room.records).await;
+            Done::Fetched(reader, result, room)
         }
         .boxed()
     }
@@ -331,16 +332,18 @@ impl Driver {
                 self.source_failed(&error);
                 ShardEvent::OpenFailed(self.fault(&error))
             }
-            Done::Fetched(reader, Ok(page)) => {
+            Done::Fetched(reader, Ok(page), _room) => {
                 self.reader = Some(reader);
                 self.status.source_answered();
                 self.missing_since = None;
                 let filter = self.cx.mapping.filter();
                 let mut passes = filter.map(|filter| filter.of_shard(&self.event.shard));
                 let keep = |record: &Record| passes.as_mut().is_none_or(|passes| passes(record));
-                ShardEvent::Fetched(intake(page, self.machine.position(), keep))
+                let intake = intake(page, self.machine.position(), keep);
+                self.share.read(intake.bytes(), intake.records().len());
+                ShardEvent::Fetched(intake)
             }
-            Done::Fetched(reader, Err(error)) => {
+            Done::Fetched(reader, Err(error), _room) => {
                 self.reader = Some(reader);
                 self.source_failed(&error);
                 ShardEvent::FetchFailed(self.fault(&error))

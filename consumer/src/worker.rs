@@ -12,6 +12,11 @@ use crate::clock::ServiceClock;
 use crate::keeper::Keeper;
 use crate::source::ReadLimiter;
 
+/// The part of the buffer budget for each read under way.
+const READ_BYTES: usize = 2 << 20;
+/// Reads that are permitted whatever the budget.
+const FEWEST_READS: usize = 16;
+
 /// What all consumers of a process share: the lease keeper's thread, the buffer budget, the pace of reads, the clock.
 ///
 /// A process needs one; [`Consumer::builder`](crate::Consumer::builder) makes one for itself unless it is given one.
@@ -93,13 +98,16 @@ impl WorkerOptions {
         self
     }
 
-    /// Bytes of records that all shards together may buffer; default 512 MiB. Each active shard gets at least a page.
+    /// Bytes of records that all shards together may buffer; default 512 MiB. The shards that have records divide it
+    /// evenly: the more there are, the smaller their pages. One that holds none reads a few although the budget is used
+    /// up, which takes up to an eighth of it more.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;
         self
     }
 
-    /// Reads under way at the same time over all shards; default 256.
+    /// Reads under way at the same time over all shards; default 256. There is at most one for every 2 MiB of
+    /// [`buffer_bytes`](Self::buffer_bytes), but 16 whatever the budget.
     pub fn maximum_concurrent_reads(mut self, reads: usize) -> Self {
         self.maximum_concurrent_reads = reads.max(1);
         self
@@ -110,6 +118,11 @@ impl WorkerOptions {
     pub fn pacing(mut self, pacing: bool) -> Self {
         self.pacing = pacing;
         self
+    }
+
+    /// A small budget permits fewer reads than configured: answers are decoded beside the records that it counts (I13).
+    fn concurrent_reads(&self) -> usize {
+        self.maximum_concurrent_reads.min((self.buffer_bytes / READ_BYTES).max(FEWEST_READS))
     }
 
     /// Runs the lease keeper in the current runtime instead of on a thread of its own, so that it follows paused time;
@@ -129,6 +142,7 @@ impl Worker {
     pub fn start(options: WorkerOptions) -> std::io::Result<Arc<Self>> {
         let keeper = if options.keeper_thread { Keeper::start()? } else { Keeper::in_current_runtime() };
         let process = ProcessIdentity::current();
+        let reads = options.concurrent_reads();
         let limiter = if options.pacing { ReadLimiter::new() } else { ReadLimiter::without_pacing() };
         Ok(Arc::new(Self {
             id: WorkerId::new(options.id.unwrap_or_else(random_id)),
@@ -142,7 +156,7 @@ impl Worker {
             listing_interval: (options.lease / 4).min(Duration::from_millis(500)),
             slots: Arc::new(Semaphore::new(options.maximum_leases.min(Semaphore::MAX_PERMITS))),
             stop_timeout: options.stop_timeout,
-            limiter: limiter.with_concurrent_reads(options.maximum_concurrent_reads),
+            limiter: limiter.with_concurrent_reads(reads),
             clock: ServiceClock::new(),
         }))
     }
@@ -171,4 +185,18 @@ fn random_id() -> String {
     let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "worker".to_owned());
     let suffix = uuid::Uuid::new_v4().simple().to_string();
     format!("{}-{}", host.trim(), &suffix[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i13_a_small_budget_permits_fewer_reads_at_once_and_the_default_all_of_them() {
+        let reads = |bytes: usize, reads: usize| {
+            WorkerOptions::default().buffer_bytes(bytes).maximum_concurrent_reads(reads).concurrent_reads()
+        };
+        assert_eq!(WorkerOptions::default().concurrent_reads(), 256);
+        assert_eq!([reads(128 << 20, 256), reads(16 << 20, 256), reads(16 << 20, 4)], [64, 16, 4]);
+    }
 }

@@ -60,6 +60,12 @@ impl Intake {
         &self.records
     }
 
+    /// Bytes that the records take up, as [`Record::footprint`] counts them.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many records the raw page had.
     #[must_use]
     pub const fn polled(&self) -> usize {
