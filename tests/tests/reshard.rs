@@ -11,13 +11,12 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard};
 use fastrand::Rng;
+use shardmill_testkit::FakeKinesis;
 use shardmill_tests::observe::{
     assert_nothing_lost_in_order_per_key_over_reshards, assert_one_at_a_time, assert_one_at_a_time_per_key,
     assert_parents_first, is_complete,
 };
-use shardmill_tests::{
-    Config, End, Ferrokinesis, Function, Plan, Put, Sidecar, Stream, is_open, seeded, until,
-};
+use shardmill_tests::{Config, End, Function, Plan, Put, Sidecar, Stream, is_open, seeded, until};
 use tokio::task::JoinHandle;
 
 const KEYS: usize = 40;
@@ -124,11 +123,27 @@ impl Fleet {
     }
 }
 
+/// How the stream grows.
+#[derive(Clone, Copy)]
+enum Growth {
+    /// All shards at once.
+    UpdateShardCount,
+    /// One after the other, where there is no UpdateShardCount.
+    SplitShard,
+}
+
 /// 4 -> 8 -> 16 shards, and back to 3.
-async fn reshard(stream: &Stream, rng: &mut Rng) {
+async fn reshard(stream: &Stream, growth: Growth, rng: &mut Rng) {
     for shards in [8, 16] {
         tokio::time::sleep(random(rng, 300..1500)).await;
-        stream.update_shard_count(shards).await;
+        match growth {
+            Growth::UpdateShardCount => stream.update_shard_count(shards).await,
+            Growth::SplitShard => {
+                for shard in stream.open_shards().await {
+                    stream.split(shard.shard_id()).await;
+                }
+            }
+        }
     }
     loop {
         tokio::time::sleep(random(rng, 0..600)).await;
@@ -153,7 +168,7 @@ fn parents(shards: &[Shard]) -> BTreeMap<String, Vec<String>> {
     shards.iter().map(parents).collect()
 }
 
-async fn a_stream_is_resharded_under_load(endpoint: &str, lanes: usize) {
+async fn a_stream_is_resharded_under_load(endpoint: &str, growth: Growth, lanes: usize) {
     let mut rng = seeded();
     let mut stream = Stream::create(endpoint, "reshard", 4).await;
     let function = Function::behaving(|call| {
@@ -168,7 +183,7 @@ async fn a_stream_is_resharded_under_load(endpoint: &str, lanes: usize) {
     let done = AtomicBool::new(false);
     let mut of_shards = rng.fork();
     let resharding = async {
-        reshard(&stream, &mut of_shards).await;
+        reshard(&stream, growth, &mut of_shards).await;
         done.store(true, Ordering::Relaxed);
     };
     let killing = async {
@@ -211,7 +226,8 @@ async fn a_stream_is_resharded_under_load(endpoint: &str, lanes: usize) {
     assert!(abandoned > 0, "no kill fell inside an invocation");
     assert_nothing_lost_in_order_per_key_over_reshards(&stream, &stored);
     let parents = parents(&shards);
-    assert_eq!(parents.values().filter(|parents| parents.len() == 2).count(), 13, "merged shards");
+    let with = |count| parents.values().filter(|parents| parents.len() == count).count();
+    assert_eq!((with(0), with(1), with(2)), (4, 8 + 16, 13), "first, split and merged shards");
     assert_parents_first(&parents, &calls);
     let answered = calls.into_iter().filter(|call| matches!(call.ended, Some((_, End::Answered))));
     let answered: Vec<_> = answered.collect();
@@ -226,16 +242,21 @@ async fn a_stream_is_resharded_under_load(endpoint: &str, lanes: usize) {
 /// No `ChildShards` in GetRecords: listings alone tell of the children. Several lanes to a shard.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn i1_i9_order_per_key_holds_over_reshards_that_only_listings_tell_of() {
-    let kinesis = Ferrokinesis::start().await;
-    a_stream_is_resharded_under_load(kinesis.url(), 3).await;
+    let fake = FakeKinesis::new();
+    fake.set_children_told(false);
+    let server = fake.serve().await.unwrap();
+    a_stream_is_resharded_under_load(&server.url(), Growth::SplitShard, 3).await;
 }
 
 mod kinesis_local {
     use shardmill_tests::endpoint;
 
+    use super::{Growth, a_stream_is_resharded_under_load};
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     #[ignore = "needs kinesis-local: cargo xtask test"]
     async fn i1_i9_order_per_key_holds_while_a_stream_is_split_and_merged_and_workers_are_killed() {
-        super::a_stream_is_resharded_under_load(&endpoint("SHARDMILL_TEST_KINESIS_LOCAL"), 1).await;
+        let kinesis = endpoint("SHARDMILL_TEST_KINESIS_LOCAL");
+        a_stream_is_resharded_under_load(&kinesis, Growth::UpdateShardCount, 1).await;
     }
 }
