@@ -2,7 +2,7 @@
 # Applies each patch of a folder to a copy of the last commit, runs tests of the engine, and prints what caught it.
 #
 #   engine/mutations/run.sh seeded [name…]    twelve planted bugs, against explorer, model and random runs
-#   engine/mutations/run.sh lineage [name…]   six planted bugs of the gate between parents and children, against its property
+#   engine/mutations/run.sh lineage [name…]   planted bugs of the gate between parents and children, against its tests
 #   engine/mutations/run.sh rules [name…]     one-line mutations, each against the tests of the rule it is named after
 #
 # A name may be the beginning of a patch's: `rules r24` or `seeded 07`. LIMIT: seconds that one run of tests may take.
@@ -16,7 +16,8 @@ patches=$root/engine/mutations/$kind
 [ -d "$patches" ] || { echo "no folder $patches" >&2; exit 2; }
 copy=$root/target/mutations/copy-$kind
 log=$root/target/mutations/log-$kind
-export CARGO_TARGET_DIR=$root/target/mutations/target SHARDMILL_TEST_TRACES=${SHARDMILL_TEST_TRACES:-6000}
+# A folder of its own: two kinds may run at the same time, and their test programs have the same name.
+export CARGO_TARGET_DIR=$root/target/mutations/target-$kind SHARDMILL_TEST_TRACES=${SHARDMILL_TEST_TRACES:-6000}
 export RUST_BACKTRACE=0
 mkdir -p "$(dirname "$copy")"
 git -C "$root" worktree remove --force "$copy" 2>/dev/null
