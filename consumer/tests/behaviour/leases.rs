@@ -299,7 +299,9 @@ async fn dropping_a_run_gives_its_leases_up() {
     }
     assert_eq!(owners(&store).await, ["a", "a"]);
     drop(run);
-    until("the releases", || store.calls(Operation::Release) == 2).await;
+    // A lease may be taken and given up again before the keeper knows that nobody is there any more.
+    until("the releases", || store.calls(Operation::Release) >= 2).await;
+    pass(Duration::from_millis(100)).await;
     assert_eq!(owners(&store).await, Vec::<String>::new());
     drop(a);
 }
