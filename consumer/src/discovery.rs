@@ -80,8 +80,9 @@ struct ListedInner {
 
 impl ListedInner {
     /// Whether the last listing still says it all, as far as a glance and the leases tell.
-    fn says_it_all(&self, glance: &Glance, leases: &[Lease], began: Instant) -> bool {
-        if ended(leases).count() > self.ended + self.shards.len().max(ENDS_UNLISTED) {
+    fn says_it_all(&self, glance: &Glance, leases: &[&Lease], began: Instant) -> bool {
+        let leases = leases.iter().copied();
+        if ended(leases.clone()).count() > self.ended + self.shards.len().max(ENDS_UNLISTED) {
             return false;
         }
         match glance.open_shards {
@@ -98,25 +99,25 @@ impl ListedInner {
 }
 
 /// Shards that have ended and that no lease follows: their children may not have been listed yet.
-fn childless(leases: &[Lease]) -> BTreeSet<ShardId> {
-    let followed: BTreeSet<&ShardId> = leases.iter().flat_map(|lease| &lease.parents).collect();
+fn childless<'a>(leases: impl Iterator<Item = &'a Lease> + Clone) -> BTreeSet<ShardId> {
+    let followed: BTreeSet<&ShardId> = leases.clone().flat_map(|lease| &lease.parents).collect();
     ended(leases).map(|lease| &lease.key.shard).filter(|shard| !followed.contains(shard)).cloned().collect()
 }
 
-fn ended(leases: &[Lease]) -> impl Iterator<Item = &Lease> {
-    leases.iter().filter(|lease| lease.checkpoint == Position::ShardEnd)
+fn ended<'a>(leases: impl Iterator<Item = &'a Lease>) -> impl Iterator<Item = &'a Lease> {
+    leases.filter(|lease| lease.checkpoint == Position::ShardEnd)
 }
 
 impl Listed {
     /// What a listing would find, if a glance says that it would show nothing new.
-    fn unchanged(&self, glance: Glance, mut leases: Vec<Lease>) -> Option<Discovered> {
+    fn unchanged(&self, glance: Glance, leases: &[Lease]) -> Option<Discovered> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = inner.stream.as_ref().filter(|stream| stream.epoch == glance.epoch)?;
-        leases.retain(|lease| lease.key.is_sibling_of(stream));
+        let leases: Vec<&Lease> = leases.iter().filter(|lease| lease.key.is_sibling_of(stream)).collect();
         let began = inner.began.filter(|began| began.elapsed() < LISTED_ANYWAY)?;
         inner.retention = glance.retention;
         // Those that were deleted since make room for others.
-        inner.ended = inner.ended.min(ended(&leases).count());
+        inner.ended = inner.ended.min(ended(leases.iter().copied()).count());
         inner.says_it_all(&glance, &leases, began).then(|| Discovered {
             known: leases.len(),
             epoch: glance.epoch,
@@ -157,13 +158,11 @@ pub(crate) async fn discover(
     asked_for: bool,
     now: impl Fn() -> Wall,
 ) -> Result<Discovered, DiscoveryError> {
-    if !asked_for
-        && let Some(glance) = cx.source.glance().await?
-        && let Some(unchanged) = cx.listed.unchanged(glance, cx.leases.list().await?)
-    {
+    let glance = if asked_for { None } else { cx.source.glance().await? };
+    let before = cx.leases.list().await?;
+    if let Some(unchanged) = glance.and_then(|glance| cx.listed.unchanged(glance, &before)) {
         return Ok(unchanged);
     }
-    let before = cx.leases.list().await?;
     let began = Instant::now();
     let listing = cx.source.shards().await?;
     let of_stream = stream_key(&cx.mapping, &listing);
@@ -191,9 +190,9 @@ pub(crate) async fn discover(
         open_shards,
         uncovered: uncovered.clone(),
         is_news: planned > 0,
-        childless: childless(&known),
+        childless: childless(known.iter()),
         childless_pause: CHILDREN_AGAIN[0],
-        ended: ended(&known).count(),
+        ended: ended(known.iter()).count(),
     });
     cx.leases.serve(Served { stream: of_stream, listed: shards });
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
