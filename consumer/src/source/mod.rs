@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+#[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
+use shardmill_engine::ChildShard;
 use shardmill_engine::{Page, Position, ShardId, Wall};
 
 /// A stream that can be listed and read shard by shard.
@@ -104,6 +106,18 @@ pub struct ListedShard {
     pub hash_range: Option<(String, String)>,
     /// Whether it takes new records.
     pub open: bool,
+}
+
+/// The shards of a listing that follow `shard`.
+#[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
+fn children_of(shard: &ShardId, listed: &[ListedShard]) -> Vec<ChildShard> {
+    let children = listed.iter().filter(|listed| listed.parents.contains(shard));
+    let child = |listed: &ListedShard| ChildShard {
+        shard: listed.shard.clone(),
+        parents: listed.parents.clone(),
+        hash_range: listed.hash_range.clone(),
+    };
+    children.map(child).collect()
 }
 
 /// Why a stream could not be listed or read. Every kind is retried with backoff and shown in metrics and status.

@@ -9,7 +9,7 @@ use shardmill_engine::{ChildShard, ShardId, Wall};
 
 use super::Inner;
 use crate::source::aws::{Call, KeepDate};
-use crate::source::{ListedShard, ShardListing, SourceError, SourceErrorKind};
+use crate::source::{ListedShard, ShardListing, SourceError, SourceErrorKind, children_of};
 
 /// How often a page is asked for. A table of 10,000 partitions has hundreds of pages: starting over with each throttle
 /// would never end (incident 62).
@@ -73,20 +73,11 @@ pub(super) async fn children_if_ended(
     source: &Inner,
     shard: &ShardId,
 ) -> Result<Option<Vec<ChildShard>>, SourceError> {
-    let of_shard = |shards: &[ListedShard]| -> Vec<ChildShard> {
-        let children = shards.iter().filter(|listed| listed.parents.contains(shard));
-        let child = |listed: &ListedShard| ChildShard {
-            shard: listed.shard.clone(),
-            parents: listed.parents.clone(),
-            hash_range: None,
-        };
-        children.map(child).collect()
-    };
     let found = match describe(source, Some(shard)).await {
         Ok(description) => {
             let closed = description.shards.iter().filter(|listed| !listed.open);
             source.add_closed(closed.map(|listed| listed.shard.clone()));
-            of_shard(&description.shards)
+            children_of(shard, &description.shards)
         }
         // Where the filter is not known the whole description tells.
         Err(error) if error.kind == SourceErrorKind::Rejected => Vec::new(),
@@ -96,7 +87,7 @@ pub(super) async fn children_if_ended(
         return Ok(Some(found));
     }
     let all = describe(source, None).await?;
-    let children = of_shard(&all.shards);
+    let children = children_of(shard, &all.shards);
     // A shard that is no longer there was read as far as there was something to read.
     let is_open = all.shards.iter().any(|listed| listed.shard == *shard && listed.open);
     let goes_on = is_open && children.is_empty() && !drains(all.status.as_ref());

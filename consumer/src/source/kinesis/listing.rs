@@ -7,7 +7,7 @@ use shardmill_engine::{ChildShard, ShardId, Wall};
 
 use super::Inner;
 use crate::source::aws::{Call, KeepDate};
-use crate::source::{Glance, ListedShard, ShardListing, SourceError};
+use crate::source::{Glance, ListedShard, ShardListing, SourceError, children_of};
 
 /// A token lives 5 minutes (ListShards). A listing that outlives it again and again is given up.
 const ATTEMPTS: usize = 3;
@@ -46,14 +46,7 @@ pub(super) async fn children_if_ended(
     let Some((shards, _)) = pages(source, call).await? else {
         return Err(call.unusable("its token expired while the next page was asked for"));
     };
-    let children = shards.iter().filter(|listed| listed.parents.contains(shard));
-    let children: Vec<ChildShard> = children
-        .map(|listed| ChildShard {
-            shard: listed.shard.clone(),
-            parents: listed.parents.clone(),
-            hash_range: listed.hash_range.clone(),
-        })
-        .collect();
+    let children = children_of(shard, &shards);
     // A shard that is no longer there was read as far as there was something to read.
     let goes_on = children.is_empty() && shards.iter().any(|listed| listed.shard == *shard && listed.open);
     Ok((!goes_on).then_some(children))
