@@ -24,63 +24,7 @@ pub(super) struct Injection {
     times: Option<u64>,
     #[serde(default)]
     always: bool,
-    fault: Kind,
-}
-
-/// [`Fault`] in JSON: a name, or an object of a name and what it needs.
-#[derive(Debug, Clone, Deserialize)]
-enum Kind {
-    Throttle,
-    LimitExceeded,
-    InternalFailure,
-    ExpiredIterator,
-    ExpiredNextToken,
-    TrimmedData,
-    AccessDenied,
-    UnrecognizedClient,
-    Error { status: u16, code: String, message: String },
-    LatencyMs(u64),
-    SlowBodyMs(u64),
-    Hang,
-    Disconnect,
-    CutBody,
-    CutBodyAfter(usize),
-    GarbageBody,
-    Body(String),
-    EmptyPage,
-    PartialPage(usize),
-    NullIterator,
-    OmitShard(String),
-    OmitChildrenOf(String),
-}
-
-impl From<Kind> for Fault {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Throttle => Self::Throttle,
-            Kind::LimitExceeded => Self::LimitExceeded,
-            Kind::InternalFailure => Self::InternalFailure,
-            Kind::ExpiredIterator => Self::ExpiredIterator,
-            Kind::ExpiredNextToken => Self::ExpiredNextToken,
-            Kind::TrimmedData => Self::TrimmedData,
-            Kind::AccessDenied => Self::AccessDenied,
-            Kind::UnrecognizedClient => Self::UnrecognizedClient,
-            Kind::Error { status, code, message } => Self::Error { status, code, message },
-            Kind::LatencyMs(ms) => Self::Latency(Duration::from_millis(ms)),
-            Kind::SlowBodyMs(ms) => Self::SlowBody(Duration::from_millis(ms)),
-            Kind::Hang => Self::Hang,
-            Kind::Disconnect => Self::Disconnect,
-            Kind::CutBody => Self::CutBody,
-            Kind::CutBodyAfter(bytes) => Self::CutBodyAfter(bytes),
-            Kind::GarbageBody => Self::GarbageBody,
-            Kind::Body(text) => Self::Body(text),
-            Kind::EmptyPage => Self::EmptyPage,
-            Kind::PartialPage(records) => Self::PartialPage(records),
-            Kind::NullIterator => Self::NullIterator,
-            Kind::OmitShard(id) => Self::OmitShard(id),
-            Kind::OmitChildrenOf(id) => Self::OmitChildrenOf(id),
-        }
-    }
+    fault: Fault,
 }
 
 /// The faults that commands injected, by number. Those that are used up stay, for their hits.
@@ -108,7 +52,6 @@ impl Injected {
     pub(super) fn inject(&self, faults: &Faults, injection: Injection) -> Result<Value, Refused> {
         let Injection { operation, shard, skip, times, always, fault } = injection;
         let refused = |text: &str| Err(Refused::Unreadable(format!("inject-fault: {text}")));
-        let fault = Fault::from(fault);
         match (&fault, times) {
             (Fault::Error { status, .. }, _) if !(400..=599).contains(status) => {
                 return refused(&format!("status {status} must be between 400 and 599"));

@@ -3,6 +3,7 @@
 use super::Operation;
 use super::api::Shape;
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,10 @@ use std::time::Duration;
 /// Several rules may match one call; their faults add up: latencies are summed, then the call hangs or is disconnected,
 /// then the first error answers it, else it is carried out with all page and listing faults, and its answer may at
 /// last be replaced, cut and slowed down.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// In JSON, a fault is its name, or an object of the name and what the fault needs; names that end in `Ms` take
+/// milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub enum Fault {
     /// `ProvisionedThroughputExceededException`, as a shard read or written too fast answers.
@@ -41,6 +45,7 @@ pub enum Fault {
         message: String,
     },
     /// The call is carried out, and answered, so much later.
+    #[serde(rename = "LatencyMs", deserialize_with = "milliseconds")]
     Latency(Duration),
     /// The call is not carried out and never answered.
     Hang,
@@ -55,6 +60,7 @@ pub enum Fault {
     /// The call is carried out, but the answer is HTTP 200 with this body: an empty one, `{}`, JSON of another kind.
     Body(String),
     /// The answer's headers come at once, its body in ten pieces over so long a time.
+    #[serde(rename = "SlowBodyMs", deserialize_with = "milliseconds")]
     SlowBody(Duration),
     /// `GetRecords`: no records, and an iterator to the same place.
     EmptyPage,
@@ -66,6 +72,10 @@ pub enum Fault {
     OmitShard(String),
     /// `ListShards`, `DescribeStream`: the children of this shard are left out.
     OmitChildrenOf(String),
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_millis)
 }
 
 const GARBAGE: &[u8] = b"\x00\xff<html>this is no JSON {\"Records\":[";
