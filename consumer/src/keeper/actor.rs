@@ -1,17 +1,16 @@
 //! The keeper's work for one application.
 
 mod finished;
+mod listing;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use shardmill_checkpoint::{Checkpoint, Claim, Lease, ProcessIdentity, Renewal, StoreError, Write};
-use shardmill_engine::{
-    LeaseAction, LeaseEvent, LeaseKey, LeasePhase, Mono, Position, ShardId, gone_shards, may_start,
-};
+use shardmill_checkpoint::{Checkpoint, Claim, Renewal, StoreError, Write};
+use shardmill_engine::{LeaseAction, LeaseEvent, LeaseKey, LeasePhase, Mono, Position};
 use tokio::sync::{mpsc, oneshot};
 
 use super::KeeperOptions;
@@ -473,62 +472,6 @@ impl Actor {
         }
     }
 
-    fn listed(&mut self, now: Mono, result: Result<Vec<Lease>, StoreError>) {
-        self.listing = false;
-        let again = std::mem::take(&mut self.list_again);
-        self.list_at = if again { now } else { now + self.options.listing_interval };
-        self.note(result.as_ref().err());
-        let (Ok(mut leases), Some(served)) = (result, self.served.clone()) else { return };
-        leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
-        self.leases.board.set_listed(&leases);
-        self.forget_deleted(&leases);
-        let known: HashMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.key.shard, lease)).collect();
-        let checkpoints: BTreeMap<&ShardId, &Position> =
-            leases.iter().map(|lease| (&lease.key.shard, &lease.checkpoint)).collect();
-        let gone = gone_shards(&served.listed, |shard| {
-            known.get(shard).map_or(&[], |lease| lease.parents.as_slice())
-        });
-        let mut dead = HashMap::new();
-        for lease in &leases {
-            let ended = lease.checkpoint == Position::ShardEnd;
-            let shard = &lease.key.shard;
-            let startable = !ended && !self.retired && may_start(shard, &lease.parents, &checkpoints, &gone);
-            let index = self.index_of(lease);
-            let entry = &mut self.entries[index];
-            if entry.machine.phase() != LeasePhase::Watching {
-                continue;
-            }
-            let own = self.options.process.as_ref();
-            let view = entry.view(lease, &self.options.worker, |process| is_dead(process, own, &mut dead));
-            entry.lease = lease.clone();
-            entry.machine.handle_event(now, LeaseEvent::Wanted(startable));
-            entry.machine.handle_event(now, LeaseEvent::Observed(view));
-            self.advance(index, now);
-        }
-        self.delete_finished(now, &leases, &gone);
-    }
-
-    fn index_of(&mut self, lease: &Lease) -> usize {
-        if let Some(index) = self.by_key.get(&lease.key) {
-            return *index;
-        }
-        let mut entry = Entry::new(lease.clone(), self.options.times);
-        let index = match self.vacant.pop() {
-            Some(index) => {
-                // Answers to calls for whatever was here before say nothing about this lease.
-                entry.generation = self.entries[index].generation + 1;
-                self.entries[index] = entry;
-                index
-            }
-            None => {
-                self.entries.push(entry);
-                self.entries.len() - 1
-            }
-        };
-        self.by_key.insert(lease.key.clone(), index);
-        index
-    }
-
     /// Says once that the store fails, and once that it is back.
     fn note(&mut self, error: Option<&StoreError>) {
         match error {
@@ -543,14 +486,4 @@ impl Actor {
             _ => {}
         }
     }
-}
-
-/// Looks each process up at most once per listing.
-fn is_dead(
-    process: &ProcessIdentity,
-    own: Option<&ProcessIdentity>,
-    known: &mut HashMap<ProcessIdentity, bool>,
-) -> bool {
-    let Some(own) = own else { return false };
-    *known.entry(process.clone()).or_insert_with(|| process.is_dead_to(own))
 }

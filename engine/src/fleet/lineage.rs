@@ -130,23 +130,23 @@ pub fn gone_shards<'a>(
     gone
 }
 
-/// Whether a shard may start, given its parents, every lease's checkpoint and the shards that are gone (I9).
+/// Whether a shard may start, given its parents, the checkpoint of each lease and the shards that are gone (I9).
 ///
 /// All parents must be durably at their end. A parent without a lease counts as ended if the shard is gone from the stream
 /// ([`gone_shards`]). Otherwise its lease is still to come: leases are not created all at once. A shard that has been read
 /// passed this gate then, and its parents' leases may have been deleted since.
 #[must_use]
-pub fn may_start(
+pub fn may_start<'a>(
     shard: &ShardId,
     parents: &[ShardId],
-    checkpoints: &BTreeMap<&ShardId, &Position>,
+    checkpoint: impl Fn(&ShardId) -> Option<&'a Position>,
     gone: &BTreeSet<&ShardId>,
 ) -> bool {
-    let has_ended = |parent: &ShardId| match checkpoints.get(parent) {
-        Some(at) => **at == Position::ShardEnd,
+    let has_ended = |parent: &ShardId| match checkpoint(parent) {
+        Some(at) => *at == Position::ShardEnd,
         None => gone.contains(parent),
     };
-    checkpoints.get(shard).is_some_and(|at| has_been_read(at)) || parents.iter().all(has_ended)
+    checkpoint(shard).is_some_and(has_been_read) || parents.iter().all(has_ended)
 }
 
 /// A shard at a sequence number has been read; at a start it may not have been.

@@ -13,7 +13,13 @@ use crate::keeper::entry::Entry;
 impl Actor {
     /// Deletes the leases of shards that are read to their end and gone from the stream, so that the store does not grow
     /// with every reshard. Every worker does: a lease that another one has just deleted is no longer there.
-    pub(super) fn delete_finished<'l>(&mut self, now: Mono, leases: &'l [Lease], gone: &BTreeSet<&ShardId>) {
+    pub(super) fn delete_finished<'l>(
+        &mut self,
+        now: Mono,
+        leases: &'l [Lease],
+        by_shard: &HashMap<&ShardId, &Lease>,
+        gone: &BTreeSet<&ShardId>,
+    ) {
         if self.deleting || self.retired {
             return;
         }
@@ -29,11 +35,9 @@ impl Actor {
         if !nodes.iter().any(|node| node.gone && *node.checkpoint == Position::ShardEnd) {
             return;
         }
-        let counters: HashMap<&ShardId, &Lease> =
-            leases.iter().map(|lease| (&lease.key.shard, lease)).collect();
         let finished: Vec<(LeaseKey, u64)> = finished_leases(&nodes)
             .into_iter()
-            .filter_map(|shard| counters.get(shard))
+            .filter_map(|shard| by_shard.get(shard))
             .map(|lease| (lease.key.clone(), lease.counter))
             .collect();
         if !finished.is_empty() {

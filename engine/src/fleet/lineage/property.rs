@@ -220,12 +220,12 @@ impl World {
     fn start(&mut self) -> Result<(), String> {
         let Some(listed) = &self.listed else { return Ok(()) };
         let rows = self.rows();
-        let checkpoints = rows.iter().map(|(shard, _, at)| (shard, at)).collect();
+        let checkpoint = |shard: &ShardId| rows.iter().find(|row| row.0 == *shard).map(|row| &row.2);
         let gone = gone_shards(listed, |shard| parents_of(&rows, shard));
         for (n, lease) in &self.store {
             if lease.ended
                 || self.running.contains_key(n)
-                || !may_start(&id(*n), parents_of(&rows, &id(*n)), &checkpoints, &gone)
+                || !may_start(&id(*n), parents_of(&rows, &id(*n)), checkpoint, &gone)
             {
                 continue;
             }

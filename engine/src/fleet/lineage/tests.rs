@@ -115,9 +115,9 @@ fn gone<'a>(listed: &'a BTreeMap<ShardId, Vec<ShardId>>, leases: &'a [Row]) -> B
 }
 
 fn starts(shard: &str, leases: &[Row], listed: &[&str]) -> bool {
-    let checkpoints = leases.iter().map(|(shard, _, at)| (shard, at)).collect();
+    let checkpoint = |shard: &ShardId| leases.iter().find(|row| row.0 == *shard).map(|row| &row.2);
     let (_, parents, _) = leases.iter().find(|row| row.0.as_str() == shard).unwrap();
-    may_start(&shard.into(), parents, &checkpoints, &gone(&listing(listed), leases))
+    may_start(&shard.into(), parents, checkpoint, &gone(&listing(listed), leases))
 }
 
 fn finished(leases: &[Row], listed: &[&str], held: &[&str]) -> Vec<String> {

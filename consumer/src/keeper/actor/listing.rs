@@ -1,0 +1,76 @@
+//! What a listing of the leases says of each of them.
+
+use std::collections::HashMap;
+
+use shardmill_checkpoint::{Lease, ProcessIdentity, StoreError};
+use shardmill_engine::{LeaseEvent, LeasePhase, Mono, Position, ShardId, gone_shards, may_start};
+
+use super::Actor;
+use crate::keeper::entry::Entry;
+
+impl Actor {
+    pub(super) fn listed(&mut self, now: Mono, result: Result<Vec<Lease>, StoreError>) {
+        self.listing = false;
+        let again = std::mem::take(&mut self.list_again);
+        self.list_at = if again { now } else { now + self.options.listing_interval };
+        self.note(result.as_ref().err());
+        let (Ok(mut leases), Some(served)) = (result, self.served.clone()) else { return };
+        leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
+        self.leases.board.set_listed(&leases);
+        self.forget_deleted(&leases);
+        let known: HashMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.key.shard, lease)).collect();
+        let checkpoint = |shard: &ShardId| known.get(shard).map(|lease| &lease.checkpoint);
+        let gone = gone_shards(&served.listed, |shard| {
+            known.get(shard).map_or(&[], |lease| lease.parents.as_slice())
+        });
+        let mut dead = HashMap::new();
+        for lease in &leases {
+            let ended = lease.checkpoint == Position::ShardEnd;
+            let shard = &lease.key.shard;
+            let startable = !ended && !self.retired && may_start(shard, &lease.parents, checkpoint, &gone);
+            let index = self.index_of(lease);
+            let entry = &mut self.entries[index];
+            if entry.machine.phase() != LeasePhase::Watching {
+                continue;
+            }
+            let own = self.options.process.as_ref();
+            let view = entry.view(lease, &self.options.worker, |process| is_dead(process, own, &mut dead));
+            entry.lease = lease.clone();
+            entry.machine.handle_event(now, LeaseEvent::Wanted(startable));
+            entry.machine.handle_event(now, LeaseEvent::Observed(view));
+            self.advance(index, now);
+        }
+        self.delete_finished(now, &leases, &known, &gone);
+    }
+
+    fn index_of(&mut self, lease: &Lease) -> usize {
+        if let Some(index) = self.by_key.get(&lease.key) {
+            return *index;
+        }
+        let mut entry = Entry::new(lease.clone(), self.options.times);
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                // Answers to calls for whatever was here before say nothing about this lease.
+                entry.generation = self.entries[index].generation + 1;
+                self.entries[index] = entry;
+                index
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() - 1
+            }
+        };
+        self.by_key.insert(lease.key.clone(), index);
+        index
+    }
+}
+
+/// Looks each process up at most once per listing.
+fn is_dead(
+    process: &ProcessIdentity,
+    own: Option<&ProcessIdentity>,
+    known: &mut HashMap<ProcessIdentity, bool>,
+) -> bool {
+    let Some(own) = own else { return false };
+    *known.entry(process.clone()).or_insert_with(|| process.is_dead_to(own))
+}
