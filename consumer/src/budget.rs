@@ -4,8 +4,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// What a record is assumed to take before the first page tells.
-const ASSUMED_RECORD_BYTES: usize = 1 << 10;
 /// A shard without records may read though the budget is used up, or one that is stuck would hold up all others: all
 /// shards together may go beyond the budget by this part of it.
 const BEYOND: usize = 8;
@@ -45,8 +43,6 @@ pub(crate) struct Share {
 struct Own {
     held: usize,
     is_active: bool,
-    /// Running average of a record's footprint.
-    record_bytes: usize,
     /// What the next page may come to; unknown before the first one.
     expected: Option<usize>,
 }
@@ -70,7 +66,7 @@ impl Budget {
         state.shards += 1;
         state.active += 1;
         drop(state);
-        let own = Own { held: 0, is_active: true, record_bytes: ASSUMED_RECORD_BYTES, expected: None };
+        let own = Own { held: 0, is_active: true, expected: None };
         Share { budget: self.clone(), own: Arc::new(Mutex::new(own)) }
     }
 
@@ -78,8 +74,8 @@ impl Budget {
         locked(&self.shared.state)
     }
 
-    /// Room for a page of at most `asked` records; `None`: the budget is used up.
-    fn take(&self, own: &Own, asked: usize) -> Option<Room> {
+    /// Room for a page of at most `asked` records of about `record_bytes` each; `None`: the budget is used up.
+    fn take(&self, own: &Own, asked: usize, record_bytes: usize) -> Option<Room> {
         let limit = self.shared.limit;
         let mut state = self.state();
         let free = limit.saturating_sub(state.used + state.reserved);
@@ -88,8 +84,8 @@ impl Budget {
         }
         let least = limit / BEYOND / state.shards.max(1);
         let fair = (limit / state.active.max(1)).min(free).max(least);
-        let records = (fair / own.record_bytes).clamp(1, asked.max(1));
-        let page = records * own.record_bytes;
+        let records = (fair / record_bytes).clamp(1, asked.max(1));
+        let page = records * record_bytes;
         let reserved = own.expected.map_or(page, |expected| expected.min(page));
         state.reserved += reserved;
         drop(state);
@@ -113,30 +109,31 @@ impl Share {
         }
     }
 
-    /// Notes what a page brought.
-    pub(crate) fn read(&self, bytes: usize, records: usize) {
+    /// Notes how many bytes of records a page brought.
+    pub(crate) fn read(&self, bytes: usize) {
         let mut own = locked(&self.own);
-        if let Some(average) = bytes.checked_div(records) {
-            own.record_bytes = (own.record_bytes + average).div_ceil(2).max(1);
-        }
         // What comes next may be twice as much.
         own.expected = Some(bytes * 2);
-        let is_active = records > 0;
+        let is_active = bytes > 0;
         if std::mem::replace(&mut own.is_active, is_active) != is_active {
             let mut state = self.budget.state();
             state.active = if is_active { state.active + 1 } else { state.active.saturating_sub(1) };
         }
     }
 
-    /// Waits until a page of at most `asked` records may be read, and tells how many it may have: the active shards
-    /// divide the budget evenly. A shard that holds nothing does not wait, so that each gets some records and one
-    /// larger than the budget still passes.
-    pub(crate) fn room(&self, asked: usize) -> impl Future<Output = Room> + Send + 'static {
+    /// Waits until a page of at most `asked` records of about `record_bytes` each may be read, and tells how many it may
+    /// have: the active shards divide the budget evenly. A shard that holds nothing does not wait, so that each gets some
+    /// records and one larger than the budget still passes.
+    pub(crate) fn room(
+        &self,
+        asked: usize,
+        record_bytes: usize,
+    ) -> impl Future<Output = Room> + Send + 'static {
         let (budget, own) = (self.budget.clone(), Arc::clone(&self.own));
         async move {
             loop {
                 let freed = budget.shared.freed.notified();
-                let room = budget.take(&locked(&own), asked);
+                let room = budget.take(&locked(&own), asked, record_bytes);
                 if let Some(room) = room {
                     return room;
                 }
@@ -176,16 +173,18 @@ mod tests {
     use futures::FutureExt;
 
     const MIB: usize = 1 << 20;
+    /// What a record comes to.
+    const RECORD: usize = 1 << 10;
 
     #[test]
     fn i13_a_full_budget_holds_back_shards_that_already_hold_a_page() {
         let budget = Budget::new(100);
         let (busy, idle) = (budget.share(), budget.share());
         busy.set(120);
-        assert!(busy.room(10).now_or_never().is_none());
-        assert!(idle.room(10).now_or_never().is_some(), "each shard gets some records");
+        assert!(busy.room(10, RECORD).now_or_never().is_none());
+        assert!(idle.room(10, RECORD).now_or_never().is_some(), "each shard gets some records");
         busy.set(40);
-        assert!(busy.room(10).now_or_never().is_some());
+        assert!(busy.room(10, RECORD).now_or_never().is_some());
     }
 
     #[tokio::test]
@@ -194,7 +193,7 @@ mod tests {
         let (ending, waiting) = (budget.share(), budget.share());
         ending.set(99);
         waiting.set(1);
-        let mut room = Box::pin(waiting.room(10));
+        let mut room = Box::pin(waiting.room(10, RECORD));
         assert!((&mut room).now_or_never().is_none());
         drop(ending);
         room.await;
@@ -208,12 +207,12 @@ mod tests {
         for round in 0..3 {
             let mut rooms = Vec::new();
             for share in &shares {
-                rooms.extend(share.room(10_000).now_or_never().map(|room| (share, room)));
+                rooms.extend(share.room(10_000, RECORD).now_or_never().map(|room| (share, room)));
             }
             for (share, room) in rooms {
                 // Each page is as large as it may be.
-                let bytes = room.records * 1_024;
-                share.read(bytes, room.records);
+                let bytes = room.records * RECORD;
+                share.read(bytes);
                 drop(room);
                 let own = locked(&share.own).held + bytes;
                 share.set(own);
@@ -232,14 +231,14 @@ mod tests {
         let budget = Budget::new(128 * MIB);
         let shares: Vec<Share> = (0..2_000).map(|_| budget.share()).collect();
         for share in &shares {
-            drop(share.room(10_000).await);
-            share.read(0, 0);
+            drop(share.room(10_000, RECORD).await);
+            share.read(0);
         }
         // All of them are being read again.
         let idle: Vec<Room> =
-            shares[1..].iter().filter_map(|share| share.room(10_000).now_or_never()).collect();
-        shares[0].read(10 * MIB, 10_240);
-        let page = shares[0].room(10_000).await;
+            shares[1..].iter().filter_map(|share| share.room(10_000, RECORD).now_or_never()).collect();
+        shares[0].read(10 * MIB);
+        let page = shares[0].room(10_000, RECORD).await;
         assert_eq!((idle.len(), page.records), (1_999, 10_000));
     }
 
@@ -247,8 +246,8 @@ mod tests {
     async fn a_record_larger_than_the_budget_passes_and_the_next_page_is_asked_for_alone() {
         let budget = Budget::new(16 * MIB);
         let (share, _other) = (budget.share(), budget.share());
-        share.read(20 * MIB, 1);
-        share.read(20 * MIB, 1);
-        assert_eq!(share.room(10_000).await.records, 1);
+        share.read(20 * MIB);
+        share.read(20 * MIB);
+        assert_eq!(share.room(10_000, 15 * MIB).await.records, 1);
     }
 }

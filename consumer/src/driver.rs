@@ -205,7 +205,7 @@ impl Driver {
     }
 
     fn fetch(&mut self, limit: usize) -> BoxFuture<'static, Done> {
-        let room = self.share.room(limit);
+        let room = self.share.room(limit, self.machine.record_bytes());
         let reader = self.reader.take();
         async move {
             let Some(mut reader) = reader else { unreachable!("the machine fetches from an open shard") };
@@ -340,7 +340,7 @@ impl Driver {
                 let mut passes = filter.map(|filter| filter.of_shard(&self.event.shard));
                 let keep = |record: &Record| passes.as_mut().is_none_or(|passes| passes(record));
                 let intake = intake(page, self.machine.position(), keep);
-                self.share.read(intake.bytes(), intake.records().len());
+                self.share.read(intake.bytes());
                 ShardEvent::Fetched(intake)
             }
             Done::Fetched(reader, Err(error), _room) => {

@@ -247,6 +247,7 @@ impl ShardMachine {
         }
         None
     }
+
     fn invocation(&mut self, now: Now, index: usize, window: Option<WindowCall>) -> Option<ShardAction> {
         let attempt = self.lanes.get(index)?.current()?;
         self.counters.invoked += attempt.batch.len() as u64;
@@ -443,6 +444,12 @@ impl ShardMachine {
     #[must_use]
     pub const fn position(&self) -> &Position {
         &self.reader.at
+    }
+
+    /// What the shard's records came to lately: a running average of [`Record::footprint`], in bytes, at least 1.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        self.reader.record_bytes.max(1)
     }
 
     /// What was counted since the run began.

@@ -28,7 +28,7 @@ pub(super) struct Reader {
     empty_pages: u32,
     asked: usize,
     /// Running average of a record's footprint, in bytes.
-    record_bytes: usize,
+    pub(super) record_bytes: usize,
     pub(super) millis_behind: Option<u64>,
     /// When a page came last that reached the tip, by the service's clock.
     pub(super) tip_read: Option<Wall>,
