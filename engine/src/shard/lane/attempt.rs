@@ -17,8 +17,6 @@ pub(in crate::shard) struct Attempt {
     pub(in crate::shard) response: Option<FunctionResponse>,
     /// The size of the event, if it was found too large to be sent.
     pub(super) oversized: Option<usize>,
-    /// Tries in a row that did not reach the function (R23).
-    pub(super) misses: u32,
 }
 
 impl Attempt {
@@ -29,13 +27,11 @@ impl Attempt {
             invokes: 0,
             response: None,
             oversized: None,
-            misses: 0,
         }
     }
 
     pub(super) fn count(&mut self, response: Option<FunctionResponse>) {
         self.invokes = self.invokes.saturating_add(1);
-        self.misses = 0;
         self.response = response;
     }
 }

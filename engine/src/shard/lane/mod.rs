@@ -56,6 +56,8 @@ pub(super) struct Lane {
     /// first and left to right (R42).
     stack: Vec<Attempt>,
     state: LaneState,
+    /// Tries in a row that did not reach the function, whatever their batches (R23).
+    misses: u32,
     /// When the last invocation finished, or the lane was made: where batching windows start (R4).
     batching_origin: Mono,
     /// When the batching window of the oldest queued record closes.
@@ -67,7 +69,7 @@ pub(super) struct Lane {
 pub(super) enum LaneState {
     Ready,
     Invoking,
-    /// A retry waits for its backoff.
+    /// A retry waits for its backoff, or every invocation does because the function was not reached.
     Waiting {
         until: Mono,
     },
@@ -102,6 +104,7 @@ impl Lane {
             queue: Queue::default(),
             stack: Vec::new(),
             state: LaneState::Ready,
+            misses: 0,
             batching_origin: now,
             batching_ends: now,
             tumbling: Tumbling::new(earliest),
@@ -126,8 +129,8 @@ impl Lane {
         match self.state {
             LaneState::Invoking => None,
             LaneState::Waiting { until } => {
-                let over_at = over_at(self.stack.last().and_then(|attempt| attempt.batch.first()));
-                Some(over_at.map_or(until, |over_at| over_at.min(until)))
+                let front = self.stack.last().map_or(self.queue.front(), |attempt| attempt.batch.first());
+                Some(over_at(front).map_or(until, |over_at| over_at.min(until)))
             }
             LaneState::Ready if !self.stack.is_empty() => Some(now.mono),
             LaneState::Ready => {
@@ -158,6 +161,10 @@ impl Lane {
     /// What to do now, if anything. An invocation is marked as under way; its batch is the [current](Self::current) one.
     pub(super) fn poll(&mut self, now: Now, rules: &Rules<'_>, rng: &mut fastrand::Rng) -> Option<Step> {
         while self.wakes_at(now, rules)? <= now.mono {
+            if matches!(self.state, LaneState::Waiting { until } if until <= now.mono) {
+                self.state = LaneState::Ready;
+                continue;
+            }
             if self.stack.is_empty() {
                 if let Some(expired) = self.queue.take_expired(now, rules.age()) {
                     self.queue.measure_again(now, rules, &self.tumbling);
@@ -170,7 +177,6 @@ impl Lane {
                 self.queue.measure_again(now, rules, &self.tumbling);
                 self.stack.push(Attempt::new(batch, rng));
             }
-            self.state = LaneState::Ready;
             if let Some(step) = self.poll_attempt(now, rules, rng) {
                 return Some(step);
             }
@@ -178,15 +184,20 @@ impl Lane {
         None
     }
 
-    /// The current batch is due: cuts off what is too old or too large, else invokes it.
+    /// The current batch is due, or its first record is too old: cuts off what is too old or too large, else invokes it.
     fn poll_attempt(&mut self, now: Now, rules: &Rules<'_>, rng: &mut fastrand::Rng) -> Option<Step> {
         let attempt = self.stack.pop()?;
         match rules.age().cut(&attempt.batch, now) {
             Cut::Nowhere => {}
             Cut::Expired(count) => {
                 let Some((expired, rest)) = attempt.batch.split_at(count) else {
+                    if self.misses == 0 {
+                        // The backoff was this batch's own.
+                        self.state = LaneState::Ready;
+                    }
                     return Some(self.give_up_expired(now, rules, attempt));
                 };
+                // It goes on waiting, or a function that is down would be tried at each record's expiry.
                 self.stack.push(Attempt::new(rest, rng));
                 return Some(self.give_up_expired(now, rules, Attempt { batch: expired, ..attempt }));
             }

@@ -42,10 +42,13 @@ impl Lane {
         self.batching_origin = now.mono;
         self.batching_ends = now.mono + rules.mapping.batching_window;
         let Some(mut attempt) = self.stack.pop() else { return Resolution::Pending };
+        self.misses = match outcome {
+            Outcome::NotReached { .. } => self.misses.saturating_add(1),
+            Outcome::Answered(_) | Outcome::FunctionError | Outcome::TooLarge => 0,
+        };
         match outcome {
             Outcome::NotReached { retry_after } => {
-                attempt.misses = attempt.misses.saturating_add(1);
-                let backoff = rules.mapping.retry.delay(attempt.misses, rng);
+                let backoff = rules.mapping.retry.delay(self.misses, rng);
                 let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
                 self.wait(now.mono, attempt, backoff.max(asked));
                 Resolution::Pending
@@ -167,6 +170,7 @@ impl Lane {
         rng: &mut fastrand::Rng,
     ) -> Option<Step> {
         attempt.count(None);
+        self.misses = 0;
         match self.give_up_or_wait(now, attempt, rules, rng) {
             Resolution::GivenUp(given_up) => Some(Step::GiveUp(given_up)),
             Resolution::Succeeded { .. } | Resolution::Pending => None,

@@ -93,6 +93,43 @@ fn r27_a_retried_batch_loses_only_its_expired_prefix_and_the_rest_is_a_new_batch
 }
 
 #[test]
+fn r27_what_is_left_of_a_waiting_batch_waits_for_the_rest_of_its_backoff() {
+    let mut rig = Rig::new(aged(|m| m.maximum_retry_attempts = None));
+    for n in 1..=10 {
+        rig.put_keyed(n, None, -59_000 + i64::try_from(n).unwrap() * 10);
+    }
+    rig.function = Box::new(|_| Reply::Now(Outcome::FunctionError));
+    rig.run(900);
+    let tries = rig.invocations().len();
+    rig.run(600);
+    assert_eq!(messages(&rig).len(), 10, "each record expires at its own time");
+    assert_eq!(
+        rig.invocations().len(),
+        tries,
+        "and none of them is a reason to invoke the others before their time"
+    );
+}
+
+#[test]
+fn r23_records_that_expire_while_the_function_is_not_reached_do_not_make_it_called_sooner() {
+    for batch_size in [1, 10] {
+        let mut rig = Rig::new(aged(|m| m.batch_size = batch_size));
+        for n in 1..=100 {
+            rig.put_keyed(n, None, -60_000 + i64::try_from(n).unwrap() * 10);
+        }
+        rig.put_keyed(101, None, 0);
+        rig.function = Box::new(|call| match call.nth {
+            1 if call.records[0] == 1 => Reply::Now(Outcome::NotReached { retry_after: Some(ms(5000)) }),
+            _ => Reply::Now(success()),
+        });
+        rig.run(10_000);
+        assert_eq!(rig.invocations()[1..], [(5000, vec![101])]);
+        let given_up: Vec<_> = messages(&rig).into_iter().flat_map(|message| message.0).collect();
+        assert_eq!(given_up, (1..=100).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn r30_records_that_expire_one_after_the_other_are_one_message_each() {
     let mut rig = Rig::new(aged(|m| m.batching_window = ms(300_000)));
     rig.put_keyed(1, None, 0);

@@ -49,6 +49,8 @@ pub(in super::super) struct Lane<'a> {
     pub(super) tips: Vec<(u64, u64)>,
     /// The end of the last invocation: batching windows are counted from there (R4).
     last_end: u64,
+    /// The function was not reached: it is not called before this.
+    not_before: u64,
     /// When the batching window of what waits closes.
     closes: Option<u64>,
     ids: usize,
@@ -109,6 +111,7 @@ impl<'a> Lane<'a> {
             ends_at: pages.iter().find(|page| page.is_end).map(|page| page.at),
             tips: pages.iter().filter(|page| page.is_tip).map(|page| (page.asked, page.at)).collect(),
             last_end: begun,
+            not_before: begun,
             closes: None,
             ids: 0,
             calls: BTreeMap::new(),
@@ -128,6 +131,10 @@ impl<'a> Lane<'a> {
                 self.waiting.drain(..expired.len());
                 let id = self.new_id();
                 self.discard(&expired, id, 1, Condition::RecordAgeExceeded, None);
+            } else if self.now < self.not_before {
+                let arrival = self.next_arrival();
+                let expiry = self.queue().next().and_then(|rec| self.rules.expiry(rec));
+                self.now = arrival.into_iter().chain(expiry).fold(self.not_before, u64::min);
             } else if self.window_is_over() {
                 self.call_final(false);
             } else if let Some(batch) = self.batch_that_is_due() {
@@ -199,9 +206,13 @@ impl<'a> Lane<'a> {
         });
     }
 
+    fn next_arrival(&self) -> Option<u64> {
+        self.waiting.iter().map(|(at, _)| *at).find(|at| *at > self.now)
+    }
+
     /// When something may change for a lane that waits.
     fn next_moment(&self) -> Option<u64> {
-        let arrival = self.waiting.iter().map(|(at, _)| *at).find(|at| *at > self.now);
+        let arrival = self.next_arrival();
         let end = self.ends_at.filter(|at| *at > self.now);
         let front = self.queue().next();
         let expiry = front.and_then(|rec| self.rules.expiry(rec));
@@ -215,6 +226,7 @@ impl<'a> Lane<'a> {
     /// Section 2.13.
     fn process(&mut self, records: Vec<Rec>) {
         let mut batch = records;
+        let mut backoff_ends = self.now;
         'batch: loop {
             let id = self.new_id();
             let mut invokes = 0;
@@ -229,6 +241,12 @@ impl<'a> Lane<'a> {
                     batch = rest;
                     continue 'batch;
                 }
+                // What is left of a batch whose front grew too old waits like the whole.
+                let wakes = backoff_ends.max(self.not_before);
+                if self.now < wakes {
+                    self.now = self.rules.expiry(&batch[0]).map_or(wakes, |at| at.min(wakes));
+                    continue;
+                }
                 if let Some(at) = batch.iter().position(|rec| self.rules.is_expired(rec, self.now)) {
                     self.note(Event::ExpiryOutOfOrder);
                     let rest = batch.split_off(at);
@@ -237,7 +255,7 @@ impl<'a> Lane<'a> {
                 }
                 let (succeeded, response, splits) = match self.attempt(&batch, id, invokes + 1) {
                     Attempt::NotReached { wait } => {
-                        self.sleep(wait, &batch[0]);
+                        self.not_before = self.now + wait;
                         continue;
                     }
                     Attempt::Done { succeeded, response, splits } => (succeeded, response, splits),
@@ -268,7 +286,7 @@ impl<'a> Lane<'a> {
                     }
                     return self.discard(&batch, id, invokes, Condition::RetryAttemptsExhausted, response);
                 }
-                self.sleep(self.rules.backoff, &batch[0]);
+                backoff_ends = self.now + self.rules.backoff;
             }
         }
     }
@@ -285,12 +303,6 @@ impl<'a> Lane<'a> {
 
     pub(super) fn is_exhausted(&self, invokes: u32) -> bool {
         self.rules.retries.is_some_and(|maximum| invokes > maximum)
-    }
-
-    /// Waits, but not beyond the first record's expiry.
-    fn sleep(&mut self, wait: u64, first: &Rec) {
-        let until = self.now + wait;
-        self.now = self.rules.expiry(first).map_or(until, |at| at.clamp(self.now, until));
     }
 
     /// Invokes the batch once, or fails without invoking it if it is too large (R24).
