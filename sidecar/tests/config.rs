@@ -272,6 +272,10 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((config.worker.id.as_ref(), config.worker.maximum_leases), (None, None));
     assert_eq!(config.mappings[0].checkpoints, Checkpoints::Sqlite("./shardmill.db".into()));
     assert_eq!(config.mappings[0].function.target, Target::Stdout);
+    let mapping = &config.mappings[0].mapping;
+    assert_eq!(mapping.timeout(), Duration::from_secs(60));
+    assert_eq!(mapping.retry().initial_backoff, Duration::from_millis(200));
+    assert_eq!(mapping.retry().maximum_backoff, Duration::from_secs(60));
 }
 
 #[test]

@@ -264,6 +264,8 @@ impl Function {
     #[must_use]
     pub fn stored(&self) -> Vec<Stored> {
         let text = std::fs::read_to_string(self.shared.path()).unwrap();
+        // A reader may see the beginning of what is being written.
+        let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
         let parse = |line: &str| {
             let fields: Vec<&str> = line.split(' ').collect();
             let [shard, sequence, request_id, invocation] = fields[..] else { panic!("{line:?}") };
@@ -274,7 +276,7 @@ impl Function {
                 invocation: invocation.parse().unwrap(),
             }
         };
-        text.lines().map(parse).collect()
+        whole.lines().map(parse).collect()
     }
 
     /// How many records its file holds, those that came again included.

@@ -2,6 +2,7 @@
 //! in order per shard, nothing twice.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
+use shardmill_testkit::{FaultProxy, ProxyMode};
 use shardmill_tests::observe::assert_exactly_once_in_order;
 use shardmill_tests::{Config, Ferrokinesis, Function, Sidecar, Stream, until};
 
@@ -30,6 +31,40 @@ async fn every_record_arrives_once_and_in_order(endpoint: &str, count: usize) {
 async fn a_hundred_thousand_records_arrive_once_and_in_order() {
     let kinesis = Ferrokinesis::start().await;
     every_record_arrives_once_and_in_order(kinesis.url(), 100_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r17_a_function_that_is_deleted_and_comes_back_has_missed_nothing() {
+    let kinesis = Ferrokinesis::start().await;
+    let mut stream = Stream::create(kinesis.url(), "deleted-function", 4).await;
+    let function = Function::start().await;
+    let proxy = FaultProxy::start(function.address()).await.unwrap();
+    let config = Config::new(&stream)
+        .url(proxy.url())
+        .set("MaximumRetryAttempts", 0)
+        .set("Retry.MaximumBackoffSeconds", 1)
+        .set("DestinationConfig.OnFailure.Destination", "file:./discarded.jsonl");
+    let sidecar = Sidecar::start(&config).await;
+    stream.put(400, 100).await;
+    until("the records before are done with", async || {
+        let (last, leases) = (stream.by_shard(), sidecar.store().leases());
+        let is_done = |shard: &String| leases.get(shard).map(|lease| &lease.checkpoint) == last[shard].last();
+        last.keys().all(is_done).then_some(())
+    })
+    .await;
+    proxy.set(ProxyMode::Refuse).await.unwrap();
+    stream.put(400, 100).await;
+    until("every shard has tried in vain more than twice", async || {
+        let misses = sidecar.metric_with("shardmill_invocations_total", "not_reached").await?;
+        (misses >= 12.0).then_some(())
+    })
+    .await;
+    assert_eq!(sidecar.get("/healthz").await.unwrap().status, 200, "it waits, and that is healthy");
+    assert_eq!(function.stored_count(), 400);
+    proxy.set(ProxyMode::Pass).await.unwrap();
+    until("the records since", async || (function.stored_count() >= 800).then_some(())).await;
+    assert_exactly_once_in_order(&stream, &function.stored());
+    assert_eq!(std::fs::read(config.folder().join("discarded.jsonl")).unwrap_or_default(), b"", "R23");
 }
 
 mod kinesis_local {
