@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use super::rig::{Did, Reply, Rig, after, failed_at, mapping, ms, record, success};
+use super::rig::{Did, Reply, Rig, WALL_START, after, failed_at, mapping, ms, record, success};
 use crate::event::{EventContext, encoded_len};
 use crate::failure::Condition;
 use crate::mapping::EventSourceMapping;
 use crate::outcome::Outcome;
 use crate::record::Batch;
+use crate::time::Wall;
+use crate::window::WindowCall;
 
 /// A mapping whose events may be as large as one of `records` records of 100 bytes.
 fn limited(records: usize, change: impl FnOnce(&mut EventSourceMapping)) -> Arc<EventSourceMapping> {
@@ -77,23 +79,33 @@ fn r24_without_a_limit_a_large_record_is_invoked() {
 }
 
 #[test]
-fn r3c_a_remainder_that_no_longer_fits_beside_its_windows_state_is_cut_again() {
-    let mut rig = Rig::new(limited(3, |m| {
-        m.tumbling_window = Some(ms(10_000));
-        m.report_batch_item_failures = true;
-        // Room for the window, which the limit is not reckoned with, and for half a record.
-        m.payload_limit = m.payload_limit.map(|limit| limit + 400);
-    }));
-    rig.checks_each_step = false;
-    let state = serde_json::json!({"what is summed up": "x".repeat(1000)}).to_string();
-    rig.function = Box::new(move |call| {
-        let failures = if call.records == [1, 2, 3] { vec![2] } else { vec![] };
-        let Outcome::Answered(answer) = failed_at(failures) else { unreachable!() };
-        Reply::Now(Outcome::Answered(answer.with_state(state.clone())))
-    });
-    put(&mut rig, &[100, 100, 100]);
-    rig.run(1000);
-    assert_eq!(rig.batches(), [vec![1, 2, 3], vec![2], vec![3]]);
+fn r3c_a_remainder_is_cut_again_if_it_does_not_fit_beside_its_windows_state_by_a_single_byte() {
+    let state = serde_json::json!({"sum": "x".repeat(1000)}).to_string();
+    let start = Wall::from_millis(WALL_START - 10_000);
+    let call =
+        WindowCall { start, end: start + ms(10_000), state: state.clone().into(), ..WindowCall::default() };
+    let context = EventContext::new(&mapping(|_| {}), "shard".into());
+    let rest = Batch::new(vec![record(2, 100), record(3, 100)]).unwrap();
+    let fits = encoded_len(&rest, &context, Some(&call));
+    let invoked_with = |limit| {
+        let mut rig = Rig::new(mapping(|m| {
+            m.tumbling_window = Some(ms(10_000));
+            m.report_batch_item_failures = true;
+            m.payload_limit = Some(limit);
+        }));
+        rig.checks_each_step = false;
+        let state = state.clone();
+        rig.function = Box::new(move |call| {
+            let failures = if call.records == [1, 2, 3] { vec![2] } else { vec![] };
+            let Outcome::Answered(answer) = failed_at(failures) else { unreachable!() };
+            Reply::Now(Outcome::Answered(answer.with_state(state.clone())))
+        });
+        put(&mut rig, &[100, 100, 100]);
+        rig.run(1000);
+        rig.batches()
+    };
+    assert_eq!(invoked_with(fits), [vec![1, 2, 3], vec![2, 3]]);
+    assert_eq!(invoked_with(fits - 1), [vec![1, 2, 3], vec![2], vec![3]]);
 }
 
 #[test]
