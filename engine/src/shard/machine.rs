@@ -200,10 +200,12 @@ impl ShardMachine {
     fn poll_checkpoint(&mut self, now: Now) -> Option<ShardAction> {
         let (reached, at_once) = (self.reached(), self.is_flushing());
         let read_through = self.read_through();
-        let upto = self.progress.take_checkpoint(now.mono, reached, at_once);
-        let refreshes = self.phase == Phase::Running && self.watermark.is_complete();
-        let upto =
-            upto.or_else(|| refreshes.then(|| self.progress.take_refresh(now.mono, read_through)).flatten())?;
+        let upto = match reached {
+            Some(upto) if upto != *self.progress.stored() => {
+                self.progress.take_checkpoint(now.mono, upto, at_once)?
+            }
+            _ => self.progress.take_refresh(now.mono, read_through)?,
+        };
         self.progress.note_through(read_through);
         let children = match upto {
             Position::ShardEnd => self.reader.children.clone(),

@@ -27,13 +27,7 @@ impl Progress {
     }
 
     /// What to write now, if anything; marks it as under way. `at_once`: does not wait for the interval.
-    pub(super) fn take_checkpoint(
-        &mut self,
-        now: Mono,
-        reached: Option<Position>,
-        at_once: bool,
-    ) -> Option<Position> {
-        let upto = reached?;
+    pub(super) fn take_checkpoint(&mut self, now: Mono, upto: Position, at_once: bool) -> Option<Position> {
         if self.wakes_at(Some(&upto), now, at_once)? > now {
             return None;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::rig::{Reply, Rig, after, failed_at, mapping, ms, success};
+use super::rig::{Reply, Rig, WALL_START, after, failed_at, mapping, ms, record, success};
 use crate::failure::Condition;
 use crate::intake::{Page, intake};
 use crate::outcome::Outcome;
@@ -172,4 +172,24 @@ fn incident_57_a_bisection_inside_one_aggregate_keeps_the_identity_of_its_sub_re
     assert_eq!(given_up, [sub(2)]);
     assert_eq!(stored.last(), Some(&Position::ShardEnd));
     assert!(stored.contains(&Position::After(sub(1))), "{stored:?}");
+}
+
+#[test]
+fn an_invocation_is_over_when_the_mappings_timeout_is() {
+    let mapping = mapping(|m| m.timeout = ms(3000));
+    let begun = Now { mono: Mono::from_millis(70_000), wall: Wall::from_millis(WALL_START) };
+    let mut machine = ShardMachine::new(mapping, "shard".into(), Position::TrimHorizon, 1, begun);
+    let deadline = loop {
+        let event = match machine.poll_action(begun).unwrap() {
+            ShardAction::Open { .. } => ShardEvent::Opened,
+            ShardAction::Fetch { .. } => {
+                let page = Page { records: vec![record(1, 10)], ..Page::default() };
+                ShardEvent::Fetched(intake(page, machine.position(), |_| true))
+            }
+            ShardAction::Invoke(invocation) => break invocation.deadline,
+            other => panic!("{other:?}"),
+        };
+        machine.handle_event(begun, event);
+    };
+    assert_eq!(deadline, Mono::from_millis(73_000));
 }

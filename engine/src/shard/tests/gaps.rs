@@ -215,6 +215,27 @@ fn i17_a_shard_that_is_read_and_stays_empty_for_days_never_looks_like_a_gap() {
 }
 
 #[test]
+fn i17_a_shard_that_catches_up_by_hours_a_page_stores_where_it_is_and_no_old_position_again() {
+    let mut rig = Rig::new(mapping(|m| m.checkpoint_interval = ms(1000)));
+    rig.retention = Some(DAY);
+    rig.crash(false);
+    rig.page = 1;
+    for n in 1..=8 {
+        rig.put_keyed(n, None, -20 * HOUR + 2 * HOUR * i64::try_from(n).unwrap());
+    }
+    rig.run(1500);
+    let stored: Vec<_> = rig
+        .trace
+        .iter()
+        .filter_map(|(at, did)| match did {
+            Did::Checkpoint(upto, _) => Some((*at, upto.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(stored, [(0, after(1)), (1000, after(5))]);
+}
+
+#[test]
 fn i17_without_a_retention_an_idle_shard_writes_nothing() {
     let mut machine = ShardMachine::new(mapping(|_| {}), "shard".into(), after(5), 1, at_hour(0));
     assert_eq!(idle(&mut machine, 0..=100), []);
