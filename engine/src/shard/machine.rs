@@ -334,9 +334,11 @@ impl ShardMachine {
         if lane.state() != LaneState::Invoking {
             return;
         }
-        let result = match outcome {
-            Outcome::Answered(_) => Some(LastResult::Ok),
-            Outcome::FunctionError | Outcome::TooLarge => Some(LastResult::FunctionCallFailed),
+        let result = match &outcome {
+            Outcome::Answered(answer) if lane.accepts(answer, &rules) => Some(LastResult::Ok),
+            Outcome::Answered(_) | Outcome::FunctionError | Outcome::TooLarge => {
+                Some(LastResult::FunctionCallFailed)
+            }
             Outcome::NotReached { .. } => None,
         };
         let invoked = lane.current().map_or(0, |attempt| attempt.batch.len());

@@ -51,7 +51,8 @@ pub enum LastResult {
     NoRecords,
     /// The function answered, also with records that failed.
     Ok,
-    /// The function failed.
+    /// The function failed, or its answer is not what the mapping asks for: a failure that names no record of the batch
+    /// (R35), or no state for its tumbling window (R66).
     FunctionCallFailed,
 }
 

@@ -47,17 +47,15 @@ pub(super) fn judge(batch: &Batch, answer: &BatchResponse, report_batch_item_fai
     if !report_batch_item_failures || answer.failures().is_empty() {
         return Verdict::Succeeded;
     }
-    let records = batch.records();
-    let index = |failure: &ItemFailure| match failure {
-        ItemFailure::Identifier(id) => {
-            // A shard's records come in order; the sub-records of an aggregate share a number, and the first counts.
-            let id = SequenceNumber::new(id.as_str());
-            let at = records.partition_point(|record| record.seq.number < id);
-            records.get(at).filter(|record| record.seq.number == id).map(|_| at)
-        }
-        ItemFailure::Unreadable => None,
-    };
-    Verdict::FailedFrom(
-        answer.failures().iter().map(|failure| index(failure).unwrap_or(0)).min().unwrap_or(0),
-    )
+    let places = answer.failures().iter().map(|failure| place(batch, failure).unwrap_or(0));
+    Verdict::FailedFrom(places.min().unwrap_or(0))
+}
+
+/// Which record of the batch a reported failure names.
+pub(super) fn place(batch: &Batch, failure: &ItemFailure) -> Option<usize> {
+    let ItemFailure::Identifier(id) = failure else { return None };
+    // A shard's records come in order; the sub-records of an aggregate share a number, and the first counts.
+    let id = SequenceNumber::new(id.as_str());
+    let at = batch.records().partition_point(|record| record.seq.number < id);
+    batch.records().get(at).filter(|record| record.seq.number == id).map(|_| at)
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::attempt::{Attempt, Verdict, judge};
+use super::attempt::{Attempt, Verdict, judge, place};
 use super::{GivenUp, Lane, LaneState, Rules, Step};
 use crate::failure::{Condition, FunctionResponse};
 use crate::outcome::{BatchResponse, Outcome};
@@ -67,6 +67,16 @@ impl Lane {
                 self.halve_or_retry(now, attempt, rules, rng)
             }
         }
+    }
+
+    /// Whether an answer to the current batch is what its mapping asks for (R18): the state of a window (R66), and no
+    /// reported failure that names none of its records (R35).
+    pub(in crate::shard) fn accepts(&self, answer: &BatchResponse, rules: &Rules<'_>) -> bool {
+        let Some(current) = self.current() else { return false };
+        let has_state = answer.state().is_some() || rules.mapping.tumbling_window.is_none();
+        let is_known = |failure| place(&current.batch, failure).is_some();
+        let is_readable = !rules.mapping.report_batch_item_failures || answer.failures().iter().all(is_known);
+        has_state && is_readable
     }
 
     fn answered(

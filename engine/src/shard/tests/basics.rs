@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::rig::{Reply, Rig, WALL_START, after, failed_at, mapping, ms, record, success};
 use crate::failure::Condition;
 use crate::intake::{Page, intake};
-use crate::outcome::Outcome;
+use crate::outcome::{BatchResponse, Outcome};
 use crate::position::{Position, Seq};
 use crate::record::{Data, Record};
 use crate::shard::{LastResult, ShardAction, ShardEvent, ShardMachine};
@@ -172,6 +172,28 @@ fn incident_57_a_bisection_inside_one_aggregate_keeps_the_identity_of_its_sub_re
     assert_eq!(given_up, [sub(2)]);
     assert_eq!(stored.last(), Some(&Position::ShardEnd));
     assert!(stored.contains(&Position::After(sub(1))), "{stored:?}");
+}
+
+#[test]
+fn r18_an_answer_that_fails_its_batch_because_it_cannot_be_used_is_a_problem() {
+    let unusable = [
+        (failed_at([99]), true, false),
+        (Outcome::Answered(BatchResponse::from_json(br#"{"batchItemFailures":[{}]}"#).unwrap()), true, false),
+        (success(), true, true),
+    ];
+    let usable = [(failed_at([99]), false, false), (failed_at([1]), true, false), (success(), true, false)];
+    let last = |(outcome, reports, has_windows): (Outcome, bool, bool)| {
+        let mut rig = Rig::new(mapping(|m| {
+            m.report_batch_item_failures = reports;
+            m.tumbling_window = has_windows.then_some(ms(10_000));
+        }));
+        rig.function = Box::new(move |_| Reply::Now(outcome.clone()));
+        rig.put([1, 2]);
+        rig.run(1000);
+        rig.machine.snapshot(rig.now()).last_result
+    };
+    assert_eq!(unusable.map(last), [LastResult::FunctionCallFailed; 3]);
+    assert_eq!(usable.map(last), [LastResult::Ok; 3]);
 }
 
 #[test]
