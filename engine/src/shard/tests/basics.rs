@@ -215,3 +215,13 @@ fn an_invocation_is_over_when_the_mappings_timeout_is() {
     };
     assert_eq!(deadline, Mono::from_millis(73_000));
 }
+
+#[test]
+fn the_iterator_age_is_that_of_the_last_record_when_it_was_invoked() {
+    let mut rig = Rig::new(mapping(|m| m.batch_size = 2));
+    rig.put_keyed(1, None, -9000);
+    rig.put_keyed(2, None, -7000);
+    assert_eq!(rig.machine.snapshot(rig.now()).iterator_age_millis, None);
+    rig.run(1000);
+    assert_eq!(rig.machine.snapshot(rig.now()).iterator_age_millis, Some(7000));
+}

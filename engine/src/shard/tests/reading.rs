@@ -260,3 +260,18 @@ fn i13_large_records_make_pages_smaller_and_small_ones_larger_again() {
     assert!(limits[2] < 15, "{limits:?}");
     assert!(*limits.last().unwrap() > 1000, "{limits:?}");
 }
+
+#[test]
+fn what_a_record_comes_to_is_a_running_average_of_the_pages() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    let assumed = rig.machine.record_bytes();
+    assert_eq!(assumed, 1024, "before the first page tells");
+    let footprints = [record(1, 100), record(2, 300)].map(|record| record.footprint());
+    rig.put_sized(1, 100);
+    rig.put_sized(2, 300);
+    rig.run(100);
+    assert_eq!(
+        rig.machine.record_bytes(),
+        usize::midpoint(assumed, usize::midpoint(footprints[0], footprints[1]))
+    );
+}
