@@ -202,11 +202,10 @@ impl ShardMachine {
         let read_through = self.read_through();
         let upto = match reached {
             Some(upto) if upto != *self.progress.stored() => {
-                self.progress.take_checkpoint(now.mono, upto, at_once)?
+                self.progress.take_checkpoint(now.mono, upto, read_through, at_once)?
             }
             _ => self.progress.take_refresh(now.mono, read_through)?,
         };
-        self.progress.note_through(read_through);
         let children = match upto {
             Position::ShardEnd => self.reader.children.clone(),
             _ => Vec::new(),

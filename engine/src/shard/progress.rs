@@ -13,26 +13,33 @@ const REFRESH_MILLIS: i64 = 3_600_000;
 pub(super) struct Progress {
     /// What the store holds.
     stored: Position,
-    /// What is being written.
-    in_flight: Option<Position>,
-    /// Up to when the shard was read, as last written (I17).
+    /// Up to when the shard was read, as it was stored with it (I17).
     through: Option<Wall>,
+    /// What is being written.
+    in_flight: Option<(Position, Option<Wall>)>,
     not_before: Mono,
     failures: u32,
 }
 
 impl Progress {
     pub(super) fn new(stored: Position, through: Option<Wall>) -> Self {
-        Self { stored, in_flight: None, through, not_before: Mono::default(), failures: 0 }
+        Self { stored, through, in_flight: None, not_before: Mono::default(), failures: 0 }
     }
 
-    /// What to write now, if anything; marks it as under way. `at_once`: does not wait for the interval.
-    pub(super) fn take_checkpoint(&mut self, now: Mono, upto: Position, at_once: bool) -> Option<Position> {
+    /// Whether `upto` is to be written now, with `through`; marks it as under way. `at_once`: does not wait for the
+    /// interval.
+    pub(super) fn take_checkpoint(
+        &mut self,
+        now: Mono,
+        upto: Position,
+        through: Option<Wall>,
+        at_once: bool,
+    ) -> Option<Position> {
         if self.wakes_at(Some(&upto), now, at_once)? > now {
             return None;
         }
         debug_assert!(self.stored.may_advance_to(&upto), "I2: {} to {upto}", self.stored);
-        self.in_flight = Some(upto.clone());
+        self.in_flight = Some((upto.clone(), through));
         Some(upto)
     }
 
@@ -46,13 +53,8 @@ impl Progress {
         if waits || self.stored == Position::ShardEnd || !through.is_some_and(is_old) {
             return None;
         }
-        self.in_flight = Some(self.stored.clone());
-        self.in_flight.clone()
-    }
-
-    /// Notes up to when the shard was read, as it is written with the position under way.
-    pub(super) fn note_through(&mut self, through: Option<Wall>) {
-        self.through = through.or(self.through);
+        self.in_flight = Some((self.stored.clone(), through));
+        Some(self.stored.clone())
     }
 
     /// When [`take_checkpoint`](Self::take_checkpoint) may say more than now.
@@ -63,8 +65,9 @@ impl Progress {
     }
 
     pub(super) fn written(&mut self, now: Mono, interval: Duration) {
-        if let Some(position) = self.in_flight.take() {
+        if let Some((position, through)) = self.in_flight.take() {
             self.stored = position;
+            self.through = through.or(self.through);
             self.failures = 0;
             self.not_before = now + interval;
         }

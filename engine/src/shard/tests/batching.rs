@@ -1,6 +1,6 @@
 //! When a batch is formed (R3, R4, R6, R13, R19, I13).
 
-use super::rig::{Did, Reply, Rig, after, mapping, ms, success};
+use super::rig::{Did, Reply, Rig, after, mapping, ms, record, success};
 
 #[test]
 fn r6_trim_horizon_delivers_thirty_records_as_ten_and_ten_and_ten() {
@@ -127,6 +127,19 @@ fn i13_reading_stops_at_the_buffer_budget_and_goes_on_when_there_is_room() {
     let read = rig.fetches().len();
     rig.run(2000);
     assert!(rig.fetches().len() > read, "ten records made room");
+}
+
+#[test]
+fn i13_nothing_is_read_into_a_buffer_that_is_exactly_full() {
+    let footprint = record(1, 100).footprint();
+    let mut rig = Rig::new(mapping(|m| m.polling.buffer_bytes = 2 * footprint));
+    rig.page = 1;
+    rig.function = Box::new(|_| Reply::Never);
+    (1..=3).for_each(|n| rig.put_sized(n, 100));
+    rig.run(10_000);
+    let snapshot = rig.machine.snapshot(rig.now());
+    assert_eq!((snapshot.buffered_records, snapshot.buffered_bytes), (2, 2 * footprint));
+    assert_eq!(rig.fetches().len(), 2);
 }
 
 #[test]

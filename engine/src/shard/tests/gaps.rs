@@ -235,6 +235,88 @@ fn i17_a_shard_that_catches_up_by_hours_a_page_stores_where_it_is_and_no_old_pos
     assert_eq!(stored, [(0, after(1)), (1000, after(5))]);
 }
 
+/// A machine that has to store again that an idle shard was read, and is asked to: its action is under way.
+fn refreshing() -> ShardMachine {
+    let mut machine = resumed(after(5), None);
+    loop {
+        let event = match machine.poll_action(at_hour(0)).unwrap() {
+            ShardAction::Open { .. } => ShardEvent::Opened,
+            ShardAction::Fetch { .. } => {
+                let page = crate::intake::Page { millis_behind: Some(0), ..Default::default() };
+                ShardEvent::Fetched(crate::intake::intake(page, machine.position(), |_| true))
+            }
+            ShardAction::Checkpoint { upto, .. } if upto == after(5) => return machine,
+            other => panic!("{other:?}"),
+        };
+        machine.handle_event(at_hour(0), event);
+    }
+}
+
+#[test]
+fn i17_one_write_at_a_time_says_that_an_idle_shard_was_read() {
+    let mut machine = refreshing();
+    assert_eq!(machine.poll_action(at_hour(0)), None);
+    assert!(!matches!(machine.poll_action(at_hour(2)), Some(ShardAction::Checkpoint { .. })));
+}
+
+#[test]
+fn i17_a_write_that_failed_is_made_again_after_a_backoff_and_not_before() {
+    let mut machine = refreshing();
+    machine.handle_event(at_hour(0), ShardEvent::CheckpointFailed);
+    assert_eq!(machine.poll_action(at_hour(0)), None, "it waits");
+    assert!(matches!(machine.poll_action(at_hour(1)), Some(ShardAction::Checkpoint { .. })));
+}
+
+#[test]
+fn i17_a_record_that_arrived_earlier_does_not_take_back_what_was_said_to_be_read() {
+    let resume = Resume {
+        checkpoint: after(5),
+        earliest_window: None,
+        read_through: Some(Wall::from_millis(WALL_START)),
+        retention: Some(DAY),
+    };
+    let now = at_hour(0);
+    let mut machine = ShardMachine::new(mapping(|m| m.batch_size = 1), "shard".into(), resume, 1, now);
+    let stored = loop {
+        let event = match machine.poll_action(now).unwrap() {
+            ShardAction::Open { .. } => ShardEvent::Opened,
+            ShardAction::Fetch { .. } => {
+                // They arrived five seconds before.
+                let records = vec![super::rig::record(6, 10), super::rig::record(7, 10)];
+                let page = crate::intake::Page { records, ..Default::default() };
+                ShardEvent::Fetched(crate::intake::intake(page, machine.position(), |_| true))
+            }
+            ShardAction::Invoke(invocation) => {
+                ShardEvent::Invoked { lane: invocation.lane, outcome: success() }
+            }
+            ShardAction::Checkpoint { upto, read_through, .. } => break (upto, read_through),
+            other => panic!("{other:?}"),
+        };
+        machine.handle_event(now, event);
+    };
+    assert_eq!(stored, (after(6), Some(Wall::from_millis(WALL_START))));
+}
+
+#[test]
+fn i16_a_stop_waits_for_the_write_that_says_that_an_idle_shard_was_read() {
+    let mut machine = refreshing();
+    machine.handle_event(at_hour(0), ShardEvent::Stop { deadline: Mono::from_millis(u64::MAX) });
+    assert_eq!(machine.poll_action(at_hour(0)), None);
+    machine.handle_event(at_hour(0), ShardEvent::Checkpointed);
+    assert_eq!(machine.poll_action(at_hour(0)), Some(ShardAction::Exit(Exit::Stopped { cut: 0 })));
+}
+
+#[test]
+fn i17_records_that_the_service_still_gives_are_no_gap_however_old_they_are() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.retention = Some(DAY);
+    rig.crash(false);
+    rig.page = 1;
+    (1..=5).for_each(|n| rig.put_keyed(n, None, -30 * HOUR));
+    rig.run(5000);
+    assert_eq!((rig.batches().len(), rig.machine.counters().gaps), (5, 0));
+}
+
 #[test]
 fn i17_without_a_retention_an_idle_shard_writes_nothing() {
     let mut machine = ShardMachine::new(mapping(|_| {}), "shard".into(), after(5), 1, at_hour(0));

@@ -118,6 +118,15 @@ fn r67_a_window_stays_open_while_nobody_knows_whether_records_are_left() {
 }
 
 #[test]
+fn r67_an_empty_page_in_the_middle_of_a_shard_says_nothing_about_its_end() {
+    let mut rig = rig(|_| {});
+    rig.put_keyed(1, None, 0);
+    rig.behind = |_, _| Some(5000);
+    rig.run(200_000);
+    assert_eq!(rig.invocations(), [(0, vec![1])], "the window is open: its next record may come");
+}
+
+#[test]
 fn r66_an_answer_without_a_state_is_a_failed_attempt_that_says_it_returned() {
     let mut rig = rig(|_| {});
     rig.function = Box::new(|_| Reply::Now(super::rig::success()));
