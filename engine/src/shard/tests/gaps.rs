@@ -253,6 +253,23 @@ fn refreshing() -> ShardMachine {
 }
 
 #[test]
+fn i17_a_shard_counts_as_read_up_to_when_its_page_was_asked_for_not_when_it_came() {
+    let mut machine = resumed(after(5), None);
+    assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Open { .. })));
+    machine.handle_event(at_hour(0), ShardEvent::Opened);
+    assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Fetch { .. })));
+    let page = crate::intake::Page { millis_behind: Some(0), ..Default::default() };
+    let intake = crate::intake::intake(page, machine.position(), |_| true);
+    machine.handle_event(at_hour(1), ShardEvent::Fetched(intake));
+    let action = machine.poll_action(at_hour(1));
+    let through = Some(at_hour(0).wall);
+    assert!(
+        matches!(action, Some(ShardAction::Checkpoint { read_through, .. }) if read_through == through),
+        "{action:?}"
+    );
+}
+
+#[test]
 fn i17_one_write_at_a_time_says_that_an_idle_shard_was_read() {
     let mut machine = refreshing();
     assert_eq!(machine.poll_action(at_hour(0)), None);

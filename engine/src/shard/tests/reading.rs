@@ -275,3 +275,13 @@ fn what_a_record_comes_to_is_a_running_average_of_the_pages() {
         usize::midpoint(assumed, usize::midpoint(footprints[0], footprints[1]))
     );
 }
+
+#[test]
+fn failures_of_reads_in_a_row_are_shown_and_forgotten_with_a_page() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.reads = Box::new(|n| Reply::Now(if n <= 3 { Err(FetchFault::Other) } else { Ok(()) }));
+    rig.run_while(60_000, |rig| rig.fetches().len() < 3);
+    assert_eq!(rig.machine.snapshot(rig.now()).read_failures, 3);
+    rig.run(60_000);
+    assert_eq!(rig.machine.snapshot(rig.now()).read_failures, 0);
+}
