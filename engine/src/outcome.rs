@@ -101,7 +101,9 @@ fn is_object_like(text: &[u8]) -> bool {
 }
 
 fn is_object(text: &[u8]) -> bool {
-    is_object_like(text) && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
+    // What skips a string does not look whether it is UTF-8.
+    let is_json = |text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    is_object_like(text) && std::str::from_utf8(text).is_ok_and(is_json)
 }
 
 /// An object's members. Their values stay text: what nobody asks for need not be a number or a string that this program
@@ -211,6 +213,15 @@ mod tests {
     fn an_answer_that_is_no_json_is_an_error() {
         for body in [&b"Task timed out"[..], b"{\"batchItemFailures\xff\":[{\"itemIdentifier\":\"4\"}]}"] {
             assert!(BatchResponse::from_json(body).is_err(), "{}", body.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn r66_a_state_that_is_no_object_in_utf8_is_no_state() {
+        let state = |text: &'static [u8]| BatchResponse::success().with_state(text).state().cloned();
+        assert_eq!(state(b"{\"a\":1}").as_deref(), Some(&b"{\"a\":1}"[..]));
+        for text in [&b"{\"a\":\"\xff\"}"[..], b"[1]", b"1", b"{", b""] {
+            assert_eq!(state(text), None, "{text:?}");
         }
     }
 }

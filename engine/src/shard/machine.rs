@@ -301,10 +301,8 @@ impl ShardMachine {
         }
         self.queue(now, records);
         // Records that were dropped behind the last kept one count as processed (R15).
-        if let Some(scanned) = beyond {
-            let ordinal = self.watermark.admit();
-            let mark = Mark { seq: scanned, arrival: intake.last_arrival };
-            self.watermark.resolve(ordinal..ordinal + 1, || mark);
+        if let Some(seq) = beyond {
+            self.watermark.skip(Mark { seq, arrival: intake.last_arrival });
         }
     }
 
@@ -503,5 +501,5 @@ fn rules<'a>(
 
 fn age_millis(now: Now, record: &Record) -> Option<u64> {
     let arrival = record.arrival?;
-    Some(u64::try_from(now.wall.as_millis() - arrival.as_millis()).unwrap_or(0))
+    Some(u64::try_from(now.wall.as_millis().saturating_sub(arrival.as_millis())).unwrap_or(0))
 }

@@ -47,7 +47,8 @@ impl Progress {
     /// not look as if nobody had read it for longer than the stream keeps records (I17).
     pub(super) fn take_refresh(&mut self, now: Mono, through: Option<Wall>) -> Option<Position> {
         let is_old = |through: Wall| {
-            self.through.is_none_or(|old| through.as_millis() - old.as_millis() >= REFRESH_MILLIS)
+            self.through
+                .is_none_or(|old| through.as_millis().saturating_sub(old.as_millis()) >= REFRESH_MILLIS)
         };
         let waits = self.in_flight.is_some() || (self.failures > 0 && now < self.not_before);
         if waits || self.stored == Position::ShardEnd || !through.is_some_and(is_old) {

@@ -81,6 +81,18 @@ impl Watermark {
         self.advance();
     }
 
+    /// Notes that what came in after the newest record, up to here, needs no resolving.
+    pub(super) fn skip(&mut self, to: Mark) {
+        let newest = self.next.checked_sub(self.low + 1).and_then(|slot| usize::try_from(slot).ok());
+        if let Some(Slot::End(mark)) = newest.and_then(|slot| self.ahead.get_mut(slot)) {
+            // Behind a record that is stuck, page after page may come of which nothing is kept.
+            *mark = to;
+            return;
+        }
+        let ordinal = self.admit();
+        self.resolve(ordinal..ordinal + 1, || to);
+    }
+
     fn slot(&self, ordinal: u64) -> usize {
         usize::try_from(ordinal - self.low).expect("what is remembered fits into memory")
     }

@@ -69,10 +69,16 @@ pub(super) struct Lane {
 pub(super) enum LaneState {
     Ready,
     Invoking,
-    /// A retry waits for its backoff, or every invocation does because the function was not reached.
-    Waiting {
-        until: Mono,
-    },
+    Waiting { until: Mono, reason: Reason },
+}
+
+/// Who waits for a backoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Reason {
+    /// A batch, for its retry.
+    Batch,
+    /// Whatever comes next, because the function was not reached.
+    Function,
 }
 
 /// What a lane wants done.
@@ -128,7 +134,7 @@ impl Lane {
         let over_at = |record: Option<&Record>| rules.age().over_at(record?, now);
         match self.state {
             LaneState::Invoking => None,
-            LaneState::Waiting { until } => {
+            LaneState::Waiting { until, .. } => {
                 let front = self.stack.last().map_or(self.queue.front(), |attempt| attempt.batch.first());
                 Some(over_at(front).map_or(until, |over_at| over_at.min(until)))
             }
@@ -152,7 +158,11 @@ impl Lane {
             Some(front) => self.tumbling.is_passed_by(front, size, now).then_some(now.mono),
             None if rules.ended => Some(now.mono),
             None => {
-                let left = self.tumbling.idle_close(rules.tip_read)?.as_millis() - now.wall.as_millis();
+                let left = self
+                    .tumbling
+                    .idle_close(rules.tip_read)?
+                    .as_millis()
+                    .saturating_sub(now.wall.as_millis());
                 Some(now.mono + Duration::from_millis(u64::try_from(left).unwrap_or(0)))
             }
         }
@@ -161,7 +171,7 @@ impl Lane {
     /// What to do now, if anything. An invocation is marked as under way; its batch is the [current](Self::current) one.
     pub(super) fn poll(&mut self, now: Now, rules: &Rules<'_>, rng: &mut fastrand::Rng) -> Option<Step> {
         while self.wakes_at(now, rules)? <= now.mono {
-            if matches!(self.state, LaneState::Waiting { until } if until <= now.mono) {
+            if matches!(self.state, LaneState::Waiting { until, .. } if until <= now.mono) {
                 self.state = LaneState::Ready;
                 continue;
             }
@@ -191,8 +201,7 @@ impl Lane {
             Cut::Nowhere => {}
             Cut::Expired(count) => {
                 let Some((expired, rest)) = attempt.batch.split_at(count) else {
-                    if self.misses == 0 {
-                        // The backoff was this batch's own.
+                    if matches!(self.state, LaneState::Waiting { reason: Reason::Batch, .. }) {
                         self.state = LaneState::Ready;
                     }
                     return Some(self.give_up_expired(now, rules, attempt));
@@ -279,7 +288,7 @@ impl Lane {
             batch: self.current().map_or(0, |attempt| attempt.batch.len()),
             attempts: self.current().map_or(0, |attempt| attempt.invokes),
             retry_in: match self.state {
-                LaneState::Waiting { until } => Some(until.since(now)),
+                LaneState::Waiting { until, .. } => Some(until.since(now)),
                 LaneState::Ready | LaneState::Invoking => None,
             },
             oversized: self.current().and_then(|attempt| {

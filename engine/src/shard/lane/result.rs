@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::attempt::{Attempt, Verdict, judge, place};
-use super::{GivenUp, Lane, LaneState, Rules, Step};
+use super::{GivenUp, Lane, LaneState, Reason, Rules, Step};
 use crate::failure::{Condition, FunctionResponse};
 use crate::outcome::{BatchResponse, Outcome};
 use crate::record::Batch;
@@ -50,7 +50,7 @@ impl Lane {
             Outcome::NotReached { retry_after } => {
                 let backoff = rules.mapping.retry.delay(self.misses, rng);
                 let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
-                self.wait(now.mono, attempt, backoff.max(asked));
+                self.wait(now.mono, attempt, backoff.max(asked), Reason::Function);
                 Resolution::Pending
             }
             Outcome::Answered(answer) => {
@@ -158,16 +158,15 @@ impl Lane {
         if rules.mapping.maximum_retry_attempts.is_some_and(|maximum| attempt.invokes > maximum) {
             let window = self.call(now, rules, &attempt.batch);
             let closes = attempt.batch.is_empty().then(|| self.tumbling.close()).flatten();
-            if attempt.oversized.is_none() {
-                // It may be invoked again after a crash, and then as a part of this window.
-                self.tumbling.reach(&attempt.batch);
-            }
+            // It may be invoked after a crash, also if it was too large beside the window's state, and then as a part of
+            // this window.
+            self.tumbling.reach(&attempt.batch);
             self.queue.measure_again(now, rules, &self.tumbling);
             let condition = Condition::RetryAttemptsExhausted;
             return Resolution::GivenUp(GivenUp { attempt, condition, window, closes });
         }
         let backoff = rules.mapping.retry.delay(attempt.invokes, rng);
-        self.wait(now.mono, attempt, backoff);
+        self.wait(now.mono, attempt, backoff, Reason::Batch);
         Resolution::Pending
     }
 
@@ -180,15 +179,14 @@ impl Lane {
         rng: &mut fastrand::Rng,
     ) -> Option<Step> {
         attempt.count(None);
-        self.misses = 0;
         match self.give_up_or_wait(now, attempt, rules, rng) {
             Resolution::GivenUp(given_up) => Some(Step::GiveUp(given_up)),
             Resolution::Succeeded { .. } | Resolution::Pending => None,
         }
     }
 
-    fn wait(&mut self, now: Mono, attempt: Attempt, backoff: Duration) {
+    fn wait(&mut self, now: Mono, attempt: Attempt, backoff: Duration, reason: Reason) {
         self.stack.push(attempt);
-        self.state = LaneState::Waiting { until: now + backoff };
+        self.state = LaneState::Waiting { until: now + backoff, reason };
     }
 }

@@ -6,7 +6,7 @@ use super::rig::{Did, Reply, Rig, WALL_START, after, failed_at, mapping, ms, rec
 use crate::event::{EventContext, encoded_len};
 use crate::failure::Condition;
 use crate::mapping::EventSourceMapping;
-use crate::outcome::Outcome;
+use crate::outcome::{BatchResponse, Outcome};
 use crate::record::Batch;
 use crate::time::Wall;
 use crate::window::WindowCall;
@@ -118,4 +118,60 @@ fn r24_a_record_that_is_never_given_up_shows_why_it_does_not_move() {
     assert_eq!(oversized.record, Some(super::rig::seq(1)));
     assert_eq!(oversized.bytes, rig.mapping.payload_limit.unwrap() + 4, "base64 of four bytes more");
     assert!(lane.attempts > 3 && rig.batches().is_empty());
+}
+
+#[test]
+fn i8_a_record_that_is_too_large_beside_its_windows_state_comes_again_in_its_own_window() {
+    let start = Wall::from_millis(WALL_START - 10_000);
+    let call = WindowCall { start, end: start + ms(10_000), state: "{}".into(), ..WindowCall::default() };
+    let context = EventContext::new(&mapping(|_| {}), "shard".into());
+    let alone = Batch::new(vec![record(2, 2000)]).unwrap();
+    let limit = encoded_len(&alone, &context, Some(&call));
+    let mut rig = Rig::new(mapping(|m| {
+        m.tumbling_window = Some(ms(10_000));
+        m.batch_size = 1;
+        m.maximum_retry_attempts = Some(0);
+        m.payload_limit = Some(limit);
+    }));
+    rig.checks_each_step = false;
+    rig.destination = Some(Box::new(|n| if n == 1 { Reply::Never } else { Reply::Now(true) }));
+    let state = serde_json::json!({"sum": "x".repeat(1000)}).to_string();
+    rig.function =
+        Box::new(move |_| Reply::Now(Outcome::Answered(BatchResponse::success().with_state(state.clone()))));
+    put(&mut rig, &[10, 2000]);
+    rig.put_keyed(3, None, 10_000);
+    rig.run(5000);
+    rig.crash(false);
+    rig.run(5000);
+    let given_up = |(_, did): &(u64, Did)| match did {
+        Did::Discard { records, window: Some(window), .. } => Some((records.clone(), window.start)),
+        _ => None,
+    };
+    let given_up: Vec<_> = rig.trace.iter().filter_map(given_up).collect();
+    assert_eq!(given_up, [(vec![2], start), (vec![2], start)], "it was not delivered before the crash");
+    let handled: Vec<_> = rig.batches().into_iter().flatten().collect();
+    assert_eq!(handled, [1, 3, 1, 3], "beside the next window's state it would not have been too large");
+}
+
+#[test]
+fn r23_a_record_that_is_too_large_is_no_sign_that_the_function_is_back() {
+    let mut rig = Rig::new(limited(1, |m| {
+        m.batch_size = 1;
+        m.maximum_retry_attempts = Some(0);
+        m.maximum_record_age = Some(ms(60_000));
+    }));
+    rig.checks_each_step = false;
+    for (n, bytes, arrival) in [(1, 10, 0), (2, 3000, 60_000), (3, 10, 100_000)] {
+        let mut record = record(n, bytes);
+        record.arrival = Some(Wall::from_millis(WALL_START + arrival));
+        rig.put_record(record);
+    }
+    rig.function = Box::new(|_| Reply::Now(Outcome::NotReached { retry_after: None }));
+    rig.run(110_000);
+    assert_eq!(rig.messages(), [(vec![1], 1), (vec![2], 1)]);
+    let tries = rig.invocations();
+    let gaps: Vec<_> = tries.windows(2).map(|pair| (pair[1].1[0], pair[1].0 - pair[0].0)).collect();
+    let longest = gaps.iter().filter(|(of, _)| *of == 1).map(|(_, gap)| *gap).max().unwrap();
+    assert!(gaps.iter().all(|(of, gap)| *of == 1 || *gap >= longest), "{gaps:?}");
+    assert!(gaps.iter().any(|(of, _)| *of == 3), "{gaps:?}");
 }

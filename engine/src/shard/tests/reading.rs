@@ -285,3 +285,21 @@ fn failures_of_reads_in_a_row_are_shown_and_forgotten_with_a_page() {
     rig.run(60_000);
     assert_eq!(rig.machine.snapshot(rig.now()).read_failures, 0);
 }
+
+#[test]
+fn i13_pages_of_which_nothing_is_kept_take_no_memory_behind_a_record_that_is_stuck() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.page = 1;
+    rig.keeps = |record| record.seq == seq(1);
+    rig.put(1..=2_001);
+    rig.function =
+        Box::new(|call| if call.nth == 1 { Reply::After(300_000, success()) } else { Reply::Never });
+    let size = |rig: &Rig| format!("{:?}", rig.machine).len();
+    rig.run(100_000);
+    let (read, before) = (rig.fetches().len(), size(&rig));
+    rig.run(190_000);
+    assert!(rig.fetches().len() > read + 500, "it is read on");
+    assert!(size(&rig) < before + 100, "{before} grew to {}", size(&rig));
+    rig.run(300_000);
+    assert_eq!(rig.stored, after(2_001), "R15");
+}

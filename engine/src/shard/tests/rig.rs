@@ -225,7 +225,11 @@ impl Rig {
     }
 
     pub(super) fn put_sized(&mut self, n: u64, bytes: usize) {
-        self.stream.push((0, record(n, bytes)));
+        self.put_record(record(n, bytes));
+    }
+
+    pub(super) fn put_record(&mut self, record: Record) {
+        self.stream.push((0, record));
     }
 
     pub(super) const fn close_at(&mut self, at: u64) {
