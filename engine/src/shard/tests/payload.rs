@@ -33,6 +33,11 @@ fn r3_a_batch_is_cut_before_its_event_exceeds_the_limit() {
     put(&mut rig, &[100; 8]);
     rig.run(1000);
     assert_eq!(rig.batches(), [vec![1, 2, 3], vec![4, 5, 6], vec![7, 8]]);
+
+    let mut rig = Rig::new(limited(3, |m| m.payload_limit = m.payload_limit.map(|limit| limit - 1)));
+    put(&mut rig, &[100; 4]);
+    rig.run(1000);
+    assert_eq!(rig.batches(), [vec![1, 2], vec![3, 4]], "a byte less, and three do not fit");
 }
 
 #[test]
