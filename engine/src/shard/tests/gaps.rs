@@ -335,6 +335,24 @@ fn i17_records_that_the_service_still_gives_are_no_gap_however_old_they_are() {
 }
 
 #[test]
+fn i17_a_retention_that_is_shortened_during_a_run_is_a_gap_and_the_same_one_again_is_none() {
+    let hour = Duration::from_hours(1);
+    for (retention, gaps) in [(Some(DAY), 0), (Some(2 * DAY), 0), (None, 0), (Some(hour), 1)] {
+        let mut rig = Rig::new(mapping(|_| {}));
+        rig.retention = Some(DAY);
+        rig.crash(false);
+        rig.page = 1;
+        (1..=5).for_each(|n| rig.put_keyed(n, None, -2 * HOUR));
+        rig.run(300);
+        let read = rig.fetches().len();
+        rig.machine.set_retention(retention);
+        rig.run(5000);
+        assert!(read < 5 && rig.batches().len() == 5, "{retention:?}: {read}");
+        assert_eq!(rig.machine.counters().gaps, gaps, "{retention:?}");
+    }
+}
+
+#[test]
 fn i17_without_a_retention_an_idle_shard_writes_nothing() {
     let mut machine = ShardMachine::new(mapping(|_| {}), "shard".into(), after(5), 1, at_hour(0));
     assert_eq!(idle(&mut machine, 0..=100), []);

@@ -34,7 +34,8 @@ fn i9_the_end_is_stored_after_the_last_record_with_the_children_and_without_wait
         .collect();
     assert_eq!(handed, [(false, Vec::new()), (true, children())]);
     assert_eq!((rig.exit(), rig.now_millis()), (Some(Exit::ShardEnd), 3000));
-    assert!(rig.machine.snapshot(rig.now()).ended);
+    let snapshot = rig.machine.snapshot(rig.now());
+    assert!(snapshot.ended && snapshot.children_told);
 }
 
 #[test]
