@@ -50,7 +50,7 @@ impl Progress {
             self.through
                 .is_none_or(|old| through.as_millis().saturating_sub(old.as_millis()) >= REFRESH_MILLIS)
         };
-        let waits = self.in_flight.is_some() || (self.failures > 0 && now < self.not_before);
+        let waits = self.in_flight.is_some() || now < self.not_before;
         if waits || self.stored == Position::ShardEnd || !through.is_some_and(is_old) {
             return None;
         }
