@@ -58,6 +58,7 @@ fn an_owner_that_turns_out_dead_is_succeeded_before_its_lease_time_is_over() {
 fn i10_validity_counts_from_when_the_write_was_sent_and_ends_before_others_may_take_over() {
     let mut machine = held(100);
     assert_eq!(machine.valid_until(), Some(at(100 + 9_000)));
+    assert_eq!(machine.poll_action(at(3_432)), None, "renewed when a third of the lease time is over");
     assert_eq!(machine.poll_action(at(3_433)), Some(LeaseAction::Renew { counter: 1 }));
     machine.handle_event(at(5_000), LeaseEvent::Written { sent: at(3_433), counter: 2 });
     assert_eq!(machine.valid_until(), Some(at(3_433 + 9_000)));

@@ -353,6 +353,36 @@ fn i17_a_retention_that_is_shortened_during_a_run_is_a_gap_and_the_same_one_agai
 }
 
 #[test]
+fn i17_the_same_retention_again_makes_no_gap_of_old_records_that_the_service_still_gives() {
+    let mut rig = Rig::new(mapping(|_| {}));
+    rig.retention = Some(DAY);
+    rig.crash(false);
+    rig.page = 1;
+    (1..=5).for_each(|n| rig.put_keyed(n, None, -30 * HOUR));
+    rig.run(300);
+    rig.machine.set_retention(Some(DAY));
+    rig.run(5000);
+    assert_eq!((rig.batches().len(), rig.machine.counters().gaps), (5, 0));
+}
+
+#[test]
+fn i17_what_a_page_under_way_brings_was_not_lost_when_the_retention_was_shortened() {
+    let mut machine = resumed(after(5), Some(2));
+    let now = at_hour(0);
+    assert!(matches!(machine.poll_action(now), Some(ShardAction::Open { .. })));
+    machine.handle_event(now, ShardEvent::Opened);
+    assert!(matches!(machine.poll_action(now), Some(ShardAction::Fetch { .. })));
+    machine.set_retention(Some(Duration::from_hours(1)));
+    assert_eq!(machine.poll_action(now), None);
+    let records = vec![super::rig::record(6, 10)];
+    let page = crate::intake::Page { records, ..Default::default() };
+    machine.handle_event(now, ShardEvent::Fetched(crate::intake::intake(page, machine.position(), |_| true)));
+    assert!(matches!(machine.poll_action(now), Some(ShardAction::Invoke(_))));
+    machine.poll_action(now);
+    assert_eq!(machine.counters().gaps, 0);
+}
+
+#[test]
 fn i17_without_a_retention_an_idle_shard_writes_nothing() {
     let mut machine = ShardMachine::new(mapping(|_| {}), "shard".into(), after(5), 1, at_hour(0));
     assert_eq!(idle(&mut machine, 0..=100), []);

@@ -295,16 +295,20 @@ fn i8_a_window_is_closed_by_a_later_record_the_shards_end_or_idleness_and_not_be
 #[test]
 fn i8_a_state_beyond_one_megabyte_and_no_smaller_one_ends_its_window_early() {
     let large = |bytes: usize| format!("{{\"s\":\"{}\"}}", "x".repeat(bytes - 8));
-    let next = |bytes: usize, is_early: bool| {
+    let then = |bytes: usize, is_early: bool, facts: Vec<Fact>| {
         let answer = Outcome::Answered(BatchResponse::success().with_state(large(bytes)));
         let last = call(2, &[], |call| {
             call.state = large(bytes).into();
             call.is_terminated_early = is_early;
         });
-        of("I8", windows, vec![all(), windowed(1, &[1], 0, "{}"), ended(answer), last])
+        let begun = vec![all(), windowed(1, &[1], 0, "{}"), ended(answer), last];
+        of("I8", windows, begun.into_iter().chain(facts).collect())
     };
+    let next = |bytes: usize, is_early: bool| then(bytes, is_early, Vec::new());
     assert_eq!((next(1 << 20, false), next(1 << 20, true)), (None, Some("I8")));
     assert_eq!((next((1 << 20) + 1, true), next((1 << 20) + 1, false)), (None, Some("I8")));
+    let rest = |start| then((1 << 20) + 1, true, vec![answered("{}"), windowed(3, &[2], start, "{}")]);
+    assert_eq!((rest(0), rest(20_000)), (None, Some("I8")), "the rest of the window has its times");
 }
 
 #[test]
