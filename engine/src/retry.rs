@@ -34,5 +34,7 @@ mod tests {
             assert_eq!(delay(10), 60_000);
             assert_eq!(delay(u32::MAX), 60_000);
         }
+        let firsts: Vec<_> = (0..1000).map(|_| retry.delay(1, &mut rng).as_millis()).collect();
+        assert!(firsts.iter().any(|ms| *ms < 210) && firsts.iter().any(|ms| *ms > 290), "spread by chance");
     }
 }
