@@ -225,6 +225,20 @@ fn a_consumer_of_a_stream_is_told_from_a_bad_name() {
 }
 
 #[test]
+fn a_table_is_told_from_its_stream_and_from_what_is_no_stream() {
+    let said = |resource: &str| {
+        let arn = format!("arn:aws:{resource}");
+        said(EventSourceMapping::builder(&arn, "f"))
+    };
+    let table = said("dynamodb:eu-west-1:123456789012:table/orders");
+    assert!(table.contains("is a table, not its stream") && table.contains("LatestStreamArn"), "{table}");
+    let label = said("dynamodb:eu-west-1:123456789012:table/orders/stream/");
+    assert!(label.contains("a stream label that DynamoDB does not permit"), "{label}");
+    let other = said("s3:eu-west-1:123456789012:orders");
+    assert!(other.contains("is not the ARN of a stream"), "{other}");
+}
+
+#[test]
 fn a_function_beside_its_arn_may_leave_the_qualifier_to_it() {
     let arn = "arn:aws:lambda:eu-west-1:123456789012:function:f:live";
     let beside = |name: &str| EventSourceMapping::builder(STREAM, name).function_arn(arn);
