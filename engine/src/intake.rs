@@ -128,6 +128,7 @@ mod tests {
         let taken = intake(page(&["8", "9", "10"]), &Position::After(Seq::plain("9")), |_| true);
         assert_eq!(taken.records().len(), 1);
         assert_eq!(taken.records()[0].seq, Seq::plain("10"));
+        assert_eq!(taken.bytes(), taken.records()[0].footprint());
         assert_eq!((taken.polled(), taken.scanned), (3, Some(Seq::plain("10"))));
     }
 

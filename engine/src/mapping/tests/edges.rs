@@ -239,6 +239,18 @@ fn a_table_is_told_from_its_stream_and_from_what_is_no_stream() {
 }
 
 #[test]
+fn r57_a_mappings_filter_judges_records_of_its_own_kind_of_stream() {
+    let mapping = orders().filter_patterns([r#"{"partitionKey": ["a"]}"#]).build().unwrap();
+    let shard = "shard".into();
+    let mut passes = mapping.filter.as_ref().unwrap().of_shard(&shard);
+    let mut record = |key: &str| {
+        let data = crate::record::Data::Raw(bytes::Bytes::new());
+        passes(&crate::record::Record::new(crate::position::Seq::plain("1"), Some(key.into()), None, data))
+    };
+    assert_eq!((record("a"), record("b")), (true, false));
+}
+
+#[test]
 fn a_function_beside_its_arn_may_leave_the_qualifier_to_it() {
     let arn = "arn:aws:lambda:eu-west-1:123456789012:function:f:live";
     let beside = |name: &str| EventSourceMapping::builder(STREAM, name).function_arn(arn);
