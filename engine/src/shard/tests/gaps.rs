@@ -1,8 +1,10 @@
 //! Records that were lost before they were read: reported, counted, and a policy (I17).
 
-use super::rig::{Did, Reply, Rig, WALL_START, after, mapping, ms, success};
-use crate::mapping::OnGap;
+use super::rig::{Did, Reply, Rig, WALL_START, after, mapping, ms, record, success};
+use crate::intake::{Page, intake};
+use crate::mapping::{EventSourceMapping, OnGap};
 use crate::position::Position;
+use crate::record::Record;
 use crate::shard::{Exit, FetchFault, Gap, GapKind, Resume, ShardAction, ShardEvent, ShardMachine};
 use crate::time::{Mono, Now, Wall};
 use std::time::Duration;
@@ -172,6 +174,12 @@ fn i17_a_checkpoint_from_before_the_retention_may_be_a_gap_and_one_within_it_is_
     }
 }
 
+/// A page that reaches the tip.
+fn page(machine: &ShardMachine, records: Vec<Record>) -> ShardEvent {
+    let page = Page { records, millis_behind: Some(0), ..Page::default() };
+    ShardEvent::Fetched(intake(page, machine.position(), |_| true))
+}
+
 /// Answers reads with nothing new, at the tip; gives back what was stored, with its hour.
 fn idle(
     machine: &mut ShardMachine,
@@ -183,10 +191,7 @@ fn idle(
             while let Some(action) = machine.poll_action(at_hour(hour)) {
                 let event = match action {
                     ShardAction::Open { .. } => ShardEvent::Opened,
-                    ShardAction::Fetch { .. } => {
-                        let page = crate::intake::Page { millis_behind: Some(0), ..Default::default() };
-                        ShardEvent::Fetched(crate::intake::intake(page, machine.position(), |_| true))
-                    }
+                    ShardAction::Fetch { .. } => page(machine, Vec::new()),
                     ShardAction::Checkpoint { upto, read_through, .. } => {
                         stored.push((hour, upto, read_through));
                         ShardEvent::Checkpointed
@@ -214,53 +219,47 @@ fn i17_a_shard_that_is_read_and_stays_empty_for_days_never_looks_like_a_gap() {
     assert!(matches!(next.poll_action(at_hour(100)), Some(ShardAction::Open { .. })));
 }
 
-#[test]
-fn i17_a_shard_that_catches_up_by_hours_a_page_stores_where_it_is_and_no_old_position_again() {
-    let mut rig = Rig::new(mapping(|m| m.checkpoint_interval = ms(1000)));
+/// A run that was told that the stream keeps a day, with a record a page.
+fn keeping_a_day(change: impl FnOnce(&mut EventSourceMapping)) -> Rig {
+    let mut rig = Rig::new(mapping(change));
     rig.retention = Some(DAY);
     rig.crash(false);
     rig.page = 1;
+    rig
+}
+
+#[test]
+fn i17_a_shard_that_catches_up_by_hours_a_page_stores_where_it_is_and_no_old_position_again() {
+    let mut rig = keeping_a_day(|m| m.checkpoint_interval = ms(1000));
     for n in 1..=8 {
         rig.put_keyed(n, None, -20 * HOUR + 2 * HOUR * i64::try_from(n).unwrap());
     }
     rig.run(1500);
-    let stored: Vec<_> = rig
-        .trace
-        .iter()
-        .filter_map(|(at, did)| match did {
-            Did::Checkpoint(upto, _) => Some((*at, upto.clone())),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(stored, [(0, after(1)), (1000, after(5))]);
+    assert_eq!(rig.checkpoints(), [(0, after(1)), (1000, after(5))]);
 }
 
-/// A machine that has to store again that an idle shard was read, and is asked to: its action is under way.
+/// A machine whose first page is under way.
+fn fetching(hours_ago: Option<i64>) -> ShardMachine {
+    let mut machine = resumed(after(5), hours_ago);
+    assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Open { .. })));
+    machine.handle_event(at_hour(0), ShardEvent::Opened);
+    assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Fetch { .. })));
+    machine
+}
+
+/// A machine that stores that an idle shard was read: the write is under way.
 fn refreshing() -> ShardMachine {
-    let mut machine = resumed(after(5), None);
-    loop {
-        let event = match machine.poll_action(at_hour(0)).unwrap() {
-            ShardAction::Open { .. } => ShardEvent::Opened,
-            ShardAction::Fetch { .. } => {
-                let page = crate::intake::Page { millis_behind: Some(0), ..Default::default() };
-                ShardEvent::Fetched(crate::intake::intake(page, machine.position(), |_| true))
-            }
-            ShardAction::Checkpoint { upto, .. } if upto == after(5) => return machine,
-            other => panic!("{other:?}"),
-        };
-        machine.handle_event(at_hour(0), event);
-    }
+    let mut machine = fetching(None);
+    machine.handle_event(at_hour(0), page(&machine, Vec::new()));
+    let action = machine.poll_action(at_hour(0));
+    assert!(matches!(&action, Some(ShardAction::Checkpoint { upto, .. }) if *upto == after(5)), "{action:?}");
+    machine
 }
 
 #[test]
 fn i17_a_shard_counts_as_read_up_to_when_its_page_was_asked_for_not_when_it_came() {
-    let mut machine = resumed(after(5), None);
-    assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Open { .. })));
-    machine.handle_event(at_hour(0), ShardEvent::Opened);
-    assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Fetch { .. })));
-    let page = crate::intake::Page { millis_behind: Some(0), ..Default::default() };
-    let intake = crate::intake::intake(page, machine.position(), |_| true);
-    machine.handle_event(at_hour(1), ShardEvent::Fetched(intake));
+    let mut machine = fetching(None);
+    machine.handle_event(at_hour(1), page(&machine, Vec::new()));
     let action = machine.poll_action(at_hour(1));
     let through = Some(at_hour(0).wall);
     assert!(
@@ -299,9 +298,7 @@ fn i17_a_record_that_arrived_earlier_does_not_take_back_what_was_said_to_be_read
             ShardAction::Open { .. } => ShardEvent::Opened,
             ShardAction::Fetch { .. } => {
                 // They arrived five seconds before.
-                let records = vec![super::rig::record(6, 10), super::rig::record(7, 10)];
-                let page = crate::intake::Page { records, ..Default::default() };
-                ShardEvent::Fetched(crate::intake::intake(page, machine.position(), |_| true))
+                page(&machine, vec![record(6, 10), record(7, 10)])
             }
             ShardAction::Invoke(invocation) => {
                 ShardEvent::Invoked { lane: invocation.lane, outcome: success() }
@@ -325,10 +322,7 @@ fn i16_a_stop_waits_for_the_write_that_says_that_an_idle_shard_was_read() {
 
 #[test]
 fn i17_records_that_the_service_still_gives_are_no_gap_however_old_they_are() {
-    let mut rig = Rig::new(mapping(|_| {}));
-    rig.retention = Some(DAY);
-    rig.crash(false);
-    rig.page = 1;
+    let mut rig = keeping_a_day(|_| {});
     (1..=5).for_each(|n| rig.put_keyed(n, None, -30 * HOUR));
     rig.run(5000);
     assert_eq!((rig.batches().len(), rig.machine.counters().gaps), (5, 0));
@@ -338,10 +332,7 @@ fn i17_records_that_the_service_still_gives_are_no_gap_however_old_they_are() {
 fn i17_a_retention_that_is_shortened_during_a_run_is_a_gap_and_the_same_one_again_is_none() {
     let hour = Duration::from_hours(1);
     for (retention, gaps) in [(Some(DAY), 0), (Some(2 * DAY), 0), (None, 0), (Some(hour), 1)] {
-        let mut rig = Rig::new(mapping(|_| {}));
-        rig.retention = Some(DAY);
-        rig.crash(false);
-        rig.page = 1;
+        let mut rig = keeping_a_day(|_| {});
         (1..=5).for_each(|n| rig.put_keyed(n, None, -2 * HOUR));
         rig.run(300);
         let read = rig.fetches().len();
@@ -354,10 +345,7 @@ fn i17_a_retention_that_is_shortened_during_a_run_is_a_gap_and_the_same_one_agai
 
 #[test]
 fn i17_the_same_retention_again_makes_no_gap_of_old_records_that_the_service_still_gives() {
-    let mut rig = Rig::new(mapping(|_| {}));
-    rig.retention = Some(DAY);
-    rig.crash(false);
-    rig.page = 1;
+    let mut rig = keeping_a_day(|_| {});
     (1..=5).for_each(|n| rig.put_keyed(n, None, -30 * HOUR));
     rig.run(300);
     rig.machine.set_retention(Some(DAY));
@@ -367,16 +355,10 @@ fn i17_the_same_retention_again_makes_no_gap_of_old_records_that_the_service_sti
 
 #[test]
 fn i17_what_a_page_under_way_brings_was_not_lost_when_the_retention_was_shortened() {
-    let mut machine = resumed(after(5), Some(2));
-    let now = at_hour(0);
-    assert!(matches!(machine.poll_action(now), Some(ShardAction::Open { .. })));
-    machine.handle_event(now, ShardEvent::Opened);
-    assert!(matches!(machine.poll_action(now), Some(ShardAction::Fetch { .. })));
+    let (mut machine, now) = (fetching(Some(2)), at_hour(0));
     machine.set_retention(Some(Duration::from_hours(1)));
     assert_eq!(machine.poll_action(now), None);
-    let records = vec![super::rig::record(6, 10)];
-    let page = crate::intake::Page { records, ..Default::default() };
-    machine.handle_event(now, ShardEvent::Fetched(crate::intake::intake(page, machine.position(), |_| true)));
+    machine.handle_event(now, page(&machine, vec![record(6, 10)]));
     assert!(matches!(machine.poll_action(now), Some(ShardAction::Invoke(_))));
     machine.poll_action(now);
     assert_eq!(machine.counters().gaps, 0);
