@@ -383,6 +383,10 @@ impl Driver {
             HandlerError::NotReached { retry_after, .. } => {
                 (Outcome::NotReached { retry_after }, InvocationOutcome::NotReached)
             }
+            HandlerError::Cut { .. } => {
+                self.status.cut();
+                (Outcome::NotReached { retry_after: None }, InvocationOutcome::NotReached)
+            }
         }
     }
 

@@ -106,6 +106,12 @@ pub enum HandlerError {
         /// How long the function asked to be left alone.
         retry_after: Option<Duration>,
     },
+    /// The stop of this process ended the function, too, before it answered: spends no attempt and counts as cut (I16).
+    #[error("the invocation was cut off: {reason}")]
+    Cut {
+        /// What happened.
+        reason: String,
+    },
     /// The function's transport refuses an event of this size: spends an attempt (R24).
     #[error("the event is larger than the function takes: {0}")]
     TooLarge(String),

@@ -113,6 +113,8 @@ struct CellState {
     last_error: Option<ErrorReport>,
     now: Now,
     source_fault: Option<SourceErrorKind>,
+    /// Invocations that ended with the stop before its deadline.
+    cut: usize,
 }
 
 impl ShardCell {
@@ -150,7 +152,13 @@ impl ShardCell {
 
     /// Invocations that a stop has cut off; known even if the shard's last checkpoint or release never ends.
     pub(crate) fn cut_invocations(&self) -> usize {
-        lock(&self.state).snapshot.as_ref().map_or(0, |snapshot| snapshot.cut_invocations)
+        let state = lock(&self.state);
+        state.cut + state.snapshot.as_ref().map_or(0, |snapshot| snapshot.cut_invocations)
+    }
+
+    /// Counts an invocation that the stop ended before its deadline.
+    pub(crate) fn cut(&self) {
+        lock(&self.state).cut += 1;
     }
 
     pub(crate) fn children_told(&self) -> bool {

@@ -230,6 +230,10 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
             options.reads_response = mapping.reads_response();
             mapping.function_name().clone_into(&mut options.function_name);
             mapping.executed_version().clone_into(&mut options.function_version);
+            options.launcher = crate::launch::launcher();
+            if let Checkpoints::Sqlite(path) = &config.checkpoints {
+                options.records = Some(crate::handler::records_beside(path));
+            }
             options.region = Some(mapping.event_source().region.clone());
             FunctionHandler::Command(CommandHandler::new(options).map_err(|e| refused(&e))?)
         }

@@ -20,5 +20,7 @@ pub mod check;
 pub mod config;
 pub mod demo;
 pub mod handler;
+pub mod launch;
 pub mod logging;
 pub mod run;
+pub mod signals;

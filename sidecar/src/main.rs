@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shardmill_sidecar::logging::{self, LogFormat};
 use shardmill_sidecar::run::SidecarError;
-use shardmill_sidecar::{check, config, demo, run, say};
+use shardmill_sidecar::{check, config, demo, handler, launch, run, say};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Runs AWS Lambda stream event source mappings outside of Lambda: polls every shard in order, invokes your function
@@ -45,7 +45,7 @@ enum Command {
         #[arg(long, value_name = "URL")]
         dynamodb: Option<String>,
     },
-    /// Runs the mappings of a file until SIGTERM or SIGINT.
+    /// Runs the mappings of a file until SIGTERM, SIGINT or SIGHUP.
     #[command(after_help = RUN_HELP)]
     Run(File),
     /// Validates a file; with --online also asks the stream, the destination, the store and the function.
@@ -70,6 +70,13 @@ struct File {
 }
 
 fn main() -> ExitCode {
+    // Before the command line is read: what follows is the function's own.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == launch::ARGUMENT) {
+        return launch::launch(arguments);
+    }
+    launch::enable();
+    let _no_process_is_left_behind = EndProcesses;
     let cli = Cli::parse();
     // The demo speaks for itself: only what goes wrong is logged.
     let level =
@@ -90,6 +97,15 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "error: {error}");
         error.exit_code()
     })
+}
+
+/// Ends the functions' processes whichever way `main` is left, also by a panic.
+struct EndProcesses;
+
+impl Drop for EndProcesses {
+    fn drop(&mut self) {
+        handler::end_all_processes();
+    }
 }
 
 async fn execute(command: Command) -> Result<ExitCode, SidecarError> {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill::{CancellationToken, RunError, RunReport, Worker};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::{Admin, AdminError, MappingView};
 use crate::assembly::{self, AssemblyError, Parts};
 use crate::config::{self, Loaded};
+use crate::signals;
 pub use readiness::FunctionState;
 
 /// Why a run could not start, or ended by itself.
@@ -54,7 +54,7 @@ impl SidecarError {
     }
 }
 
-/// Runs the mappings of the file at `path` until SIGTERM or SIGINT.
+/// Runs the mappings of the file at `path` until SIGTERM, SIGINT or SIGHUP.
 ///
 /// # Errors
 /// The file is not valid, a part cannot be used, or every mapping stopped by itself.
@@ -66,7 +66,9 @@ pub async fn run(path: &Path) -> Result<(), SidecarError> {
 
 async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     let metrics = crate::admin::metrics_recorder().map_err(SidecarError::Setup)?;
-    let shutdown = shutdown_on_signal()?;
+    let shutdown = signals::shutdown_on_signal()
+        .map_err(|error| SidecarError::Setup(format!("cannot receive signals: {error}")))?;
+    crate::handler::adopt_orphans();
     let worker = assembly::worker(&loaded.config.worker)?;
     let stop = loaded.config.worker.stop;
     let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
@@ -86,6 +88,7 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     }
     for parts in all {
         log_start(&parts, &worker);
+        parts.function.stop_with(&shutdown);
         let consumer = assembly::consumer(&parts, Arc::clone(&worker))?;
         let function = FunctionState::watch(
             parts.function.clone(),
@@ -152,32 +155,4 @@ fn log_start(parts: &Parts, worker: &Worker) {
         worker = %worker.id(),
         "starting"
     );
-}
-
-/// Cancelled by the first SIGTERM or SIGINT; the second one ends the process at once.
-fn shutdown_on_signal() -> Result<CancellationToken, SidecarError> {
-    let failed = |error: std::io::Error| SidecarError::Setup(format!("cannot receive signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let shutdown = CancellationToken::new();
-    let token = shutdown.clone();
-    tokio::spawn(async move {
-        for count in 1.. {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            if count == 1 {
-                tracing::info!(
-                    signal = name,
-                    "stopping: running invocations may finish; again to end at once"
-                );
-                token.cancel();
-            } else {
-                tracing::warn!(signal = name, "ended at once: records in flight come again");
-                std::process::exit(1);
-            }
-        }
-    });
-    Ok(shutdown)
 }

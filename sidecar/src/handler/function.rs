@@ -1,6 +1,6 @@
 //! Any of the handlers.
 
-use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext};
+use shardmill::{Batch, BatchResponse, CancellationToken, Handler, HandlerError, InvokeContext};
 use tokio::time::Instant;
 
 use super::{CommandHandler, ProbeError, Readiness, StdoutHandler, UrlHandler};
@@ -37,6 +37,13 @@ impl FunctionHandler {
             Self::Command(handler) => handler.readiness().borrow().clone(),
             Self::Stdout(handler) => handler.readiness().borrow().clone(),
             Self::Url(_) => Readiness::Ready,
+        }
+    }
+
+    /// Tells what is cancelled when the sidecar is to stop; see [`CommandHandler::stop_with`].
+    pub fn stop_with(&self, stop: &CancellationToken) {
+        if let Self::Command(handler) = self {
+            handler.stop_with(stop);
         }
     }
 

@@ -8,7 +8,9 @@ mod gate;
 mod stdout;
 mod url;
 
-pub use command::{CommandError, CommandHandler, CommandOptions, Readiness};
+pub use command::{
+    CommandError, CommandHandler, CommandOptions, Readiness, adopt_orphans, end_all_processes, records_beside,
+};
 pub use function::FunctionHandler;
 pub use stdout::StdoutHandler;
 pub use url::{UrlError, UrlHandler, UrlOptions};

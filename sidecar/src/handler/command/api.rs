@@ -1,33 +1,44 @@
 //! The Lambda Runtime API for one process (AWS "Using the Lambda runtime API").
 
+mod body;
+mod reply;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::handler::{MAXIMUM_RESPONSE_BYTES, excerpt};
+use super::peer::{self, Peer};
+use body::{Read, describe_error, error_in, read};
+use reply::{Answered, accepted, forbidden, invalid_request_id, not_found, problem, stranger, too_large};
 
-/// How much of an answer that is too large is read on, so that the client gets to see the refusal.
-const MAXIMUM_DRAIN_BYTES: usize = 256 * 1024 * 1024;
+/// How long a `/next` may overlap with the one before: a client that tries again is seen before its old connection is seen
+/// to be closed.
+const OVERLAP: Duration = Duration::from_secs(1);
 
 /// An invocation on its way to the process.
 #[derive(Debug)]
 pub(super) struct Invocation {
     pub(super) request_id: Arc<str>,
+    /// Of this attempt, where the request id is the batch's.
+    pub(super) invocation_id: Arc<str>,
     pub(super) event: Bytes,
     pub(super) deadline_epoch_millis: u128,
     pub(super) function_arn: Arc<str>,
+    /// Set when the process has it.
+    pub(super) taken: Arc<AtomicBool>,
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
@@ -48,50 +59,93 @@ pub(super) enum Life {
     /// It reported that it cannot start; it is expected to exit.
     InitFailed(Arc<str>),
     /// It is gone.
-    Exited(Arc<str>),
+    Exited(Ended),
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// For people.
+    pub(super) how: Arc<str>,
+    /// Whether by a signal with which processes are stopped.
+    pub(super) by_signal: bool,
+}
+
+/// Whose Runtime API it is.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// The process that was started.
+    pub(super) leader: i32,
+    /// What it and its descendants have in their environment: see [`MARK`](super::tree::MARK).
+    pub(super) mark: String,
 }
 
 /// The Runtime API of one process.
 #[derive(Debug)]
 pub(super) struct RuntimeApi {
+    address: SocketAddr,
     life: watch::Sender<Life>,
     work: tokio::sync::Mutex<mpsc::Receiver<Invocation>>,
+    /// How many invocations the process may hold at once.
+    concurrency: usize,
+    /// The right to wait for an invocation.
+    waiting: Semaphore,
     current: Mutex<Current>,
     connections: TaskTracker,
     closed: CancellationToken,
+    /// Whether a refusal has been logged: a stranger must not fill the log.
+    refused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Current {
-    /// The invocation that the process holds and has not answered.
-    unanswered: Option<(Arc<str>, oneshot::Sender<Answer>)>,
+    /// The invocations that the process holds and has not answered.
+    unanswered: Vec<Held>,
     /// The invocation that the process got last.
     last: Option<Arc<str>>,
 }
 
+#[derive(Debug)]
+struct Held {
+    request_id: Arc<str>,
+    invocation_id: Arc<str>,
+    answer: oneshot::Sender<Answer>,
+}
+
 const RESPONSE_TOO_LARGE: &str = "Function.ResponseSizeTooLarge: Response payload size exceeded maximum allowed payload size (6291456 bytes).";
 
-type Answered = Response<Full<Bytes>>;
-
 impl RuntimeApi {
-    /// Listens on a free loopback port.
-    pub(super) fn start(
+    /// Takes a free loopback port. Who connects waits until [`serve`](Self::serve).
+    pub(super) fn bind(
         life: watch::Sender<Life>,
         work: mpsc::Receiver<Invocation>,
-    ) -> std::io::Result<(Arc<Self>, SocketAddr)> {
+        concurrency: usize,
+    ) -> std::io::Result<(Arc<Self>, TcpListener)> {
         let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let address = listener.local_addr()?;
-        let api = Arc::new(Self {
+        let api = Self {
+            address: listener.local_addr()?,
             life,
             work: tokio::sync::Mutex::new(work),
+            concurrency,
+            waiting: Semaphore::new(concurrency),
             current: Mutex::default(),
             connections: TaskTracker::new(),
             closed: CancellationToken::new(),
-        });
-        tokio::spawn(Arc::clone(&api).accept(listener));
-        Ok((api, address))
+            refused: AtomicBool::new(false),
+        };
+        Ok((Arc::new(api), listener))
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers the owner's processes.
+    pub(super) fn serve(self: &Arc<Self>, listener: TcpListener, owner: Owner) {
+        tokio::spawn(Arc::clone(self).accept(listener, owner));
     }
 
     /// Closes the listener and all connections.
@@ -105,42 +159,70 @@ impl RuntimeApi {
         self.connections.wait().await;
     }
 
-    /// The invocation that the process got last.
+    /// The invocation that the process got last, if what it prints can only be about that one.
     pub(super) fn last_request_id(&self) -> Option<Arc<str>> {
-        self.current().last.clone()
+        self.current().last.clone().filter(|_| self.concurrency == 1)
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
+    async fn accept(self: Arc<Self>, listener: TcpListener, owner: Owner) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.closed.cancelled() => return,
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, peer)) = accepted else {
                 // Out of file descriptors, say; the process tries again or fails.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let _ = stream.set_nodelay(true);
-            let api = Arc::clone(&self);
+            let (api, owner) = (Arc::clone(&self), owner.clone());
             self.connections.spawn(async move {
-                let service = service_fn(|request| {
-                    let api = Arc::clone(&api);
-                    async move { Ok::<_, Infallible>(api.answer(request).await) }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service);
                 tokio::select! {
                     // A client that goes away in the middle is seen by its exit, or by its invocation's deadline.
-                    _ = connection => {}
+                    () = api.connection(stream, peer, owner) => {}
                     () = api.closed.cancelled() => {}
                 }
             });
         }
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, owner: Owner) {
+        let refusal = self.refusal(peer, owner).await;
+        let service = service_fn(|request| {
+            let refusal = refusal.clone();
+            async move {
+                let answer = match refusal.or_else(|| foreign(&request, self.address)) {
+                    Some(why) => self.refuse(&why),
+                    None => self.answer(request).await,
+                };
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let _ =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    /// Why this peer is not answered. Asked once per connection.
+    async fn refusal(&self, peer: SocketAddr, owner: Owner) -> Option<String> {
+        let own = self.address;
+        let judge = move || peer::judge(peer, own, owner.leader, &owner.mark);
+        match tokio::task::spawn_blocking(judge).await {
+            Ok(Peer::Own | Peer::Unknown) => None,
+            Ok(Peer::Stranger(who)) => Some(format!("only its own function is answered, not {who}")),
+            Err(_) => Some("its peer cannot be looked up".into()),
+        }
+    }
+
+    fn refuse(&self, why: &str) -> Answered {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(reason = why, "a request to a function's runtime API was refused");
+        }
+        stranger(why)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answered {
@@ -160,7 +242,7 @@ impl RuntimeApi {
     }
 
     async fn next(&self) -> Answered {
-        if self.current().unanswered.is_some() {
+        if self.current().unanswered.len() >= self.concurrency {
             return forbidden("the invocation before has not been answered");
         }
         self.life.send_if_modified(|life| {
@@ -170,19 +252,33 @@ impl RuntimeApi {
             }
             starting
         });
+        let Some(_turn) = self.turn_to_wait().await else {
+            let why = "another /next of this process waits already: it would take invocations that this one waits for; \
+                       see Function.ConcurrencyPerProcess";
+            if !self.refused.swap(true, Ordering::Relaxed) {
+                tracing::warn!(reason = why, "a request to a function's runtime API was refused");
+            }
+            return forbidden(why);
+        };
         let invocation = self.work.lock().await.recv().await;
         let Some(invocation) = invocation else { return forbidden("the sidecar stops") };
         let response = Response::builder()
             .header("content-type", "application/json")
             .header("lambda-runtime-aws-request-id", invocation.request_id.as_ref())
+            .header("lambda-runtime-invocation-id", invocation.invocation_id.as_ref())
             .header("lambda-runtime-deadline-ms", invocation.deadline_epoch_millis.to_string())
             .header("lambda-runtime-invoked-function-arn", invocation.function_arn.as_ref())
             .body(Full::new(invocation.event));
         let mut current = self.current();
         current.last = Some(Arc::clone(&invocation.request_id));
+        invocation.taken.store(true, Ordering::Relaxed);
         match response {
             Ok(response) => {
-                current.unanswered = Some((invocation.request_id, invocation.answer));
+                current.unanswered.push(Held {
+                    request_id: invocation.request_id,
+                    invocation_id: invocation.invocation_id,
+                    answer: invocation.answer,
+                });
                 response
             }
             Err(error) => {
@@ -191,6 +287,10 @@ impl RuntimeApi {
                 problem(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &text)
             }
         }
+    }
+
+    async fn turn_to_wait(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(OVERLAP, self.waiting.acquire()).await.ok()?.ok()
     }
 
     fn response(&self, id: &str, headers: &HeaderMap, body: Read) -> Answered {
@@ -215,12 +315,12 @@ impl RuntimeApi {
                 }
             }
         };
-        if self.resolve(id, answer) { reply } else { invalid_request_id() }
+        if self.resolve(id, headers, answer) { reply } else { invalid_request_id() }
     }
 
     fn error(&self, id: &str, headers: &HeaderMap, body: Read) -> Answered {
         let error = Answer::Error(describe_error(headers, body));
-        if self.resolve(id, error) { accepted() } else { invalid_request_id() }
+        if self.resolve(id, headers, error) { accepted() } else { invalid_request_id() }
     }
 
     fn init_error(&self, headers: &HeaderMap, body: Read) -> Answered {
@@ -240,96 +340,29 @@ impl RuntimeApi {
     }
 
     /// Ends the invocation, unless that happened already.
-    fn resolve(&self, id: &str, answer: Answer) -> bool {
-        let held = self.current().unanswered.take_if(|(current, _)| **current == *id);
-        // Nobody listens any more if the invocation was given up.
-        held.map(|(_, sender)| sender.send(answer)).is_some()
-    }
-}
-
-enum Read {
-    Whole { body: Bytes, trailers: HeaderMap },
-    TooLarge,
-    Truncated,
-}
-
-async fn read(body: Incoming) -> Read {
-    let mut body = Limited::new(body, MAXIMUM_DRAIN_BYTES);
-    let mut bytes = bytes::BytesMut::new();
-    let mut too_large = false;
-    let mut trailers = HeaderMap::new();
-    while let Some(frame) = body.frame().await {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => return Read::TooLarge,
-            Err(_) if too_large => return Read::TooLarge,
-            Err(_) => return Read::Truncated,
+    fn resolve(&self, id: &str, headers: &HeaderMap, answer: Answer) -> bool {
+        let attempt = headers.get("lambda-runtime-invocation-id");
+        let is_it = |held: &Held| {
+            *held.request_id == *id && attempt.is_none_or(|attempt| attempt == held.invocation_id.as_ref())
         };
-        match frame.into_data() {
-            Ok(data) if too_large || bytes.len() + data.len() > MAXIMUM_RESPONSE_BYTES => {
-                too_large = true;
-                bytes = bytes::BytesMut::new();
-            }
-            Ok(data) => bytes.extend_from_slice(&data),
-            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
-        }
-    }
-    if too_large { Read::TooLarge } else { Read::Whole { body: bytes.freeze(), trailers } }
-}
-
-/// A streamed response reports an error that came late in its trailers.
-fn error_in(trailers: &HeaderMap) -> Option<String> {
-    let kind = trailers.get("lambda-runtime-function-error-type")?;
-    Some(format!("{} (reported at the end of a streamed response)", excerpt(kind.as_bytes())))
-}
-
-/// An error report as `type: message`.
-fn describe_error(headers: &HeaderMap, body: Read) -> String {
-    let header = headers.get("lambda-runtime-function-error-type").map(|value| excerpt(value.as_bytes()));
-    let Read::Whole { body, .. } = body else {
-        return header.unwrap_or_else(|| "an error whose report cannot be read".into());
-    };
-    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let field = |key| value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let kind = field("errorType").map(str::to_owned).or(header);
-    let message = field("errorMessage").map(|text| excerpt(text.as_bytes()));
-    match (kind, message) {
-        (Some(kind), Some(message)) => format!("{kind}: {message}"),
-        (Some(text), None) | (None, Some(text)) => text,
-        (None, None) => excerpt(&body),
+        let held = {
+            let mut current = self.current();
+            let place = current.unanswered.iter().position(is_it);
+            place.map(|place| current.unanswered.swap_remove(place))
+        };
+        // Nobody listens any more if the invocation was given up.
+        held.map(|held| held.answer.send(answer)).is_some()
     }
 }
 
-fn reply(status: StatusCode, body: &Value) -> Answered {
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = status;
-    let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
-    response
-}
-
-fn accepted() -> Answered {
-    reply(StatusCode::ACCEPTED, &json!({"status": "OK"}))
-}
-
-fn problem(status: StatusCode, kind: &str, message: &str) -> Answered {
-    reply(status, &json!({"errorMessage": message, "errorType": kind}))
-}
-
-fn invalid_request_id() -> Answered {
-    problem(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID")
-}
-
-fn forbidden(why: &str) -> Answered {
-    let message = format!("State transition is not allowed: {why}");
-    problem(StatusCode::FORBIDDEN, "InvalidStateTransition", &message)
-}
-
-fn too_large() -> Answered {
-    let message = format!("Exceeded maximum allowed payload size ({MAXIMUM_RESPONSE_BYTES} bytes).");
-    problem(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &message)
-}
-
-fn not_found(path: &str) -> Answered {
-    problem(StatusCode::NOT_FOUND, "NotFound", &format!("{path} is not part of the runtime API 2018-06-01"))
+/// Why a request was not made by a runtime: a browser names the page that sent it, or the host that it was led to believe
+/// in.
+fn foreign<B>(request: &Request<B>, own: SocketAddr) -> Option<String> {
+    if request.headers().contains_key(http::header::ORIGIN) {
+        return Some("a request with an Origin comes from a browser".into());
+    }
+    let host = request.headers().get(http::header::HOST)?.to_str().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let is_own = name == own.ip().to_string() || name.eq_ignore_ascii_case("localhost");
+    (!is_own).then(|| "its Host names another machine".into())
 }

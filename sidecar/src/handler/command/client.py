@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -41,6 +42,38 @@ def run(event, headers):
             file.write("%d %d" % (os.getpid(), child.pid))
         os.rename(event["file"] + ".new", event["file"])
         time.sleep(1000)
+    if do == "hang-apart":
+        # What it starts leaves the process group, and once with a parent that ends at once.
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        script = "import subprocess as s; print(s.Popen(['sleep', '1000'], start_new_session=True, stdout=s.DEVNULL).pid)"
+        orphan = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True).stdout
+        with open(event["file"] + ".new", "w") as file:
+            file.write("%d %d %d" % (os.getpid(), child.pid, int(orphan)))
+        os.rename(event["file"] + ".new", event["file"])
+        if event["leave"]:
+            os._exit(1)
+        time.sleep(1000)
+    if do == "browser":
+        # What a page in a browser can make it send.
+        address = os.environ["AWS_LAMBDA_RUNTIME_API"]
+        answers = []
+        for headers in [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Host": address}]:
+            other = http.client.HTTPConnection(address)
+            other.request("GET", BASE + "nothing", headers=headers)
+            answers.append(other.getresponse().status)
+        return answers
+    if do == "two-loops":
+        # Two that wait at once, where one is waited for.
+        waiting = [http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"]) for _ in range(2)]
+        call("POST", event["invocation"] + "response", "{}")
+        for one in waiting:
+            one.request("GET", BASE + "invocation/next")
+        ready, _, _ = select.select([one.sock for one in waiting], [], [])
+        refused = next(one for one in waiting if one.sock in ready)
+        with open(event["file"] + ".new", "w") as file:
+            file.write(str(refused.getresponse().status))
+        os.rename(event["file"] + ".new", event["file"])
+        os._exit(0)
     if do == "large":
         return "x" * event["bytes"]
     if do == "answer":
@@ -59,6 +92,7 @@ while True:
         sys.exit(3)
     invocation = "invocation/" + headers["Lambda-Runtime-Aws-Request-Id"] + "/"
     event = json.loads(body)
+    event["invocation"] = invocation
     if event["do"] == "raw-api":
         # What the API says to requests that do not fit.
         probe = [

@@ -18,6 +18,9 @@ pub(super) fn lambda(options: &CommandOptions) -> Vec<(&'static str, String)> {
         // Runtimes take the handler as their last argument; some read it here.
         ("_HANDLER", options.command.last().cloned().unwrap_or_default()),
     ];
+    if options.concurrency() > 1 {
+        variables.push(("AWS_LAMBDA_MAX_CONCURRENCY", options.concurrency().to_string()));
+    }
     if let Some(region) = &options.region {
         variables.push(("AWS_REGION", region.clone()));
         variables.push(("AWS_DEFAULT_REGION", region.clone()));

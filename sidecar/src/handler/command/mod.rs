@@ -2,30 +2,40 @@
 
 mod api;
 mod environment;
+mod group;
 mod output;
+mod peer;
 mod pool;
 mod process;
 #[cfg(test)]
 mod python;
+mod reaper;
+mod records;
+mod spawner;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext};
+use shardmill::{Batch, BatchResponse, CancellationToken, Handler, HandlerError, InvokeContext};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::ProbeError;
 use super::gate::{Gate, Schedule};
 use api::{Answer, Invocation, Life};
+pub use group::end_all_processes;
 use pool::{Pool, not_reached};
 use process::Process;
+pub use reaper::adopt_orphans;
+pub use records::records_beside;
 
 /// Settings of a [`CommandHandler`].
 #[derive(Clone, Debug)]
@@ -36,6 +46,9 @@ pub struct CommandOptions {
     pub working_directory: Option<PathBuf>,
     /// `Function.Environment`: added to the sidecar's own environment and to what Lambda sets.
     pub environment: BTreeMap<String, String>,
+    /// `Function.ConcurrencyPerProcess`: invocations that one process may hold at once, told as
+    /// `AWS_LAMBDA_MAX_CONCURRENCY` if there may be several; at least 1.
+    pub concurrency_per_process: usize,
     /// `Function.MaximumConcurrency`: processes, at least 1. `None`: 4 for each CPU; there are never more than were
     /// needed at once.
     pub maximum_concurrency: Option<usize>,
@@ -51,6 +64,12 @@ pub struct CommandOptions {
     pub region: Option<String>,
     /// How long a process may take to its first `/next`.
     pub start_timeout: Duration,
+    /// The binary `shardmill`, by way of which processes are started so that they end with this one, however it ends.
+    /// `None`: they are started directly, and outlive a `kill -9` of this process.
+    pub launcher: Option<PathBuf>,
+    /// The folder in which running processes are recorded, so that a successor on this host ends what is left of them
+    /// before it invokes: the same for all that may succeed one another. `None`: they are not recorded.
+    pub records: Option<PathBuf>,
 }
 
 impl CommandOptions {
@@ -61,6 +80,7 @@ impl CommandOptions {
             command: command.into_iter().map(Into::into).collect(),
             working_directory: None,
             environment: BTreeMap::new(),
+            concurrency_per_process: 1,
             maximum_concurrency: None,
             reads_response: false,
             function_name: "function".into(),
@@ -68,7 +88,13 @@ impl CommandOptions {
             memory_megabytes: 128,
             region: None,
             start_timeout: Duration::from_secs(60),
+            launcher: None,
+            records: None,
         }
+    }
+
+    fn concurrency(&self) -> usize {
+        self.concurrency_per_process.max(1)
     }
 }
 
@@ -109,7 +135,7 @@ impl fmt::Display for Readiness {
     }
 }
 
-/// Invokes a function by the Lambda Runtime API in processes of its own, one invocation at a time in each.
+/// Invokes a function by the Lambda Runtime API in processes of its own, `Function.ConcurrencyPerProcess` invocations at a time in each.
 ///
 /// Must be used inside a tokio runtime with IO and time. A call that is dropped kills the process that it runs in,
 /// because an invocation cannot be recalled. Dropping the last clone kills all processes.
@@ -143,7 +169,9 @@ impl CommandHandler {
             return Err(CommandError::Text { key: "Function.Environment" });
         }
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let gate = Gate::new(Some(options.maximum_concurrency.unwrap_or(4 * cpus)));
+        let gate = Gate::new(Some(
+            options.maximum_concurrency.unwrap_or(4 * cpus).saturating_mul(options.concurrency()),
+        ));
         Ok(Self { pool: Arc::new(Pool::new(options)), gate: Arc::new(gate) })
     }
 
@@ -162,6 +190,13 @@ impl CommandHandler {
         self.pool.readiness()
     }
 
+    /// Tells what is cancelled when the sidecar is to stop. Supervisors may signal the functions' processes as well as
+    /// the sidecar: an invocation whose process dies of that is cut off by the stop, and no failure of the function.
+    /// Without effect from the second time on.
+    pub fn stop_with(&self, stop: &CancellationToken) {
+        self.pool.stop_with(stop.clone());
+    }
+
     /// Stops: invocations that run may end until `deadline`, no further one is given out, a process gets SIGTERM once
     /// it is idle, and at `deadline` SIGKILL goes to every group that is left. Returns when all processes are gone.
     pub async fn shutdown(&self, deadline: Instant) {
@@ -171,8 +206,9 @@ impl CommandHandler {
     async fn invoke(&self, event: Bytes, cx: &InvokeContext) -> Result<BatchResponse, HandlerError> {
         let schedule = Schedule::new(cx.deadline);
         let _permit = self.gate.enter(schedule).await?;
+        self.pool.succeed(cx).await?;
         loop {
-            let mut running = Running { pool: &self.pool, process: self.pool.acquire()?, busy: false };
+            let mut running = Running { pool: &self.pool, process: self.pool.acquire().await?, busy: false };
             running.started(schedule).await?;
             match running.invoke(event.clone(), cx, schedule).await {
                 Ok(body) if self.pool.options.reads_response => {
@@ -225,8 +261,8 @@ impl Running<'_> {
         let reason = match timeout_at(until, life.wait_for(|life| *life != Life::Starting)).await {
             Ok(Ok(life)) => match &*life {
                 Life::InitFailed(error) => format!("the function reported that it cannot start: {error}"),
-                Life::Exited(how) if !self.process.is_proven() => {
-                    format!("the process ended before its first /next: {how}")
+                Life::Exited(ended) if !self.process.is_proven() => {
+                    format!("the process ended before its first /next: {}", ended.how)
                 }
                 _ => {
                     drop(life);
@@ -248,31 +284,33 @@ impl Running<'_> {
 
     async fn invoke(&mut self, event: Bytes, cx: &InvokeContext, schedule: Schedule) -> Result<Bytes, Lost> {
         let (answer, mut answered) = oneshot::channel();
+        let taken = Arc::new(AtomicBool::new(false));
         let invocation = Invocation {
             request_id: cx.request_id.to_string().into(),
+            invocation_id: uuid::Uuid::new_v4().to_string().into(),
             event,
             deadline_epoch_millis: schedule.deadline_epoch_millis(),
             function_arn: Arc::clone(&cx.function_arn),
+            taken: Arc::clone(&taken),
             answer,
         };
         if self.pool.is_stopping() {
             return Err(Lost::Judged(not_reached("the sidecar stops".into(), None)));
         }
         self.busy = true;
-        // There is room for one, and the process has none.
+        // There is room for as many as the process may hold, and it has fewer.
         if self.process.work.try_send(invocation).is_err() {
             return Err(Lost::NotTaken("it holds another invocation".into()));
         }
         let process = Arc::clone(&self.process);
-        // The channel is empty again once the process has taken it.
-        let taken = || process.work.capacity() > 0;
-        let how = tokio::select! {
+        let taken = || taken.load(Ordering::Relaxed);
+        let ended = tokio::select! {
             biased;
             answer = &mut answered => match answer {
                 Ok(answer) => return self.judge(answer),
                 Err(_) => process.exited().await,
             },
-            how = process.exited() => how,
+            ended = process.exited() => ended,
             () = cx.cancelled.cancelled() => {
                 return Err(Lost::Judged(not_reached("the invocation was called off".into(), None)));
             }
@@ -289,12 +327,20 @@ impl Running<'_> {
         if let Ok(answer) = answered.try_recv() {
             return self.judge(answer);
         }
+        if taken() && self.pool.was_cut(&ended).await {
+            let reason = format!("the stop of the sidecar ended its process, too: {}", ended.how);
+            return Err(Lost::Judged(HandlerError::Cut { reason }));
+        }
+        let how = ended.how;
         Err(if self.pool.is_stopped() {
             Lost::Judged(not_reached("the sidecar stopped before the function answered".into(), None))
-        } else if taken() {
-            Lost::Judged(HandlerError::function(format!("Runtime.ExitError: the process ended: {how}")))
-        } else {
+        } else if !taken() {
             Lost::NotTaken(how)
+        } else if process.was_killed() {
+            // Another invocation that it held was given up; this one is innocent.
+            Lost::Judged(not_reached("the process was ended with another invocation in it".into(), None))
+        } else {
+            Lost::Judged(HandlerError::function(format!("Runtime.ExitError: the process ended: {how}")))
         })
     }
 

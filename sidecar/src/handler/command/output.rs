@@ -1,9 +1,10 @@
 //! What a process prints, passed on line by line.
 
+use std::os::fd::OwnedFd;
+use std::process::Child;
 use std::sync::Arc;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::Child;
 
 use super::api::RuntimeApi;
 
@@ -12,12 +13,13 @@ const MAXIMUM_LINE: usize = 16 * 1024;
 
 /// Passes on stdout and stderr until they are closed.
 pub(super) fn forward(child: &mut Child, api: &Arc<RuntimeApi>) {
-    let pid = child.id().unwrap_or_default();
-    if let Some(stdout) = child.stdout.take() {
-        tokio::spawn(pass_on(stdout, "stdout", pid, Arc::clone(api)));
-    }
-    if let Some(stderr) = child.stderr.take() {
-        tokio::spawn(pass_on(stderr, "stderr", pid, Arc::clone(api)));
+    let pid = child.id();
+    let stdout = child.stdout.take().map(OwnedFd::from);
+    let stderr = child.stderr.take().map(OwnedFd::from);
+    for (pipe, stream) in [(stdout, "stdout"), (stderr, "stderr")] {
+        // A pipe that the runtime cannot take is closed, which the program sees.
+        let Some(Ok(pipe)) = pipe.map(tokio::net::unix::pipe::Receiver::from_owned_fd) else { continue };
+        tokio::spawn(pass_on(pipe, stream, pid, Arc::clone(api)));
     }
 }
 

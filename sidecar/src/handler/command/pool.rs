@@ -1,16 +1,22 @@
 //! The function's processes: those that wait for work, and when another one may be started.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use shardmill::HandlerError;
+use shardmill::engine::ShardId;
+use shardmill::{CancellationToken, HandlerError, InvokeContext};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::api::Ended;
 use super::process::Process;
-use super::{CommandOptions, Readiness};
+use super::records::Records;
+use super::{CommandOptions, Readiness, spawner};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+/// How long after a process a signal of the same cause may reach this one.
+const SAME_STOP: Duration = Duration::from_secs(1);
 const MAXIMUM_BACKOFF: Duration = Duration::from_secs(60);
 
 /// All processes of one function.
@@ -18,15 +24,29 @@ const MAXIMUM_BACKOFF: Duration = Duration::from_secs(60);
 pub(super) struct Pool {
     pub(super) options: CommandOptions,
     state: Mutex<State>,
+    /// Held by whoever looks for a process.
+    starting: tokio::sync::Mutex<()>,
+    /// Cancelled when the sidecar is to stop.
+    stop: OnceLock<CancellationToken>,
+    records: Option<Arc<Records>>,
+    /// Under which lease each shard was invoked last.
+    leases: Mutex<HashMap<ShardId, u64>>,
     readiness: watch::Sender<Readiness>,
+}
+
+/// A process and how many invocations it holds.
+#[derive(Debug)]
+struct Slots {
+    process: Arc<Process>,
+    used: usize,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Every process that has been started and not forgotten.
-    all: Vec<Arc<Process>>,
-    /// Those without an invocation; the one used last is used first.
-    idle: Vec<Arc<Process>>,
+    all: Vec<Slots>,
+    /// Those that may take another invocation; the one used last is used first.
+    free: Vec<Arc<Process>>,
     failed_starts: u32,
     start_not_before: Option<Instant>,
     phase: Phase,
@@ -44,8 +64,45 @@ enum Phase {
 
 impl Pool {
     pub(super) fn new(options: CommandOptions) -> Self {
-        let readiness = watch::Sender::new(Readiness::Ready);
-        Self { options, state: Mutex::default(), readiness }
+        let records = options.records.clone().and_then(Records::new).map(Arc::new);
+        Self {
+            options,
+            state: Mutex::default(),
+            starting: tokio::sync::Mutex::default(),
+            stop: OnceLock::new(),
+            records,
+            leases: Mutex::default(),
+            readiness: watch::Sender::new(Readiness::Ready),
+        }
+    }
+
+    pub(super) fn stop_with(&self, stop: CancellationToken) {
+        let _ = self.stop.set(stop);
+    }
+
+    /// Whether the process ended because the sidecar is to stop: after the stop began, or by such a signal right before
+    /// it is heard of here.
+    pub(super) async fn was_cut(&self, ended: &Ended) -> bool {
+        let Some(stop) = self.stop.get() else { return false };
+        stop.is_cancelled()
+            || ended.by_signal && tokio::time::timeout(SAME_STOP, stop.cancelled()).await.is_ok()
+    }
+
+    /// Before the first invocation under a new lease: ends what a dead predecessor on this host has left running.
+    pub(super) async fn succeed(&self, cx: &InvokeContext) -> Result<(), HandlerError> {
+        let Some(records) = &self.records else { return Ok(()) };
+        let is_known = |leases: &HashMap<ShardId, u64>| leases.get(&cx.shard) == Some(&cx.fencing_token);
+        if is_known(&self.leases.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        let shared = Arc::clone(records);
+        match spawner::run(move || shared.end_left_behind()).await {
+            Some(Err(reason)) => return Err(not_reached(reason, None)),
+            Some(Ok(())) | None => {}
+        }
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.insert(cx.shard.clone(), cx.fencing_token);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -70,20 +127,40 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
-        state.all.len() > state.idle.len()
+        state.all.iter().any(|slots| slots.used > 0)
     }
 
-    /// A process without an invocation, started if there is none.
-    pub(super) fn acquire(&self) -> Result<Arc<Process>, HandlerError> {
+    /// A process that may take another invocation, started if there is none.
+    pub(super) async fn acquire(&self) -> Result<Arc<Process>, HandlerError> {
+        // One after the other, so that two do not start a process each where one has room for both.
+        let _turn = self.starting.lock().await;
+        if let Some(process) = self.take_free()? {
+            return Ok(process);
+        }
+        let process = Arc::new(
+            Process::start(&self.options, self.records.as_ref()).await.map_err(|e| self.start_failed(e))?,
+        );
         let mut state = self.lock();
         if state.phase != Phase::Running {
             return Err(not_reached("the sidecar stops".into(), None));
         }
-        while let Some(process) = state.idle.pop() {
+        state.all.push(Slots { process: Arc::clone(&process), used: 0 });
+        state.take(&process, self.options.concurrency());
+        Ok(process)
+    }
+
+    /// `None`: one has to be started, and may be.
+    fn take_free(&self) -> Result<Option<Arc<Process>>, HandlerError> {
+        let mut state = self.lock();
+        if state.phase != Phase::Running {
+            return Err(not_reached("the sidecar stops".into(), None));
+        }
+        while let Some(process) = state.free.last().map(Arc::clone) {
             if process.is_gone() {
                 state.forget(&process);
             } else {
-                return Ok(process);
+                state.take(&process, self.options.concurrency());
+                return Ok(Some(process));
             }
         }
         if let Some(wait) = state.start_not_before.map(|at| at.saturating_duration_since(Instant::now()))
@@ -92,17 +169,7 @@ impl Pool {
             let reason = self.readiness.borrow().to_string();
             return Err(not_reached(reason, Some(wait)));
         }
-        match Process::start(&self.options) {
-            Ok(process) => {
-                let process = Arc::new(process);
-                state.all.push(Arc::clone(&process));
-                Ok(process)
-            }
-            Err(reason) => {
-                drop(state);
-                Err(self.start_failed(reason))
-            }
-        }
+        Ok(None)
     }
 
     /// Takes note that no process can be started: the next try has to wait, and `/readyz` turns red.
@@ -140,10 +207,10 @@ impl Pool {
             state.forget(&process);
             return;
         }
-        if state.phase != Phase::Running {
+        let is_idle = state.give_back(&process);
+        if state.phase != Phase::Running && is_idle {
             process.terminate();
         }
-        state.idle.push(process);
     }
 
     /// Kills a process that cannot be used any more.
@@ -158,11 +225,11 @@ impl Pool {
             let mut state = self.lock();
             if state.phase == Phase::Running {
                 state.phase = Phase::Stopping;
-                for process in &state.idle {
-                    process.terminate();
+                for slots in state.all.iter().filter(|slots| slots.used == 0) {
+                    slots.process.terminate();
                 }
             }
-            state.all.clone()
+            state.all.iter().map(|slots| Arc::clone(&slots.process)).collect::<Vec<_>>()
         };
         let gone = async {
             for process in &all {
@@ -174,7 +241,7 @@ impl Pool {
             let mut state = self.lock();
             state.phase = Phase::Stopped;
             state.all.clear();
-            state.idle.clear();
+            state.free.clear();
         }
         if !in_time {
             for process in &all {
@@ -192,9 +259,35 @@ impl Pool {
 }
 
 impl State {
+    fn used(&mut self, process: &Arc<Process>) -> Option<&mut usize> {
+        let slots = self.all.iter_mut().find(|slots| Arc::ptr_eq(&slots.process, process));
+        slots.map(|slots| &mut slots.used)
+    }
+
+    /// One more invocation for the process.
+    fn take(&mut self, process: &Arc<Process>, concurrency: usize) {
+        let Some(used) = self.used(process) else { return };
+        *used += 1;
+        let is_full = *used >= concurrency;
+        self.free.retain(|other| !Arc::ptr_eq(other, process));
+        if !is_full {
+            self.free.push(Arc::clone(process));
+        }
+    }
+
+    /// One invocation fewer. Whether it was the last one.
+    fn give_back(&mut self, process: &Arc<Process>) -> bool {
+        let Some(used) = self.used(process) else { return false };
+        *used = used.saturating_sub(1);
+        let is_idle = *used == 0;
+        self.free.retain(|other| !Arc::ptr_eq(other, process));
+        self.free.push(Arc::clone(process));
+        is_idle
+    }
+
     fn forget(&mut self, process: &Arc<Process>) {
-        self.all.retain(|other| !Arc::ptr_eq(other, process));
-        self.idle.retain(|other| !Arc::ptr_eq(other, process));
+        self.all.retain(|slots| !Arc::ptr_eq(&slots.process, process));
+        self.free.retain(|other| !Arc::ptr_eq(other, process));
     }
 }
 

@@ -1,19 +1,22 @@
 //! One process of the function, in a process group of its own.
 
 use std::io;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::Child;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::CommandOptions;
-use super::api::{Invocation, Life, RuntimeApi};
-use super::output;
+use super::api::{Ended, Invocation, Life, Owner, RuntimeApi};
+use super::group::Group;
+use super::records::Records;
+use super::{output, spawner, tree};
 
 /// A process that runs, or ran. Dropping it kills its group.
 #[derive(Debug)]
@@ -23,71 +26,72 @@ pub(super) struct Process {
     pub(super) life: watch::Receiver<Life>,
     pub(super) started: Instant,
     /// Whether it has answered an invocation.
-    pub(super) proven: AtomicBool,
+    proven: AtomicBool,
+    /// Whether it was ended from here.
+    killed: AtomicBool,
     group: Arc<Group>,
-}
-
-/// A process group that can be signalled as long as its leader has not been reaped.
-#[derive(Debug)]
-struct Group {
-    leader: Mutex<Option<Pid>>,
-}
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        let leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(leader) = *leader {
-            // It may have ended meanwhile.
-            let _ = kill_process_group(leader, signal);
-        }
-    }
-
-    /// Kills what the leader left behind; its number may be given to a stranger from now on.
-    fn close(&self) {
-        self.signal(Signal::KILL);
-        *self.leader.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
 }
 
 impl Process {
     /// Starts `options.command` with a Runtime API of its own.
-    pub(super) fn start(options: &CommandOptions) -> Result<Self, String> {
+    pub(super) async fn start(
+        options: &CommandOptions,
+        records: Option<&Arc<Records>>,
+    ) -> Result<Self, String> {
+        let (options, records) = (options.clone(), records.map(Arc::clone));
+        let started = spawner::run(move || Self::spawn(&options, records)).await;
+        started.unwrap_or_else(|| Err("the start of the process failed unexpectedly".into()))
+    }
+
+    fn spawn(options: &CommandOptions, records: Option<Arc<Records>>) -> Result<Self, String> {
         let program = find_program(options)?;
         let (life_sender, life) = watch::channel(Life::Starting);
-        let (work, work_receiver) = mpsc::channel(1);
-        let (api, address) = RuntimeApi::start(life_sender.clone(), work_receiver)
+        let (work, work_receiver) = mpsc::channel(options.concurrency());
+        let (api, listener) = RuntimeApi::bind(life_sender.clone(), work_receiver, options.concurrency())
             .map_err(|e| format!("no loopback port for the runtime API: {e}"))?;
-        let mut command = tokio::process::Command::new(&program);
+        let failed = |e: io::Error| format!("cannot start {}: {e}", program.display());
+        // Before the start, so that no exit is missed.
+        let exits = signal(SignalKind::child()).map_err(failed)?;
+        let mark = uuid::Uuid::new_v4().simple().to_string();
+        let mut command = command(options, &program);
         command
-            .args(&options.command[1..])
             .envs(super::environment::lambda(options))
             .envs(&options.environment)
-            .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
+            .env("AWS_LAMBDA_RUNTIME_API", api.address().to_string())
+            .env(tree::MARK, &mark)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+            .process_group(0);
         if let Some(directory) = &options.working_directory {
             command.current_dir(directory);
         }
-        let mut child = command.spawn().map_err(|e| {
-            api.close();
-            format!("cannot start {}: {e}", program.display())
-        })?;
-        let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let group = Arc::new(Group { leader: Mutex::new(leader) });
+        let mut child = command.spawn().map_err(failed)?;
+        let leader = Pid::from_child(&child);
+        let group = Group::new(leader, mark.clone());
+        if let Some(records) = &records {
+            records.add(group.family());
+        }
+        api.serve(listener, Owner { leader: leader.as_raw_nonzero().get(), mark });
         output::forward(&mut child, &api);
-        tokio::spawn(watch_exit(child, Arc::clone(&group), life_sender));
-        Ok(Self { api, work, life, started: Instant::now(), proven: AtomicBool::new(false), group })
+        tokio::spawn(watch_exit(child, leader, exits, Arc::clone(&group), records, life_sender));
+        Ok(Self {
+            api,
+            work,
+            life,
+            started: Instant::now(),
+            proven: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            group,
+        })
     }
 
     /// Waits until the process is gone, and says how it ended.
-    pub(super) async fn exited(&self) -> Arc<str> {
+    pub(super) async fn exited(&self) -> Ended {
         let mut life = self.life.clone();
         match life.wait_for(|life| matches!(life, Life::Exited(_))).await.as_deref() {
-            Ok(Life::Exited(how)) => Arc::clone(how),
-            _ => "its exit was not seen".into(),
+            Ok(Life::Exited(ended)) => ended.clone(),
+            _ => Ended { how: "its exit was not seen".into(), by_signal: false },
         }
     }
 
@@ -100,9 +104,19 @@ impl Process {
         self.group.signal(Signal::TERM);
     }
 
-    /// Ends the group.
+    /// Ends the process and all that it has started. A process that is started afterwards starts when they are gone.
     pub(super) fn kill(&self) {
-        self.group.signal(Signal::KILL);
+        if self.is_gone() {
+            return;
+        }
+        self.killed.store(true, Ordering::Relaxed);
+        let group = Arc::clone(&self.group);
+        spawner::submit(move || group.end());
+    }
+
+    /// Whether it was ended from here.
+    pub(super) fn was_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
     }
 
     pub(super) fn prove(&self) {
@@ -117,23 +131,75 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        // Also where the thread gets no time for it any more.
+        self.group.signal(Signal::KILL);
         self.api.close();
     }
 }
 
-async fn watch_exit(mut child: Child, group: Arc<Group>, life: watch::Sender<Life>) {
-    let how = match child.wait().await {
-        Ok(status) => status.to_string(),
-        Err(error) => format!("its exit status cannot be read: {error}"),
+/// The program itself, or the launcher that becomes it.
+fn command(options: &CommandOptions, program: &Path) -> Command {
+    let Some(launcher) = &options.launcher else {
+        let mut command = Command::new(program);
+        command.args(&options.command[1..]);
+        return command;
     };
-    group.close();
+    let mut command = Command::new(launcher);
+    command.args(crate::launch::arguments(program)).args(&options.command[1..]);
+    command
+}
+
+async fn watch_exit(
+    child: Child,
+    leader: Pid,
+    mut exits: tokio::signal::unix::Signal,
+    group: Arc<Group>,
+    records: Option<Arc<Records>>,
+    life: watch::Sender<Life>,
+) {
+    while is_running(leader) && exits.recv().await.is_some() {}
+    // Its number is its own until it is reaped, so what it left behind is ended before.
+    let status = spawner::run(move || {
+        group.close();
+        if let Some(records) = records {
+            records.remove(leader.as_raw_nonzero().get());
+        }
+        let mut child = child;
+        child.wait()
+    });
+    let ended = match status.await {
+        Some(Ok(status)) => Ended { how: status.to_string().into(), by_signal: by_signal(status) },
+        Some(Err(error)) => {
+            let how = format!("its exit status cannot be read: {error}").into();
+            Ended { how, by_signal: false }
+        }
+        None => Ended { how: "its exit status was lost".into(), by_signal: false },
+    };
     life.send_modify(|life| {
         let how = match life {
-            Life::InitFailed(error) => format!("{error} ({how})"),
-            _ => how,
+            Life::InitFailed(error) => format!("{error} ({})", ended.how).into(),
+            _ => ended.how,
         };
-        *life = Life::Exited(how.into());
+        *life = Life::Exited(Ended { how, ..ended });
     });
+}
+
+/// Looks without reaping.
+fn is_running(leader: Pid) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    loop {
+        match waitid(WaitId::Pid(leader), look) {
+            Ok(ended) => return ended.is_none(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Whether it ended by one of the signals with which processes are stopped, or says so as shells do (128 + number).
+fn by_signal(status: ExitStatus) -> bool {
+    let number = status.signal().or_else(|| status.code().and_then(|code| code.checked_sub(128)));
+    [Signal::TERM, Signal::INT, Signal::HUP, Signal::KILL].iter().any(|s| Some(s.as_raw()) == number)
 }
 
 /// The file that `command[0]` names: a path, relative to the working directory, or a name on the PATH.

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod bounds;
+
 struct Rig {
     folder: tempfile::TempDir,
     options: CommandOptions,
@@ -60,7 +62,7 @@ async fn invoke(handler: &CommandHandler, event: &Value) -> Result<BatchResponse
 async fn ask(handler: &CommandHandler, event: &Value) -> Value {
     let cx = InvokeContext::for_test("shardId-000000000000");
     let schedule = Schedule::new(Instant::now() + PLENTY);
-    let process = handler.pool.acquire().unwrap();
+    let process = handler.pool.acquire().await.unwrap();
     let mut running = Running { pool: &handler.pool, process, busy: false };
     running.started(schedule).await.unwrap();
     match running.invoke(event.to_string().into(), &cx, schedule).await {
@@ -351,7 +353,7 @@ async fn an_idle_process_that_ended_is_replaced_without_spending_an_attempt() {
     let Some(rig) = Rig::start() else { return };
     let handler = rig.handler(|_| {});
     ask(&handler, &json!({"do": "pid"})).await;
-    let idle = handler.pool.acquire().unwrap();
+    let idle = handler.pool.acquire().await.unwrap();
     handler.pool.release(Arc::clone(&idle));
     idle.kill();
     idle.exited().await;
