@@ -61,11 +61,17 @@ pub async fn upkeep(metrics: PrometheusHandle) {
         let rendered = tokio::time::Instant::now();
         while rendered.elapsed() < FORGET_AFTER {
             tokio::time::sleep(UPKEEP).await;
+            count_lost_lines();
             metrics.run_upkeep();
         }
         // Idle series are looked for when the page is made.
         drop(metrics.render());
     }
+}
+
+/// The log cannot count its own losses: the recorder may log.
+fn count_lost_lines() {
+    metrics::counter!("shardmill_log_lines_lost_total").absolute(crate::logging::lost());
 }
 
 /// The endpoints' socket, bound before anything is read from a stream.
@@ -179,6 +185,7 @@ fn problems(found: impl Iterator<Item = String>) -> Response {
 }
 
 async fn metrics_page(State(shared): State<Arc<Shared>>) -> Response {
+    count_lost_lines();
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (headers, shared.metrics.render()).into_response()
 }

@@ -1,9 +1,24 @@
 //! Logs on standard error: for people on a terminal, JSON lines otherwise.
+//!
+//! Nothing else of the sidecar writes to standard error: a reader that stalls would hold up whoever does, and with it
+//! records, leases and the stop. Lines wait in a bounded queue ([`lost`] counts those that find it full) for a thread
+//! that may stand still.
+
+mod lossy;
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+
+use lossy::{Bounds, Lossy};
+
+/// How long the end of the process waits for a log that is not read.
+const FLUSH: Duration = Duration::from_secs(1);
+
+static LOG: OnceLock<Lossy> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -17,20 +32,71 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging; `RUST_LOG` chooses what is logged, else `level` and above.
-pub fn start(format: LogFormat, level: LevelFilter) {
+/// Starts logging; `RUST_LOG` chooses what is logged, else `level` and above. A second start, as in tests, leaves the
+/// first one in place.
+///
+/// # Errors
+/// The operating system refuses the thread that writes.
+pub fn start(format: LogFormat, level: LevelFilter) -> std::io::Result<()> {
+    if LOG.get().is_some() {
+        return Ok(());
+    }
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
     let terminal = std::io::stderr().is_terminal();
-    // A line that cannot be written is lost. To say so on the same standard error would panic, and whoever reads the log
-    // may be gone long before the sidecar.
+    let report = |lines: u64| tracing::warn!(lines, "{lines} log lines were lost while nobody read stderr");
+    let log = Lossy::start(std::io::stderr(), Bounds::default(), report)?;
+    let writer = log.clone();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || writer.clone())
         .log_internal_errors(false);
-    // A second start, as in tests, leaves the first one in place.
-    let _ = match format {
+    let started = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         LogFormat::Auto if !terminal => builder.json().flatten_event(true).try_init(),
         LogFormat::Auto | LogFormat::Text => builder.with_ansi(terminal).with_target(false).try_init(),
     };
+    if started.is_ok() && LOG.set(log).is_ok() {
+        std::panic::set_hook(Box::new(log_panic));
+    }
+    Ok(())
+}
+
+/// A panic is a line of the log: the hook of the standard library would write to standard error itself. Its message may
+/// quote what it was about, a record for example, so it is logged for those who ask for details.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    let thread = std::thread::current();
+    tracing::error!(
+        place,
+        thread = thread.name(),
+        "panicked: a defect of shardmill; its message is logged at debug"
+    );
+    let message = panic.payload_as_str().unwrap_or("no message");
+    tracing::debug!(place, message, "what the panic said");
+}
+
+/// Prints why the program ends: a line for people, after everything that was logged.
+pub fn print_error(error: &dyn std::fmt::Display) {
+    let line = format!("error: {error}\n");
+    match LOG.get() {
+        Some(log) => log.push(line.as_bytes()),
+        None => {
+            // Whoever read it may be gone; the exit status still tells.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+        }
+    }
+}
+
+/// Waits until the log is written, but never longer than a second: for the end of the process, and before
+/// [`std::process::exit`]. Does not need the runtime and blocks its thread; safe to call at any time and repeatedly.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.flush(FLUSH);
+    }
+}
+
+/// Lines of the log that were lost because nobody read standard error, since the start of the process.
+#[must_use]
+pub fn lost() -> u64 {
+    LOG.get().map_or(0, Lossy::lost)
 }

@@ -1,6 +1,5 @@
 //! The binary `shardmill`: AWS Lambda's stream event source mapping beside a program in any language.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -81,20 +80,32 @@ fn main() -> ExitCode {
     // The demo speaks for itself: only what goes wrong is logged.
     let level =
         if matches!(cli.command, Command::Demo { .. }) { LevelFilter::WARN } else { LevelFilter::INFO };
-    logging::start(cli.log_format, level);
+    let status = match logging::start(cli.log_format, level) {
+        Ok(()) => in_runtime(cli.command),
+        Err(error) => {
+            logging::print_error(&format_args!(
+                "the thread that writes the log could not be started: {error}"
+            ));
+            ExitCode::FAILURE
+        }
+    };
+    logging::flush();
+    status
+}
+
+fn in_runtime(command: Command) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime could not be started: {error}");
+            logging::print_error(&format_args!("the runtime could not be started: {error}"));
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(execute(cli.command));
+    let result = runtime.block_on(execute(command));
     // What hangs in a blocking call must not keep the process from ending.
     runtime.shutdown_background();
     result.unwrap_or_else(|error| {
-        // Whoever read it may be gone; the exit status still tells.
-        let _ = writeln!(std::io::stderr(), "error: {error}");
+        logging::print_error(&error);
         error.exit_code()
     })
 }

@@ -131,6 +131,7 @@ impl Signals {
                     let _ = ended.recv_timeout(LAST_ACTS);
                     let logged = aside(move || {
                         tracing::warn!(signal, "ended at once: records in flight are redelivered");
+                        crate::logging::flush();
                     });
                     let _ = logged.recv_timeout(LAST_ACTS);
                     std::process::exit(1);

@@ -170,10 +170,15 @@ fn every_metric_is_explained_and_no_other() {
         let words = text.split(word).filter(|w| w.starts_with("shardmill_"));
         words.map(str::to_owned).collect()
     };
-    let source = read("consumer/src/metrics.rs");
-    let source = source.split("#[cfg(test)]").next().unwrap();
-    let emitted: BTreeSet<String> =
-        source.split('"').filter(|text| text.starts_with("shardmill_")).map(str::to_owned).collect();
+    let emitted: BTreeSet<String> = ["consumer/src/metrics.rs", "sidecar/src/admin.rs"]
+        .into_iter()
+        .flat_map(|file| {
+            let source = read(file);
+            let source = source.split("#[cfg(test)]").next().unwrap();
+            let named = source.split('"').filter(|text| text.starts_with("shardmill_"));
+            named.map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
     assert!(emitted.len() > 15, "{emitted:?}");
     let operations = read("docs/operations.md");
     let section = operations.split("\n## Metrics").nth(1).unwrap().split("\n## ").next().unwrap();
