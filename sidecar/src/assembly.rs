@@ -237,7 +237,7 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
             options.region = Some(mapping.event_source().region.clone());
             FunctionHandler::Command(CommandHandler::new(options).map_err(|e| refused(&e))?)
         }
-        Target::Stdout => FunctionHandler::Stdout(StdoutHandler::new()?),
+        Target::Stdout => FunctionHandler::Stdout(StdoutHandler::of_process()?),
     })
 }
 

@@ -1,5 +1,6 @@
 //! `shardmill run`: runs the mappings of a file until a signal.
 
+mod closed;
 mod readiness;
 
 use std::path::Path;
@@ -36,6 +37,11 @@ pub enum SidecarError {
     /// The demo cannot be shown.
     #[error(transparent)]
     Demo(#[from] crate::demo::DemoError),
+    /// Standard output, which is the function of a mapping, has no reader any more.
+    #[error(
+        "stdout is closed: the program that read it has ended; what it did not take is delivered by the next run"
+    )]
+    StdoutClosed,
     /// Every mapping has stopped by itself.
     #[error("every mapping has stopped: {0}")]
     Stopped(String),
@@ -66,8 +72,10 @@ pub async fn run(path: &Path) -> Result<(), SidecarError> {
 
 async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     let metrics = crate::admin::metrics_recorder().map_err(SidecarError::Setup)?;
-    let shutdown = signals::shutdown_on_signal()
+    let signalled = signals::shutdown_on_signal()
         .map_err(|error| SidecarError::Setup(format!("cannot receive signals: {error}")))?;
+    // Ends the run also without a signal.
+    let shutdown = signalled.child_token();
     crate::handler::adopt_orphans();
     let worker = assembly::worker(&loaded.config.worker)?;
     let stop = loaded.config.worker.stop;
@@ -96,6 +104,7 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
             shutdown.clone(),
         );
         views.push(MappingView::enabled(&parts.config, consumer.status(), function));
+        closed::ends(&parts.function, &shutdown);
         handlers.push(parts.function);
         let (shutdown, name) = (shutdown.clone(), parts.config.mapping.application_name().to_owned());
         running.spawn(async move { (name, consumer.run(shutdown).await) });
@@ -108,8 +117,10 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     stop_functions(&handlers, stop).await;
     admin.stop().await;
     match failure {
-        Some(failure) if !shutdown.is_cancelled() => Err(SidecarError::Stopped(failure)),
-        _ => Ok(()),
+        _ if signalled.is_cancelled() => Ok(()),
+        _ if shutdown.is_cancelled() => Err(SidecarError::StdoutClosed),
+        Some(failure) => Err(SidecarError::Stopped(failure)),
+        None => Ok(()),
     }
 }
 

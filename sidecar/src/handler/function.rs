@@ -47,6 +47,16 @@ impl FunctionHandler {
         }
     }
 
+    /// Cancelled when nothing can ever be handed over again, which ends the run: the program that read standard output
+    /// has ended (`Stdout`).
+    #[must_use]
+    pub const fn closed(&self) -> Option<&CancellationToken> {
+        match self {
+            Self::Stdout(handler) => Some(handler.closed()),
+            Self::Url(_) | Self::Command(_) => None,
+        }
+    }
+
     /// Stops what the handler started; see [`CommandHandler::shutdown`].
     pub async fn shutdown(&self, deadline: Instant) {
         if let Self::Command(handler) = self {

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, mpsc};
 
 use bytes::Bytes;
 use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::gate::Schedule;
 use super::{ProbeError, Readiness};
@@ -16,13 +17,20 @@ use super::{ProbeError, Readiness};
 ///
 /// Lines of all shards are written one after the other and never mixed. A reader that is slow makes the shards wait.
 /// One that has gone away and a disk that is full say nothing about the records: they are not reached (R23), so no
-/// attempt is spent and nothing is discarded, and `/readyz` is red until a line is out again.
+/// attempt is spent and nothing is discarded. While a disk is full `/readyz` is red and lines are tried again; a reader
+/// that has gone away does not return, so that ends the run: see [`closed`](Self::closed).
 #[derive(Clone)]
 pub struct StdoutHandler {
     turn: Arc<Mutex<()>>,
     lines: mpsc::Sender<Line>,
     readiness: watch::Sender<Readiness>,
+    closed: CancellationToken,
 }
+
+/// The one of the process: two that write to one pipe would write into each other's lines.
+static OF_PROCESS: StdMutex<Option<StdoutHandler>> = StdMutex::new(None);
+
+const CLOSED: &str = "stdout is closed: the program that read it has ended";
 
 struct Line {
     event: Bytes,
@@ -32,19 +40,33 @@ struct Line {
 }
 
 impl StdoutHandler {
-    /// Starts the thread that writes. Make one per process.
+    /// The handler of the process, which all mappings share. The first call starts the thread that writes.
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn new() -> io::Result<Self> {
-        Self::to(io::stdout())
+    pub fn of_process() -> io::Result<Self> {
+        // A panic elsewhere leaves nothing half-written here.
+        let mut one = OF_PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handler) = &*one {
+            return Ok(handler.clone());
+        }
+        let handler = Self::to(io::stdout())?;
+        *one = Some(handler.clone());
+        Ok(handler)
     }
 
     fn to(output: impl Write + Send + 'static) -> io::Result<Self> {
         let (lines, receiver) = mpsc::channel();
         // A thread of its own, not a blocking task: a reader that never reads must not hold up the end of the process.
         std::thread::Builder::new().name("stdout".into()).spawn(move || write_lines(output, &receiver))?;
-        Ok(Self { turn: Arc::default(), lines, readiness: watch::Sender::new(Readiness::Ready) })
+        let readiness = watch::Sender::new(Readiness::Ready);
+        Ok(Self { turn: Arc::default(), lines, readiness, closed: CancellationToken::new() })
+    }
+
+    /// Cancelled as soon as a line finds that the program that read standard output has ended.
+    #[must_use]
+    pub const fn closed(&self) -> &CancellationToken {
+        &self.closed
     }
 
     /// Always succeeds: whether someone reads is seen only by writing.
@@ -57,6 +79,9 @@ impl StdoutHandler {
     }
 
     async fn write(&self, event: Bytes, deadline: Instant) -> Result<BatchResponse, HandlerError> {
+        if self.closed.is_cancelled() {
+            return Err(HandlerError::NotReached { reason: CLOSED.into(), retry_after: None });
+        }
         let schedule = Schedule::new(deadline);
         let turn = timeout_at(schedule.start_by, Arc::clone(&self.turn).lock_owned());
         let Ok(turn) = turn.await else {
@@ -72,7 +97,9 @@ impl StdoutHandler {
                 Ok(BatchResponse::success())
             }
             Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Err(self.broken("stdout is closed: the program that read it has ended".into()))
+                self.closed.cancel();
+                self.readiness.send_replace(Readiness::NotReady { reason: CLOSED.into() });
+                Err(HandlerError::NotReached { reason: CLOSED.into(), retry_after: None })
             }
             Ok(Ok(Err(error))) => Err(self.broken(format!("stdout cannot be written: {error}"))),
             Ok(Err(_)) => Err(self.broken("stdout cannot be written: its thread has ended".into())),
@@ -119,13 +146,11 @@ fn write_lines(mut output: impl Write, lines: &mpsc::Receiver<Line>) {
     }
 }
 
-/// Ends a line that broke off before it begins the next one, so that a full disk never joins two events.
+/// Writes a line in one piece. Ends a line that broke off before it begins the next one, so that a full disk never joins
+/// two events.
 fn write_line(output: &mut impl Write, event: &[u8], broken_off: bool) -> io::Result<()> {
-    if broken_off {
-        output.write_all(b"\n")?;
-    }
-    output.write_all(event)?;
-    output.write_all(b"\n")?;
+    let ended: &[u8] = if broken_off { b"\n" } else { b"" };
+    output.write_all(&[ended, event, b"\n"].concat())?;
     output.flush()
 }
 
@@ -165,10 +190,14 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let handler = StdoutHandler::to(writer).unwrap();
+        assert!(!handler.closed().is_cancelled(), "it is seen by writing");
         let error = handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap_err();
         assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
         assert!(error.to_string().contains("the program that read it has ended"), "{error}");
         assert!(matches!(*handler.readiness().borrow(), Readiness::NotReady { .. }));
+        assert!(handler.closed().is_cancelled(), "which ends the run");
+        let error = handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap_err();
+        assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
     }
 
     #[tokio::test]
@@ -189,6 +218,7 @@ mod tests {
         let error = handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap_err();
         assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
         assert!(matches!(*handler.readiness().borrow(), Readiness::NotReady { .. }));
+        assert!(!handler.closed().is_cancelled(), "a disk gets room again");
         handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap();
         assert_eq!(*handler.readiness().borrow(), Readiness::Ready);
     }
