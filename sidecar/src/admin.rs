@@ -1,5 +1,7 @@
 //! The admin endpoints: health, readiness, metrics, status. Nothing secret is served and nothing changes state.
 
+mod guard;
+mod server;
 mod view;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -130,14 +132,7 @@ impl Admin {
             .route("/metrics", get(metrics_page))
             .route("/v1/status", get(status))
             .with_state(shared);
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            let served =
-                axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the admin endpoints have ended");
-            }
-        });
+        let task = tokio::spawn(server::serve(listener, router, stop.clone()));
         RunningAdmin { stop, task: Some(task) }
     }
 }
@@ -167,13 +162,28 @@ async fn first_free() -> Result<TcpListener, AdminError> {
     }))
 }
 
+/// Makes a page off the runtime's threads: it may be about thousands of shards.
+async fn page<R: IntoResponse + Send + 'static>(
+    shared: Arc<Shared>,
+    make: impl FnOnce(&Shared) -> R + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(move || make(&shared)).await {
+        Ok(page) => page.into_response(),
+        // A panic, which is in the log.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
 async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
-    let now = shared.worker.clock().now().mono;
-    problems(shared.views.iter().flat_map(|view| view.health_problems(now)))
+    page(shared, |shared| {
+        let now = shared.worker.clock().now().mono;
+        problems(shared.views.iter().flat_map(|view| view.health_problems(now)))
+    })
+    .await
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    problems(shared.views.iter().flat_map(MappingView::readiness_problems))
+    page(shared, |shared| problems(shared.views.iter().flat_map(MappingView::readiness_problems))).await
 }
 
 fn problems(found: impl Iterator<Item = String>) -> Response {
@@ -185,20 +195,24 @@ fn problems(found: impl Iterator<Item = String>) -> Response {
 }
 
 async fn metrics_page(State(shared): State<Arc<Shared>>) -> Response {
-    count_lost_lines();
-    let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (headers, shared.metrics.render()).into_response()
+    page(shared, |shared| {
+        count_lost_lines();
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render())
+    })
+    .await
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {
-    let mappings: Vec<_> = shared.views.iter().map(|view| view.json(&shared.worker)).collect();
-    axum::Json(serde_json::json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "worker": shared.worker.id().as_str(),
-        "clockOffsetMilliseconds": shared.worker.clock().offset(),
-        "mappings": mappings,
-    }))
-    .into_response()
+    page(shared, |shared| {
+        let mappings: Vec<_> = shared.views.iter().map(|view| view.json(&shared.worker)).collect();
+        axum::Json(serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "worker": shared.worker.id().as_str(),
+            "clockOffsetMilliseconds": shared.worker.clock().offset(),
+            "mappings": mappings,
+        }))
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What the endpoints show of one mapping.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use shardmill::engine::{Gap, LaneSnapshot, Mono, ShardSnapshot};
-use shardmill::{ConsumerReport, ConsumerStatus, ErrorReport, LeaseReport, RunState, ShardReport, Worker};
+use shardmill::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport, Worker};
 
 use crate::config::MappingConfig;
 use crate::run::FunctionState;
@@ -72,8 +74,11 @@ impl MappingView {
 
     /// What must answer before the mapping is ready. A worker without a lease is ready.
     pub(super) fn readiness_problems(&self) -> Vec<String> {
+        self.report().map_or_else(Vec::new, |report| self.problems_in(&report))
+    }
+
+    fn problems_in(&self, report: &ConsumerReport) -> Vec<String> {
         let Some((_, function)) = &self.running else { return Vec::new() };
-        let Some(report) = self.report() else { return Vec::new() };
         let mut problems = Vec::new();
         let because = report.last_error.as_ref().map(|e| format!(": {}", e.message)).unwrap_or_default();
         if matches!(report.state, RunState::Disabled) {
@@ -100,7 +105,7 @@ impl MappingView {
         });
         if let (Some(report), Value::Object(fields)) = (self.report(), &mut value) {
             fields.insert("state".into(), json!(format!("{:?}", report.state)));
-            fields.insert("ready".into(), json!(self.readiness_problems().is_empty()));
+            fields.insert("ready".into(), json!(self.problems_in(&report).is_empty()));
             fields.insert("lastError".into(), error_json(report.last_error.as_ref()));
             fields.insert("gaps".into(), json!(report.stream_gaps));
             fields.insert("lastGap".into(), error_json(report.last_stream_gap.as_ref()));
@@ -119,19 +124,30 @@ impl MappingView {
 
 /// Every shard with a lease, and what this worker knows of those it reads itself.
 fn shards_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
-    let own = |lease: &LeaseReport| report.shards.iter().find(|shard| shard.shard == lease.shard);
-    let listed = report.leases.iter().map(|lease| {
+    let listed = beside(&report.leases, |lease| &lease.shard, &report.shards, |shard| &shard.shard);
+    let listed = listed.map(|(lease, own)| {
         let mut value = json!({
             "shardId": lease.shard.as_str(),
             "owner": lease.owner,
             "checkpoint": lease.checkpoint.to_string(),
         });
-        if let Some(shard) = own(lease) {
+        if let Some(shard) = own {
             add_own(&mut value, shard, worker);
         }
         value
     });
     listed.collect()
+}
+
+/// Each of `all` beside the one of `some` with the same key, which is looked at once only.
+fn beside<'a, A, S, K: Eq + Hash + 'a>(
+    all: &'a [A],
+    key_of_all: impl Fn(&'a A) -> &'a K + 'a,
+    some: &'a [S],
+    key_of_some: impl Fn(&'a S) -> &'a K,
+) -> impl Iterator<Item = (&'a A, Option<&'a S>)> {
+    let by_key: HashMap<&K, &S> = some.iter().map(|one| (key_of_some(one), one)).collect();
+    all.iter().map(move |one| (one, by_key.get(key_of_all(one)).copied()))
 }
 
 fn add_own(value: &mut Value, shard: &ShardReport, worker: &Worker) {
@@ -197,4 +213,27 @@ fn lane_json(lane: &LaneSnapshot) -> Value {
 fn error_json(error: Option<&ErrorReport>) -> Value {
     let Some(error) = error else { return Value::Null };
     json!({ "what": error.what, "message": error.message, "atEpochMilliseconds": error.at.map(|at| at.as_millis()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn incident_83_the_status_of_eight_thousand_shards_looks_at_each_lease_and_each_shard_once() {
+        let leases: Vec<String> = (0..8_000).map(|n| format!("shardId-{n:012}")).collect();
+        // Not in the same order, and one that is not listed yet.
+        let shards: Vec<String> = (1..=8_000).rev().map(|n| format!("shardId-{n:012}")).collect();
+        let looked = Cell::new(0);
+        let key = |text| {
+            looked.set(looked.get() + 1);
+            text
+        };
+        let found: Vec<_> = beside(&leases, key, &shards, key).collect();
+        assert_eq!(looked.get(), 16_000);
+        assert_eq!(found[0], (&leases[0], None));
+        assert!(found[1..].iter().all(|(lease, shard)| Some(*lease) == *shard));
+    }
 }

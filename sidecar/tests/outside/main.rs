@@ -2,6 +2,7 @@
 //! what it lets them see.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod admin;
 mod log;
 mod rig;
 mod stdout;
