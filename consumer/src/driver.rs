@@ -243,7 +243,10 @@ impl Driver {
             };
             let result = match ended {
                 Ok(Ok(result)) => result,
-                Ok(Err(panic)) => Err(HandlerError::function(panic_text("handler", &*panic))),
+                Ok(Err(panic)) => Err(HandlerError::function_with_details(
+                    "the handler panicked",
+                    panic_text("handler", &*panic),
+                )),
                 Err(_) => Err(HandlerError::function("no answer within the function's timeout")),
             };
             Done::Invoked { lane, result, took: started.elapsed() }
@@ -263,7 +266,8 @@ impl Driver {
             let delivery = AssertUnwindSafe(async { destination.deliver(&failure).await }).catch_unwind();
             let result = match tokio::time::timeout(DELIVERY, delivery).await {
                 Ok(Ok(result)) => result,
-                Ok(Err(panic)) => Err(DestinationError::new(panic_text("destination", &*panic))),
+                Ok(Err(panic)) => Err(DestinationError::new("the destination panicked")
+                    .with_source(panic_text("destination", &*panic))),
                 Err(_) => Err(DestinationError::new(format!(
                     "{} did not answer within {} s",
                     destination.describe(),
@@ -376,7 +380,7 @@ impl Driver {
             Err(error) => error,
         };
         self.status.failed("function", &error);
-        tracing::debug!(shard = %self.event.shard, %error, "an invocation failed");
+        tracing::debug!(shard = %self.event.shard, %error, details = error.details(), "an invocation failed");
         match error {
             HandlerError::Function(_) => (Outcome::FunctionError, InvocationOutcome::FunctionError),
             HandlerError::TooLarge(_) => (Outcome::TooLarge, InvocationOutcome::TooLarge),

@@ -92,6 +92,10 @@ impl InvokeContext {
 }
 
 /// Why a batch was not processed.
+///
+/// Its text (`Display`) is shown to everybody: in the log at every level, in [`ConsumerStatus`](crate::ConsumerStatus),
+/// and by the sidecar in `/readyz` and `/v1/status`. It must hold nothing secret and nothing of a record. What a function
+/// said in its own words may quote both: that belongs into [`details`](Self::details), which are logged at debug only.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandlerError {
@@ -123,6 +127,33 @@ impl HandlerError {
     pub fn function(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Function(error.into())
     }
+
+    /// A function error whose text everybody may read, with what the function said in its own words.
+    #[must_use]
+    pub fn function_with_details(summary: impl Into<String>, details: impl Into<String>) -> Self {
+        Self::Function(Box::new(Detailed { summary: summary.into(), details: details.into() }))
+    }
+
+    /// What the function said in its own words; may quote records or hold secrets. None if nothing was set apart.
+    #[must_use]
+    pub fn details(&self) -> Option<&str> {
+        let Self::Function(error) = self else { return None };
+        error.downcast_ref().map(|detailed: &Detailed| detailed.details.as_str())
+    }
+}
+
+/// A failure in two parts. Its `Debug` is its text, too: errors are often printed that way.
+#[derive(thiserror::Error)]
+#[error("{summary}")]
+struct Detailed {
+    summary: String,
+    details: String,
+}
+
+impl std::fmt::Debug for Detailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 /// [`Handler`] as an object.
@@ -133,5 +164,19 @@ pub(crate) trait DynHandler: Send + Sync {
 impl<H: Handler> DynHandler for H {
     fn call(&self, batch: Batch, cx: InvokeContext) -> BoxFuture<'_, Result<BatchResponse, HandlerError>> {
         Box::pin(self.handle(batch, cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn incident_86_what_a_function_said_in_its_own_words_is_in_the_details_alone() {
+        let error = HandlerError::function_with_details("it answered 500 (17 bytes)", "payload: c2VjcmV0");
+        assert_eq!(error.to_string(), "the function failed: it answered 500 (17 bytes)");
+        assert!(!format!("{error:?}").contains("c2VjcmV0"), "{error:?}");
+        assert_eq!(error.details(), Some("payload: c2VjcmV0"));
+        assert_eq!(HandlerError::function("a text of one's own").details(), None);
     }
 }

@@ -61,7 +61,7 @@ where
 {
     async fn handle(&self, batch: Batch, cx: InvokeContext) -> Result<BatchResponse, HandlerError> {
         let payload = serde_json::from_slice(&cx.event(&batch)).map_err(|error| {
-            HandlerError::function(format!("the function does not take the event: {error}"))
+            HandlerError::function_with_details("the function does not take the event", error.to_string())
         })?;
         let event = LambdaEvent::new(payload, context(&cx));
         let mut service = self.service.clone();
@@ -75,7 +75,7 @@ where
 
 fn failed(error: impl Into<Diagnostic>) -> HandlerError {
     let Diagnostic { error_type, error_message } = error.into();
-    HandlerError::function(format!("{error_type}: {error_message}"))
+    HandlerError::function_with_details(format!("it returned an error ({error_type})"), error_message)
 }
 
 fn context(cx: &InvokeContext) -> Context {

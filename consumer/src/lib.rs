@@ -76,6 +76,7 @@ mod handler_lambda;
 mod keeper;
 mod metrics;
 mod run;
+mod shown;
 mod source;
 mod status;
 mod worker;
@@ -99,6 +100,7 @@ pub use shardmill_engine::{
     Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, Page, Payload, Position, Record,
     RequestId, Seq, SequenceNumber, ShardId, WindowCall,
 };
+pub use shown::ShownUrl;
 #[cfg(feature = "dynamodb-streams")]
 pub use source::{DynamoDbSource, DynamoDbStream};
 pub use source::{

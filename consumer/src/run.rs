@@ -200,7 +200,9 @@ impl Run {
             Err(error) => {
                 let panics = self.panics.entry(key.clone()).or_default();
                 *panics = panics.saturating_add(1);
-                tracing::error!(shard = %key.shard, %error, "a shard's task panicked: a defect of shardmill or of a custom source");
+                tracing::error!(shard = %key.shard, "a shard's task panicked: a defect of shardmill or of a custom source");
+                // What a panic says may quote what it stumbled over.
+                tracing::debug!(shard = %key.shard, %error, "what the panic said");
             }
         }
         if let Some(grant) = self.early.remove(&key) {

@@ -144,6 +144,10 @@ async fn wait(
                 tracing::error!(mapping = name, %error, "the mapping has stopped; the others go on");
                 failure = Some(error.to_string());
             }
+            // What it said is in the log, at debug.
+            Err(error) if error.is_panic() => {
+                failure = Some("a defect of shardmill: its task panicked".to_owned())
+            }
             Err(error) => failure = Some(error.to_string()),
         }
     }

@@ -13,6 +13,7 @@ use aws_types::service_config::ServiceConfigKey;
 use shardmill_engine::FailureDestination;
 
 use super::{DestinationError, Probe};
+use crate::shown::ShownUrl;
 
 /// How long a delivery may take.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +94,7 @@ impl Service {
     /// Something that answers 200 to everything is not the service: the batch must not count as delivered (I3).
     pub(super) fn no_receipt(&self, missing: &str) -> DestinationError {
         let Self { what, at, .. } = self;
+        let at = ShownUrl(at);
         DestinationError::new(format!("{what}: the answer from {at} has no {missing}; check the endpoint"))
     }
 
@@ -105,7 +107,8 @@ impl Service {
         match failed {
             Failed::Late => DestinationError::new(format!(
                 "{what}: {name} failed: no answer from {} within {:?}",
-                self.at, self.limits.total
+                ShownUrl(&self.at),
+                self.limits.total
             )),
             Failed::Sdk(error) => {
                 let text = self.reason(operation, &error);
@@ -139,7 +142,7 @@ impl Service {
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let waited = || format!("no answer from {} in time", self.at);
+        let waited = || format!("no answer from {} in time", ShownUrl(&self.at));
         match error {
             SdkError::ServiceError(answer) => {
                 let code = code(answer.err(), answer.raw());
@@ -148,7 +151,9 @@ impl Service {
             }
             SdkError::TimeoutError(_) => waited(),
             SdkError::DispatchFailure(failure) if failure.is_timeout() => waited(),
-            SdkError::DispatchFailure(_) => format!("no answer from {}: {}", self.at, root_cause(error)),
+            SdkError::DispatchFailure(_) => {
+                format!("no answer from {}: {}", ShownUrl(&self.at), root_cause(error))
+            }
             _ => root_cause(error),
         }
     }

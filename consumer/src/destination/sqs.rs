@@ -136,7 +136,8 @@ impl Queue {
                 Ok(format!("{}/{account}/{name}", base.trim_end_matches('/')))
             }
             Some(base) => Err(DestinationError::new(format!(
-                "endpoint {base:?} is not a URL; write it with http:// or https:// in front"
+                "endpoint \"{}\" is not a URL; write it with http:// or https:// in front",
+                crate::ShownUrl(base)
             ))),
             None => Ok(format!("https://sqs.{region}.{}/{account}/{name}", dns_suffix(&self.partition))),
         }

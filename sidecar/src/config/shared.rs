@@ -115,7 +115,8 @@ pub(super) fn check_url(section: &Section<'_>, key: &str, report: &mut Report) {
     });
     if !ok {
         let message = format!(
-            "{text:?} is not a URL; permitted: http:// or https:// with a host; for example http://127.0.0.1:8080/"
+            "\"{}\" is not a URL; permitted: http:// or https:// with a host; for example http://127.0.0.1:8080/",
+            shardmill::ShownUrl(text)
         );
         report.error(section.place(key), section.path(key), message);
     }

@@ -5,6 +5,7 @@
 mod command;
 mod function;
 mod gate;
+mod report;
 mod stdout;
 mod url;
 

@@ -5,4 +5,5 @@
 mod admin;
 mod log;
 mod rig;
+mod secrets;
 mod stdout;

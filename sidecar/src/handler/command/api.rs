@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::peer::{self, Peer};
+use crate::handler::report::Reported;
 use body::{Read, describe_error, error_in, read};
 use reply::{Answered, accepted, forbidden, invalid_request_id, not_found, problem, stranger, too_large};
 
@@ -46,7 +47,7 @@ pub(super) struct Invocation {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Response(Bytes),
-    Error(String),
+    Error(Reported),
 }
 
 /// How far a process has come.
@@ -283,7 +284,7 @@ impl RuntimeApi {
             }
             Err(error) => {
                 let text = format!("the invocation cannot be written as HTTP: {error}");
-                let _ = invocation.answer.send(Answer::Error(text.clone()));
+                let _ = invocation.answer.send(Answer::Error(Reported::own(text.as_str())));
                 problem(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &text)
             }
         }
@@ -299,19 +300,19 @@ impl RuntimeApi {
         {
             let kind = "InvalidFunctionResponseMode";
             let reply = problem(StatusCode::BAD_REQUEST, kind, "Invalid function response mode");
-            (Answer::Error("Runtime.InvalidResponseModeHeader".into()), reply)
+            (Answer::Error(Reported::own("Runtime.InvalidResponseModeHeader")), reply)
         } else {
             match body {
                 Read::Whole { body, trailers } => {
                     let late = error_in(&trailers);
                     (late.map_or(Answer::Response(body), Answer::Error), accepted())
                 }
-                Read::TooLarge => (Answer::Error(RESPONSE_TOO_LARGE.into()), too_large()),
+                Read::TooLarge => (Answer::Error(Reported::own(RESPONSE_TOO_LARGE)), too_large()),
                 Read::Truncated => {
                     let kind = "TruncatedHTTPRequest";
                     let reply = problem(StatusCode::BAD_REQUEST, kind, "HTTP request detected as truncated");
                     let text = "Runtime.TruncatedResponse: the response broke off";
-                    (Answer::Error(text.into()), reply)
+                    (Answer::Error(Reported::own(text)), reply)
                 }
             }
         };
@@ -324,7 +325,9 @@ impl RuntimeApi {
     }
 
     fn init_error(&self, headers: &HeaderMap, body: Read) -> Answered {
-        let text: Arc<str> = describe_error(headers, body).into();
+        let reported = describe_error(headers, body);
+        tracing::debug!(error = reported.summary, details = reported.details, "the function cannot start");
+        let text: Arc<str> = reported.summary.into();
         let was_starting = self.life.send_if_modified(|life| {
             let starting = *life == Life::Starting;
             if starting {

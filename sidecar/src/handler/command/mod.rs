@@ -349,7 +349,7 @@ impl Running<'_> {
         self.process.prove();
         match answer {
             Answer::Response(body) => Ok(body),
-            Answer::Error(text) => Err(Lost::Judged(HandlerError::function(text))),
+            Answer::Error(reported) => Err(Lost::Judged(reported.into())),
         }
     }
 }

@@ -75,7 +75,10 @@ async fn ask(handler: &CommandHandler, event: &Value) -> Value {
 #[track_caller]
 fn assert_function_error(result: Result<BatchResponse, HandlerError>, contains: &str) {
     match result {
-        Err(HandlerError::Function(error)) => assert!(error.to_string().contains(contains), "{error}"),
+        Err(error @ HandlerError::Function(_)) => {
+            let text = format!("{error}; {}", error.details().unwrap_or_default());
+            assert!(text.contains(contains), "{text}");
+        }
         other => panic!("no function error: {other:?}"),
     }
 }
@@ -125,7 +128,9 @@ async fn a_process_is_reused_and_an_exception_is_a_function_error_that_leaves_it
     let handler = rig.handler(|_| {});
     let first = ask(&handler, &json!({"do": "pid"})).await;
     let error = invoke(&handler, &json!({"do": "raise", "text": "bad record"})).await;
-    assert_function_error(error, "ValueError: bad record");
+    let text = error.as_ref().unwrap_err().to_string();
+    assert!(!text.contains("bad record"), "incident 86: the function's own words are details: {text}");
+    assert_function_error(error, "it reported an error (ValueError, ");
     assert_eq!(ask(&handler, &json!({"do": "pid"})).await, first);
 }
 
@@ -279,10 +284,10 @@ async fn r23_a_failed_initialization_is_not_reached_turns_readiness_red_and_does
     let Some(rig) = Rig::start() else { return };
     let handler = rig.handler(|o| o.command.push("init-error".into()));
     let event = json!({"do": "pid"});
-    let first = assert_not_reached(invoke(&handler, &event).await, "no module app");
+    let first = assert_not_reached(invoke(&handler, &event).await, "(Runtime.ImportModuleError, ");
     assert_eq!(first, Some(Duration::from_millis(200)));
     assert!(
-        matches!(&*handler.readiness().borrow(), Readiness::NotReady { reason } if reason.contains("app"))
+        matches!(&*handler.readiness().borrow(), Readiness::NotReady { reason } if reason.contains("ImportModule"))
     );
     // The wait holds for every shard.
     let wait = handler.pool.start_failed("again".into());

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::de::IgnoredAny;
 use shardmill::{BatchResponse, HandlerError};
 
-use crate::handler::excerpt;
+use crate::handler::report::Reported;
 
 /// The longest wait that a function can ask for: as long as an invocation may take.
 const MAXIMUM_RETRY_AFTER: Duration = Duration::from_secs(900);
@@ -49,14 +49,15 @@ impl Rules {
             _ if status.is_redirection() => {
                 Err(HandlerError::function(format!("it answered {status}; redirects are not followed")))
             }
-            _ => Err(HandlerError::function(format!("it answered {status}: {}", excerpt(body)))),
+            _ => Err(Reported::new(&format!("it answered {status}"), None, body).into()),
         }
     }
 
     fn judge_success(&self, headers: &HeaderMap, body: &[u8]) -> Result<BatchResponse, HandlerError> {
         if let Some(kind) = headers.get("x-amz-function-error") {
-            let kind = String::from_utf8_lossy(kind.as_bytes()).into_owned();
-            return Err(HandlerError::function(format!("X-Amz-Function-Error {kind}: {}", excerpt(body))));
+            return Err(
+                Reported::new("it answered with X-Amz-Function-Error", Some(kind.as_bytes()), body).into()
+            );
         }
         if self.emulator {
             check_emulator(body)?;
@@ -77,12 +78,14 @@ fn check_emulator(body: &[u8]) -> Result<(), HandlerError> {
     // Values are not read: a number that is too large for this program is JSON all the same.
     let json = std::str::from_utf8(body).ok().filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let Some(json) = json else {
-        return Err(HandlerError::function(format!("it answered no JSON: {}", excerpt(body))));
+        return Err(
+            Reported::new("it answered no JSON, as the emulator does after a timeout", None, body).into()
+        );
     };
     let fields: BTreeMap<String, IgnoredAny> = serde_json::from_str(json).unwrap_or_default();
     let has = |key: &str| fields.contains_key(key);
     if has("errorType") && has("errorMessage") && !has("batchItemFailures") {
-        return Err(HandlerError::function(excerpt(body)));
+        return Err(Reported::new("it answered with an error", None, body).into());
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext};
+use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext, ShownUrl};
 use tokio::time::{Instant, timeout_at};
 
 use super::gate::{Gate, Schedule};
@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[non_exhaustive]
 pub enum UrlError {
     /// It is no URL.
-    #[error("Function.Url: \"{url}\" is not a URL ({reason}); write http://HOST:PORT/PATH")]
+    #[error("Function.Url: \"{}\" is not a URL ({reason}); write http://HOST:PORT/PATH", ShownUrl(.url))]
     Invalid {
         /// As configured.
         url: String,
@@ -37,7 +37,7 @@ pub enum UrlError {
         reason: String,
     },
     /// It names a scheme that is not spoken.
-    #[error("Function.Url: the scheme of \"{url}\" is not http or https; write http://HOST:PORT/PATH")]
+    #[error("Function.Url: the scheme of \"{}\" is not http or https; write http://HOST:PORT/PATH", ShownUrl(.url))]
     Scheme {
         /// As configured.
         url: String,
@@ -58,7 +58,8 @@ pub struct UrlHandler {
 
 #[derive(Debug)]
 struct Shared {
-    url: Uri,
+    /// The URL as everybody may read it.
+    shown: String,
     host: HeaderValue,
     path: Uri,
     pool: Pool,
@@ -128,8 +129,9 @@ impl UrlHandler {
             reads_response: options.reads_response,
         };
         let gate = Gate::new(options.maximum_concurrency.or(emulator.then_some(1)));
-        let pool = Pool::new(url.clone())?;
-        Ok(Self { shared: Arc::new(Shared { url, host, path, pool, rules, gate }) })
+        let pool = Pool::new(url)?;
+        let shown = ShownUrl(&options.url).to_string();
+        Ok(Self { shared: Arc::new(Shared { shown, host, path, pool, rules, gate }) })
     }
 
     /// Asks whether a connection to the function's server can be opened, for `check --online` and `/readyz`. Sends
@@ -138,7 +140,7 @@ impl UrlHandler {
     /// # Errors
     /// [`ProbeError`] says what does not answer.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let url = &self.shared.url;
+        let url = &self.shared.shown;
         match tokio::time::timeout(CONNECT_TIMEOUT, self.shared.pool.open()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(reason)) => Err(ProbeError(format!("cannot connect to {url}: {reason}"))),
@@ -178,7 +180,7 @@ impl Shared {
             }
             Err(Failed::Broken { wholly_written: false, reason }) => Err(not_reached(format!(
                 "the connection to {} broke before the request was sent: {reason}",
-                self.url
+                self.shown
             ))),
         }
     }
@@ -190,11 +192,11 @@ impl Shared {
         let limit = now + CONNECT_TIMEOUT.min(remaining * 9 / 10);
         match timeout_at(limit, self.pool.connect()).await {
             Ok(connected) => {
-                connected.map_err(|reason| not_reached(format!("cannot connect to {}: {reason}", self.url)))
+                connected.map_err(|reason| not_reached(format!("cannot connect to {}: {reason}", self.shown)))
             }
             Err(_) => {
                 let waited = now.elapsed().as_secs_f32();
-                Err(not_reached(format!("{} took no connection within {waited:.1} s", self.url)))
+                Err(not_reached(format!("{} took no connection within {waited:.1} s", self.shown)))
             }
         }
     }

@@ -125,7 +125,10 @@ fn reset(stream: TcpStream) {
 #[track_caller]
 fn assert_function_error(result: Result<BatchResponse, HandlerError>, contains: &str) {
     match result {
-        Err(HandlerError::Function(error)) => assert!(error.to_string().contains(contains), "{error}"),
+        Err(error @ HandlerError::Function(_)) => {
+            let text = format!("{error}; {}", error.details().unwrap_or_default());
+            assert!(text.contains(contains), "{text}");
+        }
         other => panic!("no function error: {other:?}"),
     }
 }

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use serde_json::Value;
 
-use crate::handler::{MAXIMUM_RESPONSE_BYTES, excerpt};
+use crate::handler::MAXIMUM_RESPONSE_BYTES;
+use crate::handler::report::Reported;
 
 /// How much of an answer that is too large is read on, so that the client gets to see the refusal.
 const MAXIMUM_DRAIN_BYTES: usize = 256 * 1024 * 1024;
@@ -42,24 +42,18 @@ pub(super) async fn read(body: Incoming) -> Read {
 }
 
 /// A streamed response reports an error that came late in its trailers.
-pub(super) fn error_in(trailers: &HeaderMap) -> Option<String> {
+pub(super) fn error_in(trailers: &HeaderMap) -> Option<Reported> {
     let kind = trailers.get("lambda-runtime-function-error-type")?;
-    Some(format!("{} (reported at the end of a streamed response)", excerpt(kind.as_bytes())))
+    Some(Reported::new("it reported an error at the end of a streamed response", Some(kind.as_bytes()), b""))
 }
 
-/// An error report as `type: message`.
-pub(super) fn describe_error(headers: &HeaderMap, body: Read) -> String {
-    let header = headers.get("lambda-runtime-function-error-type").map(|value| excerpt(value.as_bytes()));
-    let Read::Whole { body, .. } = body else {
-        return header.unwrap_or_else(|| "an error whose report cannot be read".into());
-    };
-    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let field = |key| value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let kind = field("errorType").map(str::to_owned).or(header);
-    let message = field("errorMessage").map(|text| excerpt(text.as_bytes()));
-    match (kind, message) {
-        (Some(kind), Some(message)) => format!("{kind}: {message}"),
-        (Some(text), None) | (None, Some(text)) => text,
-        (None, None) => excerpt(&body),
+/// An error report.
+pub(super) fn describe_error(headers: &HeaderMap, body: Read) -> Reported {
+    let kind = headers.get("lambda-runtime-function-error-type").map(http::HeaderValue::as_bytes);
+    match body {
+        Read::Whole { body, .. } => Reported::new("it reported an error", kind, &body),
+        Read::TooLarge | Read::Truncated => {
+            Reported::new("it reported an error that cannot be read", kind, b"")
+        }
     }
 }
