@@ -20,7 +20,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// A delivery is done when the line is on the disk (`fdatasync`, and the folder synced when the file is new). Several
 /// processes may append to one file on a local disk: a line is one write at the end. The file is opened for every
 /// delivery, so it may be moved away or deleted at any time. What a crash or a full disk left of a line stays and gets
-/// a line feed of its own before the next object: readers skip lines that are empty or not JSON.
+/// a line feed of its own before the next object: readers skip lines that are empty or not JSON. A file that is created
+/// here has the mode 0600; one that exists keeps its own.
 #[derive(Debug)]
 pub struct FileDestination {
     path: PathBuf,
@@ -104,7 +105,12 @@ impl Destination for FileDestination {
 
 /// Opens for appending. A file without content may be new: its entry in the folder is made durable.
 fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    // What is given up is in it with its payload: for this user only. A file that is there keeps its mode.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "is not a regular file"));
@@ -301,6 +307,22 @@ mod tests {
         fs::remove_dir(&path).unwrap();
         destination.deliver(&failure("1", 1)).await.unwrap();
         assert_eq!(numbers(&path), ["1"]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn incident_87_a_new_file_is_for_this_user_only_and_an_existing_one_keeps_its_mode() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_folder, path) = folder();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let destination = FileDestination::open(&path).await.unwrap();
+        assert_eq!(mode(), 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        destination.deliver(&failure("1", 1)).await.unwrap();
+        assert_eq!(mode(), 0o640, "whoever lets others read it means it");
+        fs::remove_file(&path).unwrap();
+        destination.deliver(&failure("2", 1)).await.unwrap();
+        assert_eq!(mode(), 0o600, "also when it is begun anew");
     }
 
     #[cfg(unix)]

@@ -277,6 +277,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn incident_87_the_demos_folder_is_for_its_user_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = new_folder().unwrap();
+        let mode = std::fs::metadata(&folder).unwrap().permissions().mode();
+        std::fs::remove_dir(&folder).unwrap();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
     fn the_mapping_to_begin_with_is_valid_and_leaves_nothing_to_say() {
         let now = shardmill_engine::Wall::from_millis(0);
         for words in [&story::KINESIS, &story::DYNAMODB] {

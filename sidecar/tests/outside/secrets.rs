@@ -1,5 +1,6 @@
 //! What the sidecar shows of what it knows: no secret and nothing of a record.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use axum::http::StatusCode;
@@ -66,4 +67,22 @@ async fn incident_86_a_check_shows_no_password_of_a_url() {
         assert!(!output.status.success() && text.len() > 50, "{text}");
         assert!(!text.contains("hunter2") && !text.contains("topsecret"), "{text}");
     }
+}
+
+#[test]
+fn incident_87_dead_letters_are_for_their_user_only_under_the_usual_umask() {
+    let folder = tempfile::tempdir().unwrap();
+    let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+    let mut file = mapping("http://127.0.0.1:1", arn, free_address());
+    file["Function"] = json!({"Stdout": true});
+    file["DestinationConfig"] = json!({"OnFailure": {"Destination": "file:./dead.jsonl"}});
+    let binary = shardmill(&folder, &["check", "-c", "c.json", "--online"], &file);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "umask 022; exec \"$0\" \"$@\""]).arg(binary.get_program()).args(binary.get_args());
+    command.current_dir(folder.path()).env_clear();
+    command.envs(binary.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.output().unwrap();
+    let file =
+        std::fs::metadata(folder.path().join("dead.jsonl")).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
 }
