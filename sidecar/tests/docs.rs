@@ -245,6 +245,25 @@ fn every_incident_that_concerns_this_version_has_a_test_or_a_reason() {
     }
 }
 
+/// What security.md claims is shown by a test (that it exists is checked above), or explained in a sentence.
+#[test]
+fn every_claim_of_the_security_document_has_a_test_or_a_reason() {
+    let document = read("docs/security.md");
+    let mut claims = 0;
+    for part in document.split("| shown by |\n").skip(1) {
+        for row in part.lines().take_while(|line| line.starts_with('|')).skip(1) {
+            let shown = row.trim_matches('|').rsplit(" | ").next().unwrap().trim();
+            let tests = quoted(shown).filter(|word| word.starts_with("incident_")).count();
+            assert!(
+                tests > 0 || (shown.len() > 20 && shown.ends_with('.')),
+                "neither test nor reason: {row}"
+            );
+            claims += 1;
+        }
+    }
+    assert!(claims >= 10, "{claims}");
+}
+
 #[test]
 fn every_relative_link_of_a_document_leads_somewhere() {
     for document in documents() {
