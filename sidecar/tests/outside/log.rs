@@ -24,7 +24,7 @@ async fn incident_74_a_log_that_nobody_reads_holds_up_neither_records_nor_the_st
     let mut sidecar = Running(command.spawn().unwrap());
     let mut unread = sidecar.0.stderr.take().unwrap();
     until("every record is delivered", || (function.seen() == 400).then_some(())).await;
-    let metrics = get(admin, "/metrics", "host: localhost\r\nconnection: close\r\n").unwrap();
+    let metrics = get(admin, "/metrics", "host: localhost\r\n").unwrap();
     assert!(metrics.contains("\nshardmill_log_lines_lost_total "), "{metrics}");
     sidecar.signal(Signal::TERM);
     let status = sidecar.ended().await;

@@ -172,7 +172,7 @@ impl Running {
 pub(crate) fn get(address: SocketAddr, path: &str, headers: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\n{headers}\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nconnection: close\r\n{headers}\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     (!answer.is_empty()).then_some(answer)

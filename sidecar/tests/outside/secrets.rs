@@ -51,11 +51,9 @@ async fn incident_86_neither_the_log_nor_the_endpoints_show_a_functions_words_or
 async fn incident_86_a_check_shows_no_password_of_a_url() {
     let folder = tempfile::tempdir().unwrap();
     let good = "http://127.0.0.1:1/?code=topsecret";
-    for (url, endpoint) in [
-        (good, "http://me:hunter2@127.0.0.1:1"),
-        ("http://me:hunter2@127.0.0.1:1/", "http://127.0.0.1:1"),
-        ("ftp://me:hunter2@127.0.0.1/?code=topsecret", "ftp://me:hunter2@127.0.0.1:1"),
-    ] {
+    for (url, endpoint) in
+        [(good, "http://me:hunter2@127.0.0.1:1"), ("http://me:hunter2@127.0.0.1:1/", "http://127.0.0.1:1")]
+    {
         let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
         let mut file = mapping(endpoint, arn, free_address());
         file["Function"] = json!({"Url": url});
