@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shardmill_engine::{LeaseKey, Position, ShardId};
 
@@ -68,6 +69,9 @@ pub struct Lease {
     pub token: Option<String>,
     /// The owner's process, where it said so.
     pub process: Option<ProcessIdentity>,
+    /// How long the owner holds the lease without renewing it, where it said so; whole milliseconds. Others wait for at
+    /// least as long before they take it over.
+    pub lease_time: Option<Duration>,
     /// How far the shard has come.
     pub checkpoint: Position,
     /// The shards that must be at their end before this one starts (I9).
@@ -106,4 +110,6 @@ pub struct Claim {
     pub token: String,
     /// The worker's process, where the platform tells.
     pub process: Option<ProcessIdentity>,
+    /// How long the worker holds the lease without renewing it. A store keeps it to the millisecond.
+    pub lease_time: Option<Duration>,
 }

@@ -14,6 +14,7 @@ pub(crate) fn fresh(new: &NewLease) -> Lease {
         checkpoint_owner: None,
         token: None,
         process: None,
+        lease_time: None,
         checkpoint: new.checkpoint.clone(),
         parents: new.parents.clone(),
         children: Vec::new(),
@@ -30,6 +31,7 @@ pub(crate) fn acquire(lease: &mut Lease, seen: u64, claim: &Claim) -> bool {
     pass_to(lease, &claim.owner);
     lease.token = Some(claim.token.clone());
     lease.process.clone_from(&claim.process);
+    lease.lease_time = claim.lease_time;
     true
 }
 
@@ -61,6 +63,7 @@ pub(crate) fn assign(lease: &mut Lease, seen: &Ownership, to: &WorkerId) -> bool
     // Not yet anybody's run: the new owner has not started, and the old owner's death must not free the lease.
     lease.token = None;
     lease.process = None;
+    lease.lease_time = None;
     true
 }
 
@@ -81,6 +84,7 @@ pub(crate) fn release(lease: &mut Lease, counter: u64) -> bool {
     lease.checkpoint_owner = None;
     lease.token = None;
     lease.process = None;
+    lease.lease_time = None;
     true
 }
 

@@ -68,8 +68,8 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// stays as it is: losing is success.
     async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError>;
 
-    /// Makes `claim` the owner if the counter is still `seen`: counter + 1, owner, token and process from the claim, no
-    /// checkpoint owner, and one more owner switch if another worker had it.
+    /// Makes `claim` the owner if the counter is still `seen`: counter + 1, owner, token, process and lease time from the
+    /// claim, no checkpoint owner, and one more owner switch if another worker had it.
     async fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, StoreError>;
 
     /// Adds 1 to each counter that is as expected. The answers are in the order of `renewals`; one refusal does not
@@ -81,18 +81,18 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Write>, StoreError>;
 
     /// Gives the lease to `to` if its ownership is as `seen`, ending a handoff: counter + 1, no checkpoint owner, no
-    /// token or process until `to` acquires it, and one more owner switch if another worker had it.
+    /// token, process or lease time until `to` acquires it, and one more owner switch if another worker had it.
     async fn assign(&self, key: &LeaseKey, seen: &Ownership, to: &WorkerId) -> Result<Write, StoreError>;
 
     /// Starts a handoff if `from` owns the lease and none is under way: owner `to`, checkpoint owner `from`, the counter
-    /// unchanged so that the old owner can go on until it is done. Token and process stay the old owner's.
+    /// unchanged so that the old owner can go on until it is done. Token, process and lease time stay the old owner's.
     async fn hand_off(&self, key: &LeaseKey, from: &WorkerId, to: &WorkerId) -> Result<Write, StoreError>;
 
     /// Records the shards that follow this one, if the lease exists. The counter is unchanged. Parents and children
     /// are sets: a store may return them in another order.
     async fn set_children(&self, key: &LeaseKey, children: &[ShardId]) -> Result<Write, StoreError>;
 
-    /// Gives the lease up if the counter is as expected: counter + 1, no owner, token, process or checkpoint owner.
+    /// Gives the lease up if the counter is as expected: counter + 1, no owner, token, process, lease time or checkpoint owner.
     async fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError>;
 
     /// Removes a finished lease: one at `SHARD_END`, outside a handoff, whose counter is as expected, so that nobody has

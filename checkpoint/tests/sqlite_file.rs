@@ -152,9 +152,51 @@ async fn a_newer_schema_is_left_alone() {
     let (_folder, path) = folder();
     drop(open(&path));
     let sqlite3 = Connection::open(&path).unwrap();
-    sqlite3.pragma_update(None, "user_version", 2).unwrap();
+    sqlite3.pragma_update(None, "user_version", 3).unwrap();
     sqlite3.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-    assert_unusable(&path, &["schema version is 2", "knows up to 1", "use a newer Shardmill"]);
+    assert_unusable(&path, &["schema version is 3", "knows up to 2", "use a newer Shardmill"]);
+}
+
+/// A file as the version before lease times made it, with a lease that it holds.
+fn old_file(path: &Path) -> Connection {
+    let old = Connection::open(path).unwrap();
+    old.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    old.execute_batch(include_str!("../src/sqlite/schema_v1.sql")).unwrap();
+    old.pragma_update(None, "application_id", 0x5368_4d6c).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.execute_batch(
+        "INSERT INTO leases (application, account, region, stream, epoch, shard, lease_counter, lease_owner, \
+         concurrency_token, owner_host, owner_pid, owner_started, checkpoint, sub_sequence_number, parent_shards, app) \
+         VALUES ('orders', '123456789012', 'eu-central-1', 'orders', '1700000000', 'shardId-0', 7, 'a', 't', 'h', 12, \
+         77, '0007', 3, '[\"shardId-p\"]', '{\"window\":\"w\"}')",
+    )
+    .unwrap();
+    old
+}
+
+#[tokio::test]
+async fn incident_76_a_file_of_the_version_before_is_brought_forward_with_everything_in_it() {
+    let (_folder, path) = folder();
+    let old = old_file(&path);
+    let store = open(&path);
+    let lease = store.list().await.unwrap().remove(0);
+    assert_eq!((lease.counter, lease.owner.unwrap().as_str()), (7, "a"));
+    assert_eq!((lease.token.as_deref(), lease.process.unwrap().pid), (Some("t"), 12));
+    assert_eq!((lease.checkpoint, lease.parents), (after_seven(), vec!["shardId-p".into()]));
+    assert_eq!(lease.app, AppState::from([("window".to_owned(), "w".to_owned())]));
+    assert_eq!(lease.lease_time, None, "its owner did not say one");
+    let version: i32 = old.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
+    // A process of that version that still runs goes on renewing.
+    old.execute("UPDATE leases SET lease_counter = lease_counter + 1 WHERE lease_counter = 7", []).unwrap();
+    assert_eq!(
+        store.acquire(&key("shardId-0"), 8, &claim("b", "t2")).await.unwrap(),
+        Write::Done { counter: 9 }
+    );
+    let shown: i64 = old.query_row("SELECT owner_lease_ms FROM leases", [], |row| row.get(0)).unwrap();
+    assert_eq!(shown, 10_000, "people see it in a column of its own");
+    drop(store);
+    assert_eq!(open(&path).list().await.unwrap()[0].lease_time, Some(Duration::from_secs(10)));
 }
 
 #[test]
@@ -234,7 +276,8 @@ async fn a_row_that_was_damaged_by_hand_is_named() {
         ("checkpoint = 'AT_TIMESTAMP'", "no time in column at_timestamp_ms"),
         ("checkpoint = '8', app = '[]'", "column app"),
         ("app = '{}', parent_shards = 'shardId-9'", "column parent_shards"),
-        ("parent_shards = '[]', lease_counter = -4", "the negative number -4 in column lease_counter"),
+        ("parent_shards = '[]', owner_lease_ms = -1", "the negative number -1 in column owner_lease_ms"),
+        ("owner_lease_ms = 1, lease_counter = -4", "the negative number -4 in column lease_counter"),
     ];
     for (damage, words) in cases {
         sqlite3.execute(&format!("UPDATE leases SET {damage}"), []).unwrap();

@@ -33,6 +33,7 @@ pub(super) async fn a_created_lease_is_free_and_holds_what_was_given(store: Stor
         checkpoint_owner: None,
         token: None,
         process: None,
+        lease_time: None,
         checkpoint: new.checkpoint.clone(),
         parents: new.parents.clone(),
         children: Vec::new(),

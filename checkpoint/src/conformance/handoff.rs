@@ -56,6 +56,7 @@ pub(super) async fn assigning_ends_the_handoff_and_evicts_the_old_owner(store: S
         checkpoint_owner: None,
         token: None,
         process: None,
+        lease_time: None,
         owner_switches: 1,
         ..lease.clone()
     };
@@ -121,8 +122,15 @@ pub(super) async fn releasing_in_the_middle_of_a_handoff_frees_the_lease(store: 
     let lease = in_handoff(&store).await;
     assert_eq!(store.release(&lease.key, 1).await.unwrap(), Write::Done { counter: 2 });
     let free = get(&store, &lease.key).await;
-    let expected =
-        Lease { counter: 2, owner: None, checkpoint_owner: None, token: None, process: None, ..lease };
+    let expected = Lease {
+        counter: 2,
+        owner: None,
+        checkpoint_owner: None,
+        token: None,
+        process: None,
+        lease_time: None,
+        ..lease
+    };
     assert_eq!(free, expected);
 }
 

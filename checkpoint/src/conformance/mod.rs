@@ -25,6 +25,7 @@ mod shared;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shardmill_engine::{LeaseKey, Position, Seq, ShardId};
 
@@ -114,6 +115,7 @@ pub const CHECKS: &[Check] = checks![
     creation::children_are_recorded_without_disturbing_the_owner,
     creation::a_lease_that_does_not_exist_refuses_every_write,
     ownership::acquiring_sets_owner_token_and_process,
+    ownership::incident_76_the_owners_lease_time_is_kept_with_its_acquisition,
     ownership::acquiring_with_an_old_counter_is_refused,
     ownership::i11_of_many_who_acquire_at_once_exactly_one_wins,
     ownership::the_same_worker_gets_a_fresh_token_and_fences_its_earlier_run,
@@ -213,7 +215,8 @@ fn worker(name: &str) -> WorkerId {
 
 fn claim(name: &str, token: &str) -> Claim {
     let process = ProcessIdentity { host: format!("host of {name}"), pid: 4_000_000_000, started: 77 };
-    Claim { owner: worker(name), token: token.into(), process: Some(process) }
+    let lease_time = Some(Duration::from_millis(10_500));
+    Claim { owner: worker(name), token: token.into(), process: Some(process), lease_time }
 }
 
 /// Creates the lease of `shard` and makes `name` its owner. The counter is then 1.

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Store, assert_refused, claim, find, get, key, new_lease, owned, worker};
 use crate::{Claim, Lease, Ownership, Renewal, StoreError, Write};
@@ -15,12 +16,35 @@ pub(super) async fn acquiring_sets_owner_token_and_process(store: Store) {
         owner: Some(worker("a")),
         token: Some("first".into()),
         process: claim.process.clone(),
+        lease_time: claim.lease_time,
         ..free
     };
     assert_eq!(lease, expected);
     let unknown = Claim { process: None, ..claim };
     assert_eq!(store.acquire(&key, 1, &unknown).await.unwrap(), Write::Done { counter: 2 });
     assert_eq!(get(&store, &key).await.process, None, "an earlier run's process is not kept");
+}
+
+/// Others wait for the longer one of two lease times, so they must see the owner's until the lease is given up.
+pub(super) async fn incident_76_the_owners_lease_time_is_kept_with_its_acquisition(store: Store) {
+    store.create(&[new_lease("shardId-0")]).await.unwrap();
+    let key = key("shardId-0");
+    assert_eq!(get(&store, &key).await.lease_time, None, "a free lease has none");
+    let claim = |name: &str, lease_time| Claim { lease_time, ..claim(name, name) };
+    let hour = Some(Duration::from_secs(3600));
+    for (counter, given) in [(0, hour), (1, Some(Duration::from_millis(2_001))), (2, None), (3, hour)] {
+        store.acquire(&key, counter, &claim("a", given)).await.unwrap();
+        assert_eq!(get(&store, &key).await.lease_time, given);
+    }
+    store.renew(&[Renewal { key: key.clone(), counter: 4 }]).await.unwrap();
+    store.hand_off(&key, &worker("a"), &worker("b")).await.unwrap();
+    assert_eq!(get(&store, &key).await.lease_time, hour, "the old owner still works");
+    let seen = Ownership { owner: Some(worker("b")), checkpoint_owner: Some(worker("a")) };
+    store.assign(&key, &seen, &worker("b")).await.unwrap();
+    assert_eq!(get(&store, &key).await.lease_time, None, "the new owner has not said one yet");
+    store.acquire(&key, 6, &claim("b", hour)).await.unwrap();
+    store.release(&key, 7).await.unwrap();
+    assert_eq!(get(&store, &key).await.lease_time, None, "a lease that was given up has none");
 }
 
 pub(super) async fn acquiring_with_an_old_counter_is_refused(store: Store) {
@@ -91,7 +115,7 @@ pub(super) async fn releasing_frees_the_lease_and_fences_the_owner(store: Store)
     assert_refused(&store, write, &held).await;
     assert_eq!(store.release(&key, 1).await.unwrap(), Write::Done { counter: 2 });
     let free = get(&store, &key).await;
-    assert_eq!(free, Lease { counter: 2, owner: None, token: None, process: None, ..held });
+    assert_eq!(free, Lease { counter: 2, owner: None, token: None, process: None, lease_time: None, ..held });
     let writes = store.renew(&[Renewal { key: key.clone(), counter: 1 }]).await.unwrap();
     assert_refused(&store, writes.into_iter().next().unwrap(), &free).await;
     let write = store.release(&key, 1).await.unwrap();

@@ -1,5 +1,7 @@
 //! The operations, each inside a transaction that someone else began.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use shardmill_engine::{LeaseKey, ShardId};
 
@@ -18,7 +20,7 @@ const RENEW: &str =
 
 const SET_OWNERSHIP: &str = concat!(
     "UPDATE leases SET lease_counter = ?7, lease_owner = ?8, checkpoint_owner = ?9, concurrency_token = ?10, \
-     owner_host = ?11, owner_pid = ?12, owner_started = ?13, owner_switches_since_checkpoint = ?14",
+     owner_host = ?11, owner_pid = ?12, owner_started = ?13, owner_switches_since_checkpoint = ?14, owner_lease_ms = ?15",
     this_lease!()
 );
 
@@ -192,6 +194,8 @@ impl Leases<'_> {
         }
         let process = lease.process.as_ref();
         let started = process.map(|process| integer(process.started, "start time")).transpose()?;
+        let millis = |time: Duration| integer(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), "lease time");
+        let lease_ms = lease.lease_time.map(millis).transpose()?;
         self.connection.prepare_cached(SET_OWNERSHIP)?.execute(params![
             self.application,
             key.account,
@@ -207,6 +211,7 @@ impl Leases<'_> {
             process.map(|process| process.pid),
             started,
             integer(lease.owner_switches, "number of owner switches")?,
+            lease_ms,
         ])?;
         Ok(Write::Done { counter: lease.counter })
     }

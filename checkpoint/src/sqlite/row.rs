@@ -1,5 +1,7 @@
 //! A lease as columns, readable for whoever opens the file with `sqlite3`.
 
+use std::time::Duration;
+
 use rusqlite::Row;
 use rusqlite::types::FromSql;
 use serde_json::{Map, Value};
@@ -11,7 +13,8 @@ use crate::{AppState, HashRange, Lease, ProcessIdentity, WorkerId};
 /// The columns that [`Stored::read`] expects, in its order.
 pub(super) const COLUMNS: &str = "account, region, stream, epoch, shard, lease_counter, lease_owner, checkpoint_owner, \
      concurrency_token, owner_host, owner_pid, owner_started, owner_switches_since_checkpoint, checkpoint, \
-     sub_sequence_number, at_timestamp_ms, inclusive, parent_shards, child_shards, starting_hash_key, ending_hash_key, app";
+     sub_sequence_number, at_timestamp_ms, inclusive, parent_shards, child_shards, starting_hash_key, ending_hash_key, app, \
+     owner_lease_ms";
 
 /// A lease together with what a [`Lease`] does not show.
 pub(super) struct Stored {
@@ -39,6 +42,7 @@ impl Stored {
             checkpoint_owner: read.worker(7, "checkpoint_owner")?,
             token: read.get(8, "concurrency_token")?,
             process: read.process()?,
+            lease_time: read.lease_time()?,
             checkpoint: read.position()?,
             parents: read.shards(17, "parent_shards")?,
             children: read.shards(18, "child_shards")?,
@@ -109,6 +113,14 @@ impl Reader<'_> {
         let pid = pid.and_then(|pid| u32::try_from(pid).ok());
         let started = started.and_then(|started| u64::try_from(started).ok());
         Ok(host.zip(pid).zip(started).map(|((host, pid), started)| ProcessIdentity { host, pid, started }))
+    }
+
+    fn lease_time(&self) -> Result<Option<Duration>, Fault> {
+        let millis: Option<i64> = self.get(22, "owner_lease_ms")?;
+        let valid = |millis: i64| {
+            u64::try_from(millis).map_err(|_| self.bad("owner_lease_ms", format!("the negative number {millis}")))
+        };
+        Ok(millis.map(valid).transpose()?.map(Duration::from_millis))
     }
 
     fn hash_range(&self) -> Result<Option<HashRange>, Fault> {

@@ -13,10 +13,10 @@ use crate::StoreError;
 const APPLICATION_ID: i32 = 0x5368_4d6c;
 
 /// `PRAGMA user_version` of the tables that this version writes.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// The step from each version to the next; index 0 makes version 1.
-const STEPS: [&str; VERSION as usize] = [include_str!("schema_v1.sql")];
+const STEPS: [&str; VERSION as usize] = [include_str!("schema_v1.sql"), include_str!("schema_v2.sql")];
 
 /// An open file of the current version.
 pub(super) struct File {

@@ -30,7 +30,8 @@ pub(crate) fn after(number: &str) -> Position {
 
 pub(crate) fn claim(name: &str, token: &str) -> Claim {
     let process = ProcessIdentity { host: format!("host of {name}"), pid: 12, started: 77 };
-    Claim { owner: WorkerId::new(name), token: token.into(), process: Some(process) }
+    let lease_time = Some(std::time::Duration::from_secs(10));
+    Claim { owner: WorkerId::new(name), token: token.into(), process: Some(process), lease_time }
 }
 
 pub(crate) fn checkpoint(shard: &str, counter: u64, number: &str) -> Checkpoint {

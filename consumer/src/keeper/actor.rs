@@ -196,6 +196,7 @@ impl Actor {
                         owner: self.options.worker.clone(),
                         token: token.to_string(),
                         process: self.options.process.clone(),
+                        lease_time: Some(self.options.times.lease),
                     };
                     let ticket = Ticket { entry: index, generation: entry.generation };
                     self.running.push(self.calls.acquire(ticket, key, seen, claim, now));

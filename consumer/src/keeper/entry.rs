@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill_checkpoint::{Lease, ProcessIdentity, WorkerId};
-use shardmill_engine::{LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
+use shardmill_engine::{LeaseEvent, LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::held::Validity;
@@ -78,7 +78,7 @@ impl Entry {
             Some(_) if lease.process.as_ref().is_some_and(is_dead) => OwnerView::Gone,
             Some(_) => OwnerView::Other,
         };
-        LeaseView { counter: lease.counter, owner }
+        LeaseView { counter: lease.counter, owner, lease: lease.lease_time }
     }
 
     /// The holder may start nothing more. Tells whether there was one.

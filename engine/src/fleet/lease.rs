@@ -7,7 +7,7 @@ use crate::time::Mono;
 /// The times of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseTimes {
-    /// A lease whose counter does not change for this long is free to take (I11).
+    /// A lease whose counter does not change for this long is free to take (I11), unless its owner gave a longer time.
     pub lease: Duration,
     /// How much earlier an owner stops than others may take over (I10).
     pub margin: Duration,
@@ -42,6 +42,8 @@ pub struct LeaseView {
     pub counter: u64,
     /// Who owns the lease.
     pub owner: OwnerView,
+    /// The lease time that the owner gave when it took the lease; none if it did not say.
+    pub lease: Option<Duration>,
 }
 
 /// Who owns a lease, from this worker's point of view.
@@ -89,6 +91,8 @@ pub enum LeaseEvent {
         /// When it was sent.
         sent: Mono,
     },
+    /// The write that was asked for was never sent: nothing has happened.
+    NotSent,
     /// This worker wants the lease, or no longer does.
     Wanted(bool),
     /// The holder gives the lease up.
@@ -175,6 +179,7 @@ impl LeaseMachine {
             LeaseEvent::Written { sent, counter } => self.written(now, sent, counter),
             LeaseEvent::Refused(view) => self.refused(now, view),
             LeaseEvent::Unknown { sent } => self.unknown(now, sent),
+            LeaseEvent::NotSent => self.not_sent(),
             LeaseEvent::Wanted(wanted) => self.wanted = wanted,
             LeaseEvent::Release => {
                 if let State::Held(hold) = &mut self.state {
@@ -255,7 +260,7 @@ impl LeaseMachine {
     }
 
     /// Whether nobody holds the lease, as far as this worker can tell: it has no owner, one that is gone, or one that has
-    /// not changed the counter for a lease time (I11).
+    /// not changed the counter for the longer one of both workers' lease times (I11).
     #[must_use]
     pub fn is_free(&self, now: Mono) -> bool {
         matches!(&self.state, State::Watching(watch) if watch.counter.is_some() && now >= watch.free_at)
@@ -279,7 +284,10 @@ impl LeaseMachine {
             watch.counter = Some(view.counter);
             match view.owner {
                 OwnerView::Nobody | OwnerView::Gone | OwnerView::Me => watch.free_at = watch.free_at.min(now),
-                OwnerView::Other if changed => watch.free_at = now + self.times.lease,
+                // An owner with a longer lease time renews more rarely, and works on for longer, than this worker would.
+                OwnerView::Other if changed => {
+                    watch.free_at = now + view.lease.map_or(self.times.lease, |own| own.max(self.times.lease));
+                }
                 OwnerView::Other => {}
             }
         }
@@ -342,6 +350,15 @@ impl LeaseMachine {
         }
     }
 
+    fn not_sent(&mut self) {
+        match &mut self.state {
+            State::Held(hold) => hold.writing = false,
+            State::Releasing(hold) => self.state = State::Held(hold.clone()),
+            State::Acquiring(watch) => self.state = State::Watching(*watch),
+            State::Watching(_) => {}
+        }
+    }
+
     fn watch_again(&mut self, now: Mono, counter: Option<u64>) {
         self.wanted = false;
         self.state = State::Watching(Watch { counter, free_at: now + self.times.lease });
@@ -353,7 +370,7 @@ impl Hold {
     /// 13).
     fn explains(&mut self, now: Mono, refusal: Option<LeaseView>, times: &LeaseTimes) -> bool {
         match (self.unknown, refusal) {
-            (Some(sent), Some(LeaseView { counter, owner: OwnerView::Me }))
+            (Some(sent), Some(LeaseView { counter, owner: OwnerView::Me, .. }))
                 if counter == self.counter + 1 =>
             {
                 self.counter = counter;

@@ -13,7 +13,11 @@ fn machine() -> LeaseMachine {
 }
 
 fn seen(counter: u64, owner: OwnerView) -> LeaseEvent {
-    LeaseEvent::Observed(LeaseView { counter, owner })
+    LeaseEvent::Observed(view(counter, owner))
+}
+
+fn view(counter: u64, owner: OwnerView) -> LeaseView {
+    LeaseView { counter, owner, lease: None }
 }
 
 fn held(sent: u64) -> LeaseMachine {
@@ -33,6 +37,22 @@ fn i11_another_workers_lease_is_free_only_when_its_counter_stands_still_for_a_le
     machine.handle_event(at(18_500), seen(8, OwnerView::Other));
     assert_eq!(machine.poll_timeout(), Some(at(19_000)));
     assert_eq!(machine.poll_action(at(19_000)), Some(LeaseAction::Acquire { seen: 8 }));
+}
+
+#[test]
+fn incident_76_the_lease_of_an_owner_with_a_longer_lease_time_is_free_only_after_that_time() {
+    for (owners, free_at) in [(300_000, 300_000), (10_000, 10_000), (2_000, 10_000)] {
+        let mut machine = machine();
+        let lease = Some(Duration::from_millis(owners));
+        let shown = LeaseView { lease, ..view(7, OwnerView::Other) };
+        machine.handle_event(at(0), LeaseEvent::Observed(shown));
+        machine.handle_event(at(9_000), LeaseEvent::Observed(shown));
+        assert_eq!((machine.poll_action(at(free_at - 1)), machine.poll_timeout()), (None, Some(at(free_at))));
+        assert_eq!(machine.poll_action(at(free_at)), Some(LeaseAction::Acquire { seen: 7 }));
+        machine.handle_event(at(free_at), LeaseEvent::Refused(Some(LeaseView { counter: 8, ..shown })));
+        machine.handle_event(at(free_at), LeaseEvent::Wanted(true));
+        assert_eq!(machine.poll_timeout(), Some(at(2 * free_at)), "the winner's time counts as well");
+    }
 }
 
 #[test]
@@ -97,7 +117,7 @@ fn a_checkpoint_takes_the_place_of_a_renewal_and_writes_never_overlap() {
 fn a_refused_write_loses_the_lease_at_once() {
     let mut machine = held(0);
     assert_eq!(machine.begin_write(at(100)), Some(1));
-    let taken = LeaseView { counter: 2, owner: OwnerView::Other };
+    let taken = view(2, OwnerView::Other);
     machine.handle_event(at(120), LeaseEvent::Refused(Some(taken)));
     assert_eq!(machine.valid_until(), None);
     assert_eq!(machine.poll_action(at(120)), Some(LeaseAction::Lost));
@@ -109,7 +129,7 @@ fn incident_13_a_write_of_unknown_result_that_did_happen_does_not_lose_the_lease
     assert_eq!(machine.poll_action(at(3_400)), Some(LeaseAction::Renew { counter: 1 }));
     machine.handle_event(at(6_000), LeaseEvent::Unknown { sent: at(3_400) });
     assert_eq!(machine.poll_action(at(6_500)), Some(LeaseAction::Renew { counter: 1 }));
-    let mine = LeaseView { counter: 2, owner: OwnerView::Me };
+    let mine = view(2, OwnerView::Me);
     machine.handle_event(at(6_510), LeaseEvent::Refused(Some(mine)));
     assert_eq!(machine.valid_until(), Some(at(3_400 + 9_000)), "it proves the lease from when it was sent");
     assert_eq!(machine.poll_action(at(6_510)), Some(LeaseAction::Renew { counter: 2 }));
@@ -120,7 +140,7 @@ fn incident_15_the_same_refusal_without_an_unknown_write_is_a_loss() {
     let mut machine = held(0);
     assert_eq!(machine.begin_write(at(3_400)), Some(1));
     machine
-        .handle_event(at(3_410), LeaseEvent::Refused(Some(LeaseView { counter: 2, owner: OwnerView::Me })));
+        .handle_event(at(3_410), LeaseEvent::Refused(Some(view(2, OwnerView::Me))));
     assert_eq!(machine.poll_action(at(3_410)), Some(LeaseAction::Lost));
 }
 
@@ -146,7 +166,7 @@ fn incident_13_a_checkpoint_waits_until_a_renewal_has_found_out_about_a_write_of
     assert_eq!(machine.begin_write(at(3_400)), None);
     assert_eq!(machine.poll_timeout(), Some(at(3_900)));
     assert_eq!(machine.poll_action(at(3_900)), Some(LeaseAction::Renew { counter: 1 }));
-    let mine = LeaseView { counter: 2, owner: OwnerView::Me };
+    let mine = view(2, OwnerView::Me);
     machine.handle_event(at(3_910), LeaseEvent::Refused(Some(mine)));
     assert_eq!(machine.begin_write(at(3_910)), Some(2));
 }
@@ -164,7 +184,7 @@ fn a_release_of_unknown_result_is_tried_again_and_nothing_may_be_started_meanwhi
         machine.handle_event(
             at(710),
             match happened {
-                true => LeaseEvent::Refused(Some(LeaseView { counter: 2, owner: OwnerView::Nobody })),
+                true => LeaseEvent::Refused(Some(view(2, OwnerView::Nobody))),
                 false => LeaseEvent::Written { sent: at(700), counter: 2 },
             },
         );
@@ -179,9 +199,40 @@ fn incident_13_a_release_after_a_renewal_of_unknown_result_that_did_happen_gives
     machine.handle_event(at(4_000), LeaseEvent::Unknown { sent: at(3_400) });
     machine.handle_event(at(4_000), LeaseEvent::Release);
     assert_eq!(machine.poll_action(at(4_500)), Some(LeaseAction::Release { counter: 1 }));
-    let mine = LeaseView { counter: 2, owner: OwnerView::Me };
+    let mine = view(2, OwnerView::Me);
     machine.handle_event(at(4_510), LeaseEvent::Refused(Some(mine)));
     assert_eq!(machine.poll_action(at(4_510)), Some(LeaseAction::Release { counter: 2 }));
+}
+
+#[test]
+fn incident_81_a_renewal_that_was_never_sent_does_not_hold_a_release_up() {
+    let mut machine = held(0);
+    assert_eq!(machine.poll_action(at(3_400)), Some(LeaseAction::Renew { counter: 1 }));
+    machine.handle_event(at(3_500), LeaseEvent::Release);
+    assert_eq!(machine.poll_action(at(3_500)), None, "the renewal may still be sent");
+    machine.handle_event(at(3_600), LeaseEvent::NotSent);
+    assert_eq!(machine.poll_action(at(3_600)), Some(LeaseAction::Release { counter: 1 }));
+    machine.handle_event(at(3_610), LeaseEvent::Written { sent: at(3_600), counter: 2 });
+    assert_eq!(machine.phase(), LeasePhase::Watching);
+}
+
+#[test]
+fn incident_81_a_write_that_was_never_sent_is_asked_for_again() {
+    let mut watching = machine();
+    watching.handle_event(at(0), seen(0, OwnerView::Nobody));
+    assert_eq!(watching.poll_action(at(0)), Some(LeaseAction::Acquire { seen: 0 }));
+    watching.handle_event(at(10), LeaseEvent::NotSent);
+    assert_eq!(watching.poll_action(at(10)), Some(LeaseAction::Acquire { seen: 0 }));
+    let mut renewing = held(0);
+    assert_eq!(renewing.poll_action(at(3_400)), Some(LeaseAction::Renew { counter: 1 }));
+    renewing.handle_event(at(3_410), LeaseEvent::NotSent);
+    assert_eq!(renewing.valid_until(), Some(at(9_000)), "nothing was proven and nothing lost");
+    assert_eq!(renewing.begin_write(at(3_410)), Some(1), "a checkpoint may take its place");
+    let mut releasing = held(0);
+    releasing.handle_event(at(100), LeaseEvent::Release);
+    assert_eq!(releasing.poll_action(at(100)), Some(LeaseAction::Release { counter: 1 }));
+    releasing.handle_event(at(110), LeaseEvent::NotSent);
+    assert_eq!(releasing.poll_action(at(110)), Some(LeaseAction::Release { counter: 1 }));
 }
 
 #[test]
@@ -190,7 +241,7 @@ fn a_lost_race_for_a_lease_watches_the_winner() {
     machine.handle_event(at(0), seen(0, OwnerView::Nobody));
     assert_eq!(machine.poll_action(at(0)), Some(LeaseAction::Acquire { seen: 0 }));
     machine
-        .handle_event(at(10), LeaseEvent::Refused(Some(LeaseView { counter: 1, owner: OwnerView::Other })));
+        .handle_event(at(10), LeaseEvent::Refused(Some(view(1, OwnerView::Other))));
     machine.handle_event(at(10), LeaseEvent::Wanted(true));
     assert_eq!(machine.poll_timeout(), Some(at(10_010)));
 }
@@ -213,6 +264,7 @@ mod race {
 
     struct Worker {
         machine: LeaseMachine,
+        lease: Duration,
         origin: u64,
         paused_until: u64,
         write: Option<Write>,
@@ -240,7 +292,7 @@ mod race {
                 Some(owner) if owner == who => OwnerView::Me,
                 Some(_) => OwnerView::Other,
             };
-            LeaseView { counter: self.counter, owner }
+            LeaseView { counter: self.counter, owner, lease: self.owner.map(|owner| self.workers[owner].lease) }
         }
 
         fn arrive(&mut self, who: usize) {
@@ -308,15 +360,21 @@ mod race {
         prop::collection::vec((0usize..2, 1u64..700, 0u64..900, any::<bool>(), pause), 50..400)
     }
 
+    /// The lease times of both workers, in milliseconds, and the origins of their clocks.
+    type Setting = [(u64, u64); 2];
+
+    fn settings() -> impl Strategy<Value = Setting> {
+        let lease = prop::sample::select(vec![2_000, 2_000, 3_000, 8_000]);
+        prop::array::uniform2((lease, 0u64..1_000_000))
+    }
+
     /// Runs the steps and returns how often the worker that may start something changed.
-    fn run(origins: (u64, u64), steps: Vec<Step>) -> Result<usize, TestCaseError> {
-        let worker = |origin| Worker {
-            machine: LeaseMachine::new(LeaseTimes::new(Duration::from_secs(2))),
-            origin,
-            paused_until: 0,
-            write: None,
-        };
-        let workers = [worker(origins.0), worker(origins.1)];
+    fn run(setting: Setting, steps: Vec<Step>) -> Result<usize, TestCaseError> {
+        let workers = setting.map(|(lease, origin)| {
+            let lease = Duration::from_millis(lease);
+            let machine = LeaseMachine::new(LeaseTimes::new(lease));
+            Worker { machine, lease, origin, paused_until: 0, write: None }
+        });
         let mut world = World { time: 0, counter: 0, owner: None, workers };
         let (mut holder, mut changes) = (None, 0);
         for (who, advance, delay, lose, pause) in steps {
@@ -341,13 +399,12 @@ mod race {
     }
 
     #[test]
-    fn i10_two_workers_never_both_may_start_something() {
+    fn i10_two_workers_never_both_may_start_something_whatever_their_lease_times() {
         let mut runner = TestRunner::new(ProptestConfig::with_cases(400));
         let changes = Cell::new(0);
-        let strategy = ((0u64..1_000_000, 0u64..1_000_000), steps());
         runner
-            .run(&strategy, |(origins, steps)| {
-                changes.set(changes.get() + run(origins, steps)?);
+            .run(&(settings(), steps()), |(setting, steps)| {
+                changes.set(changes.get() + run(setting, steps)?);
                 Ok(())
             })
             .unwrap();
