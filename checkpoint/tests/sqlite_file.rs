@@ -199,6 +199,32 @@ async fn incident_76_a_file_of_the_version_before_is_brought_forward_with_everyt
     assert_eq!(open(&path).list().await.unwrap()[0].lease_time, Some(Duration::from_secs(10)));
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn incident_87_a_new_file_is_its_owners_alone_and_one_that_exists_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let beside = |path: &Path, ending: &str| PathBuf::from(format!("{}{ending}", path.display()));
+    let (folder, path) = folder();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "").unwrap();
+    assert_eq!(mode(&plain), 0o644, "what a file is that nobody restricts");
+    let store = open(&path);
+    lease_at_seven(&store).await;
+    for ending in ["", "-wal", "-shm"] {
+        assert_eq!(mode(&beside(&path, ending)), 0o600, "{ending:?}");
+    }
+    let shared = folder.path().join("shared.db");
+    fs::write(&shared, "").unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o660)).unwrap();
+    let store = open(&shared);
+    lease_at_seven(&store).await;
+    for ending in ["", "-wal", "-shm"] {
+        assert_eq!(mode(&beside(&shared, ending)), 0o660, "{ending:?}");
+    }
+}
+
 #[test]
 fn another_programs_database_is_left_alone() {
     let (_folder, path) = folder();

@@ -29,6 +29,24 @@ pub(super) struct BadRow {
     pub(super) problem: String,
 }
 
+impl BadRow {
+    /// What is wrong and what to do.
+    pub(super) fn reason(&self) -> String {
+        format!(
+            "the lease {} has {} in column {}; correct or delete that row of table leases (a deleted shard starts again from \
+             StartingPosition)",
+            self.key, self.problem, self.column
+        )
+    }
+}
+
+/// When SQLite refused something: before the file was open, nobody has worked with it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    Opening,
+    Open,
+}
+
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(Arc::new(error))
@@ -38,18 +56,19 @@ impl From<rusqlite::Error> for Fault {
 impl Fault {
     /// The caller's error, about the store that `describe()` names `store`.
     pub(super) fn into_error(self, store: &str) -> StoreError {
+        self.error_at(Moment::Open, store)
+    }
+
+    /// The same while the file is being opened: what the path cannot be is final then.
+    pub(super) fn into_error_of_opening(self, store: &str) -> StoreError {
+        self.error_at(Moment::Opening, store)
+    }
+
+    fn error_at(self, moment: Moment, store: &str) -> StoreError {
         let store = store.to_owned();
         match self {
-            Self::Sqlite(error) => from_sqlite(store, error),
-            Self::Row(row) => StoreError::Unusable {
-                store,
-                reason: format!(
-                    "the lease {} has {} in column {}; correct or delete that row of table leases (a deleted shard starts \
-                     again from StartingPosition)",
-                    row.key, row.problem, row.column
-                ),
-                source: None,
-            },
+            Self::Sqlite(error) => from_sqlite(store, error, moment),
+            Self::Row(row) => StoreError::Unusable { store, reason: row.reason(), source: None },
             Self::TooLarge(what) => {
                 StoreError::Invalid { store, reason: format!("the {what} is above {}", i64::MAX) }
             }
@@ -69,8 +88,8 @@ impl Fault {
     }
 }
 
-fn from_sqlite(store: String, error: Arc<rusqlite::Error>) -> StoreError {
-    let (retryable, remedy) = classify(&error);
+fn from_sqlite(store: String, error: Arc<rusqlite::Error>, moment: Moment) -> StoreError {
+    let (retryable, remedy) = classify(&error, moment);
     let reason = format!("{remedy} ({error})");
     let source: Option<Box<dyn std::error::Error + Send + Sync>> = Some(Box::new(error));
     if retryable {
@@ -81,7 +100,7 @@ fn from_sqlite(store: String, error: Arc<rusqlite::Error>) -> StoreError {
 }
 
 /// Whether the same call may succeed later, and what to do.
-fn classify(error: &rusqlite::Error) -> (bool, &'static str) {
+fn classify(error: &rusqlite::Error, moment: Moment) -> (bool, &'static str) {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
             true,
@@ -106,9 +125,16 @@ fn classify(error: &rusqlite::Error) -> (bool, &'static str) {
         Some(ErrorCode::NotADatabase) => {
             (false, "the file is no SQLite database; choose another path, or move the file away")
         }
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            (false, "the file cannot be written; let the worker's user write both the file and its directory")
-        }
+        // A file that was in use a moment ago can be brought back, and until then nothing is lost.
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (
+            moment == Moment::Open,
+            "the file cannot be written; let the worker's user write both the file and its directory",
+        ),
+        Some(ErrorCode::CannotOpen) if moment == Moment::Open => (
+            true,
+            "a file that it needs cannot be opened; see whether the process is out of file descriptors (ulimit -n) and \
+             whether the disk is still there",
+        ),
         Some(ErrorCode::CannotOpen) => (
             false,
             "the file cannot be opened or created; check that its directory exists and that the worker's user may write \

@@ -1,4 +1,5 @@
 mod fault;
+mod file_system;
 mod leases;
 mod queue;
 mod row;
@@ -41,8 +42,9 @@ impl Default for SqliteOptions {
 /// into with `sqlite3` (table `leases`).
 ///
 /// A write is durable against the death of the process. A power cut may undo the last commits (write-ahead log with
-/// `synchronous=NORMAL`): that repeats records and loses none. The file must be on a local disk, as a write-ahead log
-/// does not work over a network share. The file `-wal` next to it belongs to it.
+/// `synchronous=NORMAL`): that repeats records and loses none. The file must be on a local disk: a write-ahead log does
+/// not work between hosts, so network file systems are refused. The file `-wal` next to it belongs to it. Both are made
+/// for the worker's user only (mode 0600); a file that exists keeps its mode.
 ///
 /// A clone is another handle on the same connection, which closes after the last handle is dropped.
 #[derive(Clone)]
@@ -65,8 +67,8 @@ impl SqliteStore {
     /// Opens the file at `path`, or creates it, for the leases of `application`. Blocks for some milliseconds.
     ///
     /// # Errors
-    /// [`StoreError::Unusable`] if the path is a directory, cannot be written, or holds something else than an intact file
-    /// of a known version; [`StoreError::Unavailable`] if another process locks the file for too long or the disk is
+    /// [`StoreError::Unusable`] if the path is a directory, on a network file system, cannot be written, or holds something
+    /// else than an intact file of a known version; [`StoreError::Unavailable`] if another process locks the file for too long or the disk is
     /// full; [`StoreError::Invalid`] if the path or the application's name is empty.
     pub fn open(path: impl AsRef<Path>, application: &str) -> Result<Self, StoreError> {
         Self::open_with(path, application, &SqliteOptions::default())
@@ -84,7 +86,7 @@ impl SqliteStore {
         let path = absolute(path.as_ref())?;
         let store = describe(&path);
         check_application(application, &store)?;
-        let file = schema::open(&path, options.busy_timeout, &store)?;
+        let file = schema::open(&path, options.busy_timeout, &store, &file_system::of)?;
         let queue = Queue::start(file).map_err(|error| StoreError::Unavailable {
             store,
             reason: format!("no thread could be started for it ({error})"),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::fault::Fault;
+use super::file_system::{self, FileSystem};
 use crate::StoreError;
 
 /// "ShMl": tells our files from other programs' databases.
@@ -43,10 +44,19 @@ fn identity(_: &Path) -> Option<(u64, u64)> {
     None
 }
 
-/// Opens or creates the file at the absolute `path`.
-pub(super) fn open(path: &Path, busy_timeout: Duration, store: &str) -> Result<File, StoreError> {
+/// Opens or creates the file at the absolute `path`, which is on the file system that `look_up` tells.
+pub(super) fn open(
+    path: &Path,
+    busy_timeout: Duration,
+    store: &str,
+    look_up: &dyn Fn(&Path) -> Option<FileSystem>,
+) -> Result<File, StoreError> {
     let unusable = |reason| StoreError::Unusable { store: store.to_owned(), reason, source: None };
     check_path(path).map_err(unusable)?;
+    if let Some(reason) = look_up(path).as_ref().and_then(file_system::refusal) {
+        return Err(unusable(reason));
+    }
+    create_private(path);
     let deadline = Instant::now() + busy_timeout;
     loop {
         match try_open(path, busy_timeout) {
@@ -58,9 +68,20 @@ pub(super) fn open(path: &Path, busy_timeout: Duration, store: &str) -> Result<F
             Err(error) if is_busy(&error) && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Err(error) => return Err(Fault::from(error).into_error(store)),
+            Err(error) => return Err(Fault::from(error).into_error_of_opening(store)),
         }
     }
+}
+
+/// Makes a new file that only its owner may read: it says where every shard of every stream stands. SQLite gives the files
+/// beside it the same mode.
+fn create_private(path: &Path) {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // One that exists stays as it is. What else hinders this hinders SQLite as well, which says what it is.
+    drop(options.open(path));
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {
@@ -120,6 +141,9 @@ fn try_open(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Verdict<Con
     }
     // A crash of the process loses nothing. A power cut may undo the last commits, which means duplicates, never loss.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // What a large transaction may have to undo would otherwise go to a temporary file, for which a container with a
+    // read-only root has no place.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(migrate(&mut connection)?.and(check(&connection)?).map(|()| connection))
 }
 

@@ -198,27 +198,46 @@ async fn a_call_that_nobody_waits_for_any_more_is_not_begun() {
 }
 
 #[test]
-fn every_refusal_of_sqlite_becomes_a_class_and_a_remedy() {
-    let error = |code: std::ffi::c_int| {
-        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
-        Fault::from(error).into_error("sqlite:/data/s.db")
-    };
+fn incident_80_every_refusal_of_sqlite_becomes_a_class_and_a_remedy_which_depend_on_whether_the_file_was_open()
+ {
+    let fault =
+        |code: std::ffi::c_int| Fault::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
     let cases = [
-        (ffi::SQLITE_BUSY, true, "end the open transaction"),
-        (ffi::SQLITE_FULL, true, "free some space"),
-        (ffi::SQLITE_IOERR, true, "check the disk"),
-        (ffi::SQLITE_NOMEM, true, "could not finish"),
-        (ffi::SQLITE_CORRUPT, false, ".recover"),
-        (ffi::SQLITE_NOTADB, false, "choose another path"),
-        (ffi::SQLITE_READONLY, false, "let the worker's user write"),
-        (ffi::SQLITE_CANTOPEN, false, "its directory exists"),
-        (ffi::SQLITE_ERROR, false, "changed by hand"),
+        (ffi::SQLITE_BUSY, (true, true), "end the open transaction"),
+        (ffi::SQLITE_FULL, (true, true), "free some space"),
+        (ffi::SQLITE_IOERR, (true, true), "check the disk"),
+        (ffi::SQLITE_NOMEM, (true, true), "could not finish"),
+        (ffi::SQLITE_CORRUPT, (false, false), ".recover"),
+        (ffi::SQLITE_NOTADB, (false, false), "choose another path"),
+        (ffi::SQLITE_READONLY, (false, true), "let the worker's user write"),
+        (ffi::SQLITE_CANTOPEN, (false, true), "cannot be opened"),
+        (ffi::SQLITE_ERROR, (false, false), "changed by hand"),
     ];
-    for (code, retryable, remedy) in cases {
-        let error = error(code);
-        assert_eq!(error.is_retryable(), retryable, "{error}");
-        let text = error.to_string();
-        assert!(text.contains(remedy) && text.contains("sqlite:/data/s.db"), "{text}");
+    for (code, (while_opening, once_open), remedy) in cases {
+        let opening = fault(code).into_error_of_opening("sqlite:/data/s.db");
+        let open = fault(code).into_error("sqlite:/data/s.db");
+        assert_eq!((opening.is_retryable(), open.is_retryable()), (while_opening, once_open), "{open}");
+        for text in [opening.to_string(), open.to_string()] {
+            assert!(text.contains(remedy) && text.contains("sqlite:/data/s.db"), "{text}");
+        }
     }
     assert_eq!(ffi::Error::new(ffi::SQLITE_BUSY_SNAPSHOT).code, ErrorCode::DatabaseBusy);
+}
+
+#[test]
+fn incident_92_a_file_on_a_network_file_system_is_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    let nfs = |_: &Path| Some(file_system::FileSystem { magic: 0x6969, mount: None });
+    let store = describe(&path);
+    let Err(error) = schema::open(&path, Duration::ZERO, &store, &nfs) else { panic!("it was opened") };
+    assert!(matches!(error, StoreError::Unusable { .. }), "{error:?}");
+    let text = error.to_string();
+    for word in [store.as_str(), "NFS (type 0x6969)", "put the file on a local disk"] {
+        assert!(text.contains(word), "{word:?} is not in {text:?}");
+    }
+    assert!(!path.exists());
+    let disk = |_: &Path| Some(file_system::FileSystem { magic: 0xef53, mount: None });
+    assert!(schema::open(&path, Duration::ZERO, &store, &disk).is_ok());
+    assert!(schema::open(&path, Duration::ZERO, &store, &|_| None).is_ok(), "one that is not known");
 }
