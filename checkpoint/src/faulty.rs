@@ -6,14 +6,15 @@ use async_trait::async_trait;
 use shardmill_engine::{LeaseKey, ShardId};
 
 use crate::{
-    Checkpoint, Claim, Lease, LeaseStore, NewLease, Ownership, Renewal, StoreError, WorkerId, Write,
+    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError, WorkerId,
+    Write,
 };
 
 /// A method of [`LeaseStore`] that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// [`LeaseStore::list`].
+    /// [`LeaseStore::list`] and [`LeaseStore::list_readable`].
     List,
     /// [`LeaseStore::create`].
     Create,
@@ -159,6 +160,10 @@ impl<S: LeaseStore> FaultyStore<S> {
 impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
         self.run(Operation::List, self.inner.list()).await
+    }
+
+    async fn list_readable(&self) -> Result<LeaseList, StoreError> {
+        self.run(Operation::List, self.inner.list_readable()).await
     }
 
     async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError> {

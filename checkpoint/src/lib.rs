@@ -29,4 +29,4 @@ pub use lease::{AppState, Claim, HashRange, Lease, NewLease, ProcessIdentity, Wo
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
-pub use store::{Checkpoint, LeaseStore, Ownership, Renewal, Write};
+pub use store::{Checkpoint, LeaseList, LeaseStore, Ownership, Renewal, UnreadableLease, Write};

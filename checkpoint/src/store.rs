@@ -15,7 +15,7 @@ pub enum Write {
     },
     /// The lease was not as expected and nothing changed.
     Refused {
-        /// The lease as it is, or `None` if it is gone.
+        /// The lease as it is, or `None` if it is gone or cannot be read.
         current: Option<Box<Lease>>,
     },
 }
@@ -51,6 +51,24 @@ pub struct Ownership {
     pub checkpoint_owner: Option<WorkerId>,
 }
 
+/// A lease that the store has and cannot read, as a row that was changed by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableLease {
+    /// Which lease, as far as its name can be read.
+    pub key: LeaseKey,
+    /// What is wrong with it and what to do.
+    pub reason: String,
+}
+
+/// The leases of an application, and those that cannot be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseList {
+    /// Those that can be read.
+    pub leases: Vec<Lease>,
+    /// The others.
+    pub unreadable: Vec<UnreadableLease>,
+}
+
 /// A place for the leases and checkpoints of one application.
 ///
 /// Every write is a compare-and-set and durable when it returns, as far as the store promises durability at all. A
@@ -61,8 +79,14 @@ pub struct Ownership {
 /// A third-party store runs the `conformance` module's suite, which covers every sentence here.
 #[async_trait]
 pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
-    /// Every lease of the application.
+    /// Every lease of the application; an error if one of them cannot be read.
     async fn list(&self) -> Result<Vec<Lease>, StoreError>;
+
+    /// The same where one lease that cannot be read is no failure of the others. A store whose leases can be spoilt one
+    /// by one has its own; every write to such a lease is refused as if it were gone.
+    async fn list_readable(&self) -> Result<LeaseList, StoreError> {
+        Ok(LeaseList { leases: self.list().await?, unreadable: Vec::new() })
+    }
 
     /// Creates those of `leases` that do not exist, each whole or not at all, and returns how many. One that exists
     /// stays as it is: losing is success.
@@ -110,6 +134,9 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
 impl<S: LeaseStore + ?Sized> LeaseStore for std::sync::Arc<S> {
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
         (**self).list().await
+    }
+    async fn list_readable(&self) -> Result<LeaseList, StoreError> {
+        (**self).list_readable().await
     }
     async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError> {
         (**self).create(leases).await

@@ -317,6 +317,62 @@ async fn a_row_that_was_damaged_by_hand_is_named() {
 }
 
 #[tokio::test]
+async fn incident_96_a_row_that_cannot_be_read_costs_its_own_lease_and_no_other() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    lease_at_seven(&store).await;
+    let shards = ["shardId-1", "shardId-2", "shardId-3"];
+    store.create(&shards.map(new_lease)).await.unwrap();
+    let sqlite3 = Connection::open(&path).unwrap();
+    let cases = [
+        (
+            "shardId-1",
+            "checkpoint = 'yesterday'",
+            "checkpoint = 'TRIM_HORIZON'",
+            "\"yesterday\", which is no sequence",
+        ),
+        ("shardId-2", "app = x'ff'", "app = '{}'", "in column app"),
+        ("shardId-3", "lease_owner = x'fffe'", "lease_owner = NULL", "in column lease_owner"),
+    ];
+    for (shard, damage, _, _) in cases {
+        sqlite3.execute(&format!("UPDATE leases SET {damage} WHERE shard = '{shard}'"), []).unwrap();
+    }
+    let list = store.list_readable().await.unwrap();
+    assert_eq!(list.leases.len(), 1);
+    for (unreadable, (shard, _, _, words)) in list.unreadable.iter().zip(cases) {
+        assert_eq!(unreadable.key, key(shard));
+        assert!(unreadable.reason.contains(words), "{}", unreadable.reason);
+        assert!(unreadable.reason.contains("correct or delete that row"), "{}", unreadable.reason);
+    }
+    // What shares a call with it goes on.
+    let moved = [checkpoint("shardId-1", 0, "8"), checkpoint("shardId-0", 2, "8")];
+    let written = store.checkpoint(&moved).await.unwrap();
+    assert_eq!(written, [Write::Refused { current: None }, Write::Done { counter: 3 }]);
+    let refused = Write::Refused { current: None };
+    assert_eq!(store.acquire(&key("shardId-2"), 0, &claim("b", "t")).await.unwrap(), refused);
+    assert_eq!(store.release(&key("shardId-3"), 0).await.unwrap(), refused);
+    assert_eq!(store.create(&shards.map(new_lease)).await.unwrap(), 0, "it is still there");
+    for (shard, _, repair, _) in cases {
+        sqlite3.execute(&format!("UPDATE leases SET {repair} WHERE shard = '{shard}'"), []).unwrap();
+    }
+    let list = store.list_readable().await.unwrap();
+    assert_eq!((list.leases, list.unreadable), (store.list().await.unwrap(), vec![]));
+}
+
+#[tokio::test]
+async fn incident_96_a_row_whose_very_name_is_no_text_is_shown_as_far_as_it_can_be() {
+    let (_folder, path) = folder();
+    let store = open(&path);
+    lease_at_seven(&store).await;
+    let sqlite3 = Connection::open(&path).unwrap();
+    sqlite3.execute("UPDATE leases SET shard = x'73686172'", []).unwrap();
+    let list = store.list_readable().await.unwrap();
+    assert_eq!((list.leases.len(), list.unreadable.len()), (0, 1));
+    assert_eq!(list.unreadable[0].key, key("shar"));
+    assert!(list.unreadable[0].reason.contains("no text in column shard"), "{}", list.unreadable[0].reason);
+}
+
+#[tokio::test]
 async fn a_lock_that_is_held_for_long_is_unavailable_and_passes() {
     let (_folder, path) = folder();
     let store = SqliteStore::open_with(&path, "orders", &quick()).unwrap();

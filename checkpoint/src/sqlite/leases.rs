@@ -7,7 +7,10 @@ use shardmill_engine::{LeaseKey, ShardId};
 
 use super::fault::Fault;
 use super::row::{COLUMNS, PositionColumns, Stored, integer, shards_text};
-use crate::{Checkpoint, Claim, Lease, NewLease, Ownership, Renewal, WorkerId, Write, rules};
+use crate::{
+    Checkpoint, Claim, Lease, LeaseList, NewLease, Ownership, Renewal, UnreadableLease, WorkerId, Write,
+    rules,
+};
 
 macro_rules! this_lease {
     () => {
@@ -45,15 +48,21 @@ pub(super) struct Leases<'a> {
 }
 
 impl Leases<'_> {
-    pub(super) fn list(&self) -> Result<Vec<Lease>, Fault> {
+    pub(super) fn list(&self) -> Result<LeaseList, Fault> {
         let sql = format!("SELECT {COLUMNS} FROM leases WHERE application = ?1");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query([self.application])?;
-        let mut leases = Vec::new();
+        let mut list = LeaseList::default();
         while let Some(row) = rows.next()? {
-            leases.push(Stored::read(row)?.lease);
+            match Stored::read(row) {
+                Ok(stored) => list.leases.push(stored.lease),
+                Err(Fault::Row(bad)) => {
+                    list.unreadable.push(UnreadableLease { reason: bad.reason(), key: bad.key });
+                }
+                Err(other) => return Err(other),
+            }
         }
-        Ok(leases)
+        Ok(list)
     }
 
     pub(super) fn create(&self, leases: &[NewLease]) -> Result<usize, Fault> {
@@ -194,7 +203,8 @@ impl Leases<'_> {
         }
         let process = lease.process.as_ref();
         let started = process.map(|process| integer(process.started, "start time")).transpose()?;
-        let millis = |time: Duration| integer(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), "lease time");
+        let millis =
+            |time: Duration| integer(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), "lease time");
         let lease_ms = lease.lease_time.map(millis).transpose()?;
         self.connection.prepare_cached(SET_OWNERSHIP)?.execute(params![
             self.application,
@@ -216,11 +226,15 @@ impl Leases<'_> {
         Ok(Write::Done { counter: lease.counter })
     }
 
+    /// The lease; none if there is none, or if its row cannot be read: that fails neither the call nor what shares it.
     fn find(&self, key: &LeaseKey) -> Result<Option<Stored>, Fault> {
         let sql = format!(concat!("SELECT {} FROM leases", this_lease!()), COLUMNS);
         let mut statement = self.connection.prepare_cached(&sql)?;
         let found = statement.query_row(self.key_params(key), |row| Ok(Stored::read(row))).optional()?;
-        found.transpose()
+        match found.transpose() {
+            Err(Fault::Row(_)) => Ok(None),
+            found => found,
+        }
     }
 
     fn key_params<'k>(&'k self, key: &'k LeaseKey) -> [&'k str; 6] {

@@ -20,7 +20,8 @@ use self::leases::Leases;
 use self::queue::{Access, Queue};
 use crate::rules;
 use crate::{
-    Checkpoint, Claim, Lease, LeaseStore, NewLease, Ownership, Renewal, StoreError, WorkerId, Write,
+    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError,
+    UnreadableLease, WorkerId, Write,
 };
 
 /// How a [`SqliteStore`] treats its file.
@@ -164,6 +165,16 @@ fn describe(path: &Path) -> String {
 #[async_trait]
 impl LeaseStore for SqliteStore {
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
+        let LeaseList { leases, unreadable } = self.list_readable().await?;
+        match unreadable.into_iter().next() {
+            None => Ok(leases),
+            Some(UnreadableLease { reason, .. }) => {
+                Err(StoreError::Unusable { store: self.describe(), reason, source: None })
+            }
+        }
+    }
+
+    async fn list_readable(&self) -> Result<LeaseList, StoreError> {
         self.call(Access::Read, |leases| leases.list()).await
     }
 

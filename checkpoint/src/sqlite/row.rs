@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rusqlite::Row;
-use rusqlite::types::FromSql;
+use rusqlite::types::{FromSql, ValueRef};
 use serde_json::{Map, Value};
 use shardmill_engine::{LeaseKey, Position, Seq, ShardId};
 
@@ -25,15 +25,15 @@ pub(super) struct Stored {
 
 impl Stored {
     pub(super) fn read(row: &Row<'_>) -> Result<Self, Fault> {
-        let shard: String = row.get(4)?;
         let key = LeaseKey {
-            account: row.get(0)?,
-            region: row.get(1)?,
-            stream: row.get(2)?,
-            epoch: row.get(3)?,
-            shard: ShardId::new(shard),
+            account: name(row, 0)?,
+            region: name(row, 1)?,
+            stream: name(row, 2)?,
+            epoch: name(row, 3)?,
+            shard: ShardId::new(name(row, 4)?),
         };
         let read = Reader { row, key: &key };
+        read.check_names()?;
         let app = read.app()?;
         let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
         let lease = Lease {
@@ -62,6 +62,16 @@ impl Stored {
     }
 }
 
+/// A part of a lease's name, as far as it can be shown.
+fn name(row: &Row<'_>, index: usize) -> rusqlite::Result<String> {
+    Ok(match row.get_ref(index)? {
+        ValueRef::Text(text) | ValueRef::Blob(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => number.to_string(),
+        ValueRef::Null => String::new(),
+    })
+}
+
 struct Reader<'a> {
     row: &'a Row<'a>,
     key: &'a LeaseKey,
@@ -70,6 +80,16 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn bad(&self, column: &'static str, problem: String) -> Fault {
         Fault::Row(Box::new(BadRow { key: self.key.clone(), column, problem }))
+    }
+
+    fn check_names(&self) -> Result<(), Fault> {
+        for (index, column) in ["account", "region", "stream", "epoch", "shard"].into_iter().enumerate() {
+            let value = self.row.get_ref(index)?;
+            if !matches!(value, ValueRef::Text(text) if std::str::from_utf8(text).is_ok()) {
+                return Err(self.bad(column, "a value that is no text".to_owned()));
+            }
+        }
+        Ok(())
     }
 
     fn get<T: FromSql>(&self, index: usize, column: &'static str) -> Result<T, Fault> {
@@ -118,7 +138,8 @@ impl Reader<'_> {
     fn lease_time(&self) -> Result<Option<Duration>, Fault> {
         let millis: Option<i64> = self.get(22, "owner_lease_ms")?;
         let valid = |millis: i64| {
-            u64::try_from(millis).map_err(|_| self.bad("owner_lease_ms", format!("the negative number {millis}")))
+            u64::try_from(millis)
+                .map_err(|_| self.bad("owner_lease_ms", format!("the negative number {millis}")))
         };
         Ok(millis.map(valid).transpose()?.map(Duration::from_millis))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rusqlite::{Connection, ErrorCode, ffi};
+use rusqlite::{ErrorCode, ffi};
 use shardmill_engine::{Position, Seq};
 use tempfile::TempDir;
 
@@ -114,10 +114,12 @@ async fn calls_that_wait_at_the_same_moment_share_a_commit() {
 #[tokio::test]
 async fn in_a_shared_commit_a_refusal_or_a_failure_hinders_nobody_else() {
     let (_folder, store) = store_with(4).await;
-    let other = Connection::open(store.path()).unwrap();
-    other
-        .execute("UPDATE leases SET checkpoint = 'nonsense' WHERE shard = ?1", [key(2).shard.as_str()])
-        .unwrap();
+    inside(
+        &store,
+        "CREATE TRIGGER fail BEFORE UPDATE ON leases WHEN new.shard = 'shardId-000000000002'
+         BEGIN SELECT RAISE(ABORT, 'not this one'); END;",
+    )
+    .await;
     let call = |batch: Vec<Checkpoint>| {
         let store = store.clone();
         async move { store.checkpoint(&batch).await }
@@ -125,7 +127,7 @@ async fn in_a_shared_commit_a_refusal_or_a_failure_hinders_nobody_else() {
     let calls = vec![
         call(vec![checkpoint(0, 0, "5")]),
         call(vec![checkpoint(1, 9, "5")]),
-        // The damaged row fails the call, which takes back what it did to shard 3.
+        // The row that refuses fails the call, which takes back what it did to shard 3.
         call(vec![checkpoint(3, 0, "4"), checkpoint(2, 0, "5")]),
         call(vec![checkpoint(3, 0, "5")]),
     ];
@@ -134,7 +136,7 @@ async fn in_a_shared_commit_a_refusal_or_a_failure_hinders_nobody_else() {
     assert!(matches!(answers[1].as_ref().unwrap()[0], Write::Refused { current: Some(_) }));
     let error = answers[2].as_ref().unwrap_err();
     assert!(matches!(error, StoreError::Unusable { .. }));
-    assert!(error.to_string().contains("shardId-000000000002 has \"nonsense\""), "{error}");
+    assert!(error.to_string().contains("not this one"), "{error}");
     assert_eq!(answers[3].as_ref().unwrap(), &[Write::Done { counter: 1 }]);
     assert_eq!(store.commits(), 2, "one for the creation and one here");
 }
