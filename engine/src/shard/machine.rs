@@ -190,8 +190,7 @@ impl ShardMachine {
         let lanes = self.may_invoke().then(|| self.lanes.iter()).into_iter().flatten();
         let rules = self.rules();
         let invoke = lanes.filter_map(|lane| lane.wakes_at(now, &rules)).min();
-        let read = self
-            .may_read()
+        let read = (self.may_read() && !self.waits_for_clock(now))
             .then(|| self.reader.wakes_at(&self.mapping.polling, self.buffered_bytes))
             .flatten();
         [checkpoint, deadline, discard, invoke, read].into_iter().flatten().min()
@@ -267,6 +266,9 @@ impl ShardMachine {
 
     fn poll_read(&mut self, now: Now) -> Option<ShardAction> {
         if !self.may_read() {
+            return None;
+        }
+        if self.waits_for_clock(now) {
             return None;
         }
         self.check_retention(now);
@@ -496,6 +498,7 @@ fn rules<'a>(
         flushes: ended || buffered >= mapping.polling.buffer_bytes,
         ended,
         tip_read: reader.tip_read,
+        clock_in_doubt: reader.clock_doubt.is_some(),
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Reader {
     pub(super) through: Option<Wall>,
     /// What comes after `at` is trimmed: reading goes on at the oldest record (I17).
     from_oldest: bool,
+    /// How far off the service's clock may be, while that is not known better.
+    pub(super) clock_doubt: Option<Duration>,
     pub(super) children: Vec<ChildShard>,
 }
 
@@ -74,6 +76,7 @@ impl Reader {
             tip_read: None,
             through,
             from_oldest: false,
+            clock_doubt: None,
             children: Vec::new(),
         }
     }
@@ -144,7 +147,8 @@ impl Reader {
         }
         self.state = ReaderState::Open;
         self.not_before = self.fetch_started.unwrap_or_default() + self.pause_after(intake, polling);
-        if intake.polled == 0 && intake.millis_behind.is_none_or(|behind| behind == 0) {
+        let is_tip = intake.polled == 0 && intake.millis_behind.is_none_or(|behind| behind == 0);
+        if is_tip && self.clock_doubt.is_none() {
             // Whatever arrived while the page was under way may not be in it.
             self.tip_read = Some(now.wall - now.mono.since(self.fetch_started.unwrap_or_default()));
             self.through = self.through.max(self.tip_read);
@@ -208,6 +212,14 @@ impl Reader {
     /// read, which is the same gap.
     pub(super) const fn skip_to_oldest(&mut self) -> bool {
         !std::mem::replace(&mut self.from_oldest, true)
+    }
+
+    /// The service's clock is in doubt, or no longer. A time that was taken while it was believed may be wrong, too.
+    pub(super) const fn doubt_clock(&mut self, doubt: Option<Duration>) {
+        if doubt.is_some() {
+            self.tip_read = None;
+        }
+        self.clock_doubt = doubt;
     }
 
     /// Nothing more is read.

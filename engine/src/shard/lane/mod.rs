@@ -41,10 +41,15 @@ pub(super) struct Rules<'a> {
     pub(super) ended: bool,
     /// When a page was read last that reached the tip of the shard.
     pub(super) tip_read: Option<Wall>,
+    /// Whether a record is too old cannot be told.
+    pub(super) clock_in_doubt: bool,
 }
 
 impl Rules<'_> {
     fn age(&self) -> Age {
+        if self.clock_in_doubt {
+            return Age::Unlimited;
+        }
         self.mapping.maximum_record_age.map_or(Age::Unlimited, Age::Limited)
     }
 }

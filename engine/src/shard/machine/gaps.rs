@@ -37,20 +37,41 @@ impl ShardMachine {
         self.retention = retention;
     }
 
+    /// How far off the service's clock may be; none once that is known, as it is at the start.
+    ///
+    /// While it is in doubt no record is given up for its age, no window is closed because its time is over, and where a
+    /// gap beyond the retention may or may not be, reading waits for the clock.
+    pub fn set_clock_doubt(&mut self, doubt: Option<Duration>) {
+        if doubt != self.reader.clock_doubt {
+            self.reader.doubt_clock(doubt);
+        }
+    }
+
     /// The shard is about to be opened at a position after which the stream may have trimmed records, where the service
     /// would go on at its oldest record without a word; or it is read, and the stream has begun to keep records for a
     /// shorter time.
     pub(super) fn check_retention(&mut self, now: Now) {
-        let is_cut = self.retention_cut && self.reader.state == ReaderState::Open;
-        let Some(retention) = self.retention.filter(|_| is_cut || self.reader.opens(now.mono)) else {
-            return;
-        };
+        let Some(retention) = self.retention_to_check(now) else { return };
         self.retention_cut = false;
         if self.reader.through.is_some_and(|through| through < now.wall - retention) {
             // Until something is read nothing more is known.
             self.reader.through = None;
             self.note_gap(now, GapKind::BeyondRetention);
         }
+    }
+
+    /// Whether there is a gap depends on a clock that is in doubt.
+    pub(super) fn waits_for_clock(&self, now: Now) -> bool {
+        let Some(doubt) = self.reader.clock_doubt else { return false };
+        let latest = now.wall + doubt;
+        let may_be_gap = |retention| self.reader.through.is_some_and(|through| through < latest - retention);
+        self.retention_to_check(now).is_some_and(may_be_gap)
+    }
+
+    /// The retention, if it is to be looked at before the next read.
+    fn retention_to_check(&self, now: Now) -> Option<Duration> {
+        let is_cut = self.retention_cut && self.reader.state == ReaderState::Open;
+        self.retention.filter(|_| is_cut || self.reader.opens(now.mono))
     }
 
     fn note_gap(&mut self, now: Now, kind: GapKind) {

@@ -3,6 +3,7 @@ mod basics;
 mod batching;
 mod bisect;
 mod checkpoints;
+mod clock;
 mod discards;
 mod explorer;
 mod gaps;
