@@ -1,11 +1,18 @@
 //! The two clocks that the engine is handed: the host's monotonic one and the services' wall clock.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+mod estimate;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shardmill_engine::{Mono, Now, Wall};
 use tokio::time::Instant;
+
+use estimate::{Estimate, Sighting, Verdict};
 
 /// A `Date` header names a whole second: the service's time lies up to this many milliseconds after it.
 const DATE_WIDTH_MS: i64 = 1000;
@@ -13,13 +20,20 @@ const DATE_WIDTH_MS: i64 = 1000;
 /// A correction beyond this many milliseconds is worth a warning.
 const WARN_BEYOND_MS: u64 = 5000;
 
+/// A doubt that lasts this long is worth a warning.
+const WARN_DOUBT_MS: u64 = 30_000;
+
 /// The monotonic clock starts here and not at zero, so that an instant shortly before its origin is still in range.
 const MONO_START_MS: u64 = 3_600_000;
 
-/// The time by the services' own clocks, estimated from the `Date` headers of their answers.
+/// The time by a service's own clock, estimated from the `Date` headers of its answers.
 ///
 /// A host whose clock is minutes off judges record ages and pins starts as the service would. Until the first answer
-/// the host's clock counts. Time runs on tokio's clock, so a test with paused time controls it. Clones share one estimate.
+/// the host's clock counts. An answer that is more than 3 s off the estimate puts the clock [in doubt](Self::doubt): it
+/// moves once several answers, over some seconds, say the same, and until then nothing is given up by age or retention.
+///
+/// Each endpoint has an estimate of its own: a source takes its [endpoint's](Self::for_endpoint) clock from the one that
+/// it is given. Time runs on tokio's clock, so a test with paused time controls it. Clones share one estimate.
 #[derive(Clone, Debug)]
 pub struct ServiceClock {
     inner: Arc<Inner>,
@@ -27,11 +41,23 @@ pub struct ServiceClock {
 
 #[derive(Debug)]
 struct Inner {
+    /// What the clock belongs to, for the log; empty for a clock of no endpoint.
+    name: String,
     /// The host's wall clock when the monotonic clock read zero, in milliseconds since the epoch.
     base: i64,
     /// Milliseconds to add to the host's wall clock.
     offset: AtomicI64,
+    /// How many milliseconds the estimate may be off; 0 while it is not in doubt.
+    doubt: AtomicU64,
+    /// While it is in doubt: the lowest offset in question.
+    lowest: AtomicI64,
+    /// Whether answers have confirmed the estimate.
+    is_known: AtomicBool,
+    estimate: Mutex<Estimate>,
     warned: AtomicBool,
+    /// Since when the clock is in doubt, and whether that was told.
+    doubted: Mutex<Option<(Mono, bool)>>,
+    endpoints: Mutex<BTreeMap<String, ServiceClock>>,
 }
 
 impl ServiceClock {
@@ -45,45 +71,119 @@ impl ServiceClock {
     /// A clock of a host that believes it is `host` now; for tests and simulations.
     #[must_use]
     pub fn starting_at(host: Wall) -> Self {
-        let base = host.as_millis().saturating_sub(signed(mono_now()));
-        Self { inner: Arc::new(Inner { base, offset: AtomicI64::new(0), warned: AtomicBool::new(false) }) }
+        Self::with_base(host.as_millis().saturating_sub(signed(mono_now())), String::new())
+    }
+
+    fn with_base(base: i64, name: String) -> Self {
+        let inner = Inner {
+            name,
+            base,
+            offset: AtomicI64::new(0),
+            doubt: AtomicU64::new(0),
+            lowest: AtomicI64::new(0),
+            is_known: AtomicBool::new(false),
+            estimate: Mutex::default(),
+            warned: AtomicBool::new(false),
+            doubted: Mutex::default(),
+            endpoints: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The clock of one endpoint, such as `kinesis eu-west-1`: the same for the same name, on the same host's clock.
+    #[must_use]
+    pub fn for_endpoint(&self, name: &str) -> Self {
+        let mut endpoints = lock(&self.inner.endpoints);
+        let clock = || Self::with_base(self.inner.base, name.to_owned());
+        endpoints.entry(name.to_owned()).or_insert_with(clock).clone()
+    }
+
+    /// A clock of an endpoint that nobody else can be known to speak to.
+    #[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
+    pub(crate) fn for_client(&self, name: &str) -> Self {
+        static CLIENTS: AtomicU64 = AtomicU64::new(1);
+        self.for_endpoint(&format!("{name} (client {})", CLIENTS.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// The monotonic time since an origin that all clocks of the process share, and the service's wall clock.
     #[must_use]
     pub fn now(&self) -> Now {
         let mono = mono_now();
-        Now { mono, wall: Wall::from_millis(self.host(mono).saturating_add(self.offset())) }
+        Now { mono, wall: self.wall_at(mono) }
     }
 
-    /// Milliseconds that the service's clock is ahead of the host's; negative if it is behind.
+    /// The service's wall clock at `mono`, by what is known now.
+    fn wall_at(&self, mono: Mono) -> Wall {
+        Wall::from_millis(self.host(mono).saturating_add(self.inner.offset.load(Ordering::Acquire)))
+    }
+
+    /// The earliest that the service's wall clock may have read at `mono`: its estimate; as long as no answer has confirmed
+    /// that, or while it is in doubt, whatever is in question, the host's clock included.
+    pub(crate) fn earliest_at(&self, mono: Mono) -> Wall {
+        let offset = match (self.doubt(), self.inner.is_known.load(Ordering::Acquire)) {
+            (None, true) => self.inner.offset.load(Ordering::Acquire),
+            (None, false) => self.inner.offset.load(Ordering::Acquire).min(0),
+            (Some(_), _) => self.inner.lowest.load(Ordering::Acquire).min(0),
+        };
+        Wall::from_millis(self.host(mono).saturating_add(offset))
+    }
+
+    /// Milliseconds that the service's clock is ahead of the host's; negative if it is behind. For a clock with endpoints,
+    /// that of the endpoint that is furthest off.
     #[must_use]
     pub fn offset(&self) -> i64 {
-        self.inner.offset.load(Ordering::Relaxed)
+        let own = self.inner.offset.load(Ordering::Acquire);
+        let endpoints = lock(&self.inner.endpoints);
+        let all = endpoints.values().map(Self::offset).chain([own]);
+        all.max_by_key(|offset| offset.unsigned_abs()).unwrap_or(own)
     }
 
-    /// Takes the `Date` header of an answer that arrived just now, in milliseconds since the epoch.
+    /// How far off the estimate may be while answers contradict it; none while it is believed. For a clock with endpoints,
+    /// the largest doubt of them.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Duration> {
+        let own = self.inner.doubt.load(Ordering::Acquire);
+        let own = (own > 0).then(|| Duration::from_millis(own));
+        lock(&self.inner.endpoints).values().filter_map(Self::doubt).chain(own).max()
+    }
+
+    /// Takes the `Date` header of a successful answer that arrived just now, in milliseconds since the epoch.
     pub fn observe(&self, date_header_ms: i64) {
         self.observe_answer(date_header_ms, mono_now());
     }
 
-    /// Takes the `Date` header of an answer that arrived just now to a request sent at `sent`.
+    /// Takes the `Date` header of a successful answer that arrived just now to a request sent at `sent`.
     ///
     /// The service wrote the header after the request left and before the answer came, and cut it to the second. So
     /// the estimate is wrong only if it is past that second when the request left, or before it when the answer came;
     /// only then it moves, to the nearest time that fits. A slow answer or the cut alone never moves it.
+    ///
+    /// Only answers that the service itself gave may come here: an error page of a proxy has the proxy's time.
     pub fn observe_answer(&self, date_header_ms: i64, sent: Mono) {
         let received = mono_now();
         let at_least = date_header_ms.saturating_sub(self.host(received));
         let at_most =
             date_header_ms.saturating_add(DATE_WIDTH_MS).saturating_sub(self.host(sent.min(received)));
-        let fit = |offset: i64| Some(offset.clamp(at_least, at_most)).filter(|fitting| *fitting != offset);
-        if self.inner.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fit).is_ok()
-            && self.warning_is_due()
-        {
-            let offset_ms = self.offset();
+        let mut estimate = lock(&self.inner.estimate);
+        let present = self.inner.offset.load(Ordering::Acquire);
+        match estimate.take(present, Sighting { at: received, at_least, at_most }) {
+            Verdict::Agrees(offset) => {
+                self.inner.offset.store(offset, Ordering::Release);
+                self.inner.is_known.store(true, Ordering::Release);
+                self.set_doubt(0, received);
+            }
+            Verdict::Doubt { off, lowest } => {
+                self.inner.lowest.store(lowest, Ordering::Release);
+                self.set_doubt(off.max(1), received);
+            }
+            Verdict::Nothing => {}
+        }
+        drop(estimate);
+        if self.warning_is_due() {
+            let offset_ms = self.inner.offset.load(Ordering::Acquire);
             tracing::warn!(
                 offset_ms,
+                endpoint = self.inner.name,
                 "this host's clock is {} s {} the service's; record ages and start positions follow the service's clock",
                 offset_ms.unsigned_abs() / 1000,
                 if offset_ms > 0 { "behind" } else { "ahead of" },
@@ -91,9 +191,33 @@ impl ServiceClock {
         }
     }
 
+    /// The offset was stored before: whoever sees no doubt sees the time that it was settled by.
+    fn set_doubt(&self, off: u64, now: Mono) {
+        self.inner.doubt.store(off, Ordering::Release);
+        let mut doubted = lock(&self.inner.doubted);
+        let (since, told) = doubted.unwrap_or((now, false));
+        if off == 0 {
+            *doubted = None;
+            if told {
+                tracing::info!(endpoint = self.inner.name, "the service's clock is known again");
+            }
+            return;
+        }
+        let is_due = now.since(since).as_millis() >= u128::from(WARN_DOUBT_MS);
+        *doubted = Some((since, told || is_due));
+        if is_due && !told {
+            tracing::warn!(
+                endpoint = self.inner.name,
+                off_by_ms = off,
+                "the answers' Date headers contradict each other or the clock so far: until they agree nothing is given up \
+                 by age or retention; look for a proxy or a server whose clock is wrong"
+            );
+        }
+    }
+
     /// Whether the correction has become large since it was last small.
     fn warning_is_due(&self) -> bool {
-        let large = self.offset().unsigned_abs() > WARN_BEYOND_MS;
+        let large = self.inner.offset.load(Ordering::Acquire).unsigned_abs() > WARN_BEYOND_MS;
         let warned = self.inner.warned.swap(large, Ordering::Relaxed);
         large && !warned
     }
@@ -110,6 +234,11 @@ impl Default for ServiceClock {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Every state is whole at every moment, so a panic elsewhere leaves nothing broken.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn signed(mono: Mono) -> i64 {
     i64::try_from(mono.as_millis()).unwrap_or(i64::MAX)
 }
@@ -123,94 +252,4 @@ fn mono_now() -> Mono {
     let before = origin.saturating_duration_since(now).as_millis();
     let millis = |part: u128| u64::try_from(part).unwrap_or(u64::MAX);
     Mono::from_millis(MONO_START_MS.saturating_add(millis(after)).saturating_sub(millis(before)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-    use tokio::time::advance;
-
-    const TRUTH: i64 = 1_790_000_000_400;
-
-    /// What a service whose clock reads `time` writes into its `Date` header.
-    fn header(time: i64) -> i64 {
-        time.div_euclid(1000) * 1000
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_host_ten_minutes_behind_is_corrected_by_the_first_answer() {
-        let clock = ServiceClock::starting_at(Wall::from_millis(TRUTH - 600_000));
-        clock.observe(header(TRUTH));
-        let error = TRUTH - clock.now().wall.as_millis();
-        assert!((-1..=1000).contains(&error), "{error} ms behind the service");
-        assert!((598_999..=600_001).contains(&clock.offset()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_host_ten_minutes_ahead_is_corrected_by_the_first_answer() {
-        let clock = ServiceClock::starting_at(Wall::from_millis(TRUTH + 600_000));
-        clock.observe(header(TRUTH));
-        let error = clock.now().wall.as_millis() - TRUTH;
-        assert!((-1..=1000).contains(&error), "{error} ms ahead of the service");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_cut_to_the_second_and_slow_answers_do_not_make_the_estimate_jitter() {
-        let clock = ServiceClock::starting_at(Wall::from_millis(TRUTH - 600_000));
-        let mut truth = TRUTH;
-        let mut offsets = Vec::new();
-        for round in 0..200_u16 {
-            let after = if round % 10 == 9 { 7000 } else { u64::from(round * 13 % 60) };
-            let before = u64::from(round * 37 % 400);
-            let sent = clock.now().mono;
-            advance(Duration::from_millis(before)).await;
-            let stamped = header(truth + i64::try_from(before).unwrap());
-            advance(Duration::from_millis(after)).await;
-            clock.observe_answer(stamped, sent);
-            truth += i64::try_from(before + after).unwrap();
-            offsets.push(clock.offset());
-        }
-        assert!(offsets.is_sorted(), "each step brings the estimate nearer to the truth, none takes it back");
-        assert!(offsets.windows(2).filter(|pair| pair[0] != pair[1]).count() < 10, "{offsets:?}");
-        assert!((truth - clock.now().wall.as_millis()).abs() < 100, "many answers narrow the estimate");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_host_that_agrees_with_the_service_is_never_shifted() {
-        let clock = ServiceClock::starting_at(Wall::from_millis(TRUTH));
-        for step in 0..50 {
-            clock.observe(header(TRUTH + step * 130));
-            advance(Duration::from_millis(130)).await;
-        }
-        // The clock counts whole milliseconds, so a reading may be one off.
-        assert!(clock.offset().abs() <= 1, "{}", clock.offset());
-        assert!((clock.now().wall.as_millis() - (TRUTH + 50 * 130)).abs() <= 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn clones_share_the_estimate_and_the_monotonic_clock_follows_paused_time() {
-        let clock = ServiceClock::new();
-        let other = ServiceClock::starting_at(Wall::from_millis(0));
-        let shared = clock.clone();
-        let before = clock.now();
-        clock.observe(before.wall.as_millis() + 60_000);
-        advance(Duration::from_secs(7)).await;
-        // The clock counts whole milliseconds, so a reading may be one off.
-        let passed = shared.now().mono.since(before.mono);
-        assert!((6_999..=7_001).contains(&passed.as_millis()), "{passed:?}");
-        assert!((shared.now().wall.as_millis() - before.wall.as_millis() - 67_000).abs() <= 1);
-        assert_eq!(other.now().mono, clock.now().mono, "one origin for the whole process");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_large_correction_warns_once_and_again_only_after_it_was_small() {
-        let clock = ServiceClock::starting_at(Wall::from_millis(TRUTH));
-        let due = |offset: i64| {
-            clock.inner.offset.store(offset, Ordering::Relaxed);
-            clock.warning_is_due()
-        };
-        assert_eq!([4_999, 5_001, 6_000, -9_000].map(due), [false, true, false, false]);
-        assert_eq!([100, -5_001, -5_002].map(due), [false, true, false]);
-    }
 }

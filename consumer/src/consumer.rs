@@ -143,6 +143,7 @@ impl Consumer {
             stream_arn: source.arn.clone(),
             mapping_uuid: self.mapping.uuid().to_owned(),
         };
+        let clock = self.source.clock().unwrap_or_else(|| self.worker.clock());
         let cx = MappingContext {
             function_arn: self.mapping.function_arn().into(),
             names: Arc::new(names),
@@ -151,7 +152,7 @@ impl Consumer {
             source: self.source,
             handler: self.handler,
             destination: self.destination,
-            clock: self.worker.clock(),
+            clock,
             leases,
             listed: Listed::default(),
             stopping_gap: watch::Sender::new(None),

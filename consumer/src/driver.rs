@@ -134,7 +134,7 @@ impl Driver {
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<Option<Mono>>) -> Exit {
         let lost = self.held.lost();
         let exit = loop {
-            let now = self.cx.clock.now();
+            let now = self.now();
             self.machine.set_retention(self.cx.listed.retention());
             if let Some(exit) = self.act(now) {
                 break exit;
@@ -153,7 +153,7 @@ impl Driver {
                 Ok(()) = stop.changed(), if deadline.is_none() => None,
                 () = tokio::time::sleep(wake) => None,
             };
-            let now = self.cx.clock.now();
+            let now = self.now();
             if let Some(event) = event {
                 self.machine.handle_event(now, event);
             }
@@ -170,6 +170,12 @@ impl Driver {
             self.held.release().await;
         }
         exit
+    }
+
+    /// The service's time, and whether the machine may believe it: the doubt first, which ends once the time is settled.
+    fn now(&mut self) -> Now {
+        self.machine.set_clock_doubt(self.cx.clock.doubt());
+        self.cx.clock.now()
     }
 
     /// Starts whatever the machine wants now.

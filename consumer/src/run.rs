@@ -23,6 +23,9 @@ use crate::worker::Worker;
 const TICK: Duration = Duration::from_secs(1);
 /// A healthy run says this often what it did.
 const SUMMARY: Duration = Duration::from_secs(60);
+/// How soon the stream is listed again while the service's clock is in doubt, and how often.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(2);
+const DOUBT_LISTINGS: u32 = 6;
 /// What the last checkpoints and releases may take beyond the stop timeout.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -45,6 +48,8 @@ pub(crate) struct Run {
     epoch: Option<String>,
     discovery_failures: u32,
     discover_at: Instant,
+    /// How often the stream was listed because the service's clock is in doubt.
+    doubt_listings: u32,
     /// The next discovery lists the stream even if nothing seems to have changed.
     listing_asked: bool,
     report: RunReport,
@@ -79,6 +84,7 @@ impl Run {
             epoch: None,
             discovery_failures: 0,
             discover_at: Instant::now(),
+            doubt_listings: 0,
             listing_asked: true,
             report: RunReport::default(),
             finished: Counters::default(),
@@ -102,6 +108,7 @@ impl Run {
         loop {
             self.status.tick(self.now());
             self.summarise();
+            self.settle_clock();
             if discovery.is_none() && Instant::now() >= self.discover_at {
                 let now = || cx.clock.now().wall;
                 // Whoever asks for the next one meanwhile is not forgotten.
@@ -126,6 +133,20 @@ impl Run {
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
+        }
+    }
+
+    /// A clock in doubt is settled by more answers: the stream is listed for their sake, a few times.
+    fn settle_clock(&mut self) {
+        if self.cx.clock.doubt().is_none() {
+            self.doubt_listings = 0;
+            return;
+        }
+        let soon = Instant::now() + DOUBT_INTERVAL;
+        if self.doubt_listings < DOUBT_LISTINGS && self.discovery_failures == 0 && self.discover_at > soon {
+            self.doubt_listings += 1;
+            self.listing_asked = true;
+            self.discover_at = soon;
         }
     }
 

@@ -167,7 +167,8 @@ impl Worker {
         &self.id
     }
 
-    /// The clock that sources correct by their services' answers.
+    /// The host's clock, and with it the clock of each [endpoint](ServiceClock::for_endpoint), which its sources correct by
+    /// the service's answers.
     #[must_use]
     pub fn clock(&self) -> ServiceClock {
         self.clock.clone()

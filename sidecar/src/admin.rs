@@ -209,6 +209,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
             "version": env!("CARGO_PKG_VERSION"),
             "worker": shared.worker.id().as_str(),
             "clockOffsetMilliseconds": shared.worker.clock().offset(),
+            "clockInDoubt": shared.worker.clock().doubt().is_some(),
             "mappings": mappings,
         }))
     })

@@ -22,6 +22,8 @@ use async_trait::async_trait;
 use shardmill_engine::ChildShard;
 use shardmill_engine::{Page, Position, ShardId, Wall};
 
+use crate::clock::ServiceClock;
+
 /// A stream that can be listed and read shard by shard.
 #[async_trait]
 pub trait StreamSource: Send + Sync + 'static {
@@ -36,6 +38,11 @@ pub trait StreamSource: Send + Sync + 'static {
 
     /// Opens a shard. Costs no read: the first page says whether the place could be found.
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError>;
+
+    /// The service's clock, if the source follows it; else the worker's, which is the host's, counts.
+    fn clock(&self) -> Option<ServiceClock> {
+        None
+    }
 
     /// What and where the stream is, for logs.
     fn describe(&self) -> String;
@@ -53,6 +60,10 @@ impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
 
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
         (**self).open(shard, at).await
+    }
+
+    fn clock(&self) -> Option<ServiceClock> {
+        (**self).clock()
     }
 
     fn describe(&self) -> String {

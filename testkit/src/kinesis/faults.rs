@@ -62,6 +62,9 @@ pub enum Fault {
     /// The answer's headers come at once, its body in ten pieces over so long a time.
     #[serde(rename = "SlowBodyMs", deserialize_with = "milliseconds")]
     SlowBody(Duration),
+    /// The answer's `Date` is so far off the fake's clock, in milliseconds.
+    #[serde(rename = "DateOffMs")]
+    DateOff(i64),
     /// `GetRecords`: no records, and an iterator to the same place.
     EmptyPage,
     /// `GetRecords`: at most so many records.
@@ -93,6 +96,8 @@ pub(crate) struct Plan {
     pub body: Option<Bytes>,
     /// How long the body takes.
     pub slow: Duration,
+    /// How far off the date is, in milliseconds.
+    pub date_off: i64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +151,7 @@ impl Plan {
             Fault::GarbageBody => self.body = Some(Bytes::from_static(GARBAGE)),
             Fault::Body(text) => self.body = Some(text.into()),
             Fault::SlowBody(d) => self.slow += d,
+            Fault::DateOff(ms) => self.date_off += ms,
             Fault::EmptyPage => self.shape.max_records = Some(0),
             Fault::PartialPage(n) => {
                 self.shape.max_records = Some(self.shape.max_records.map_or(n, |m| m.min(n)));

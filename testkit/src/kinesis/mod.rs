@@ -477,6 +477,12 @@ pub(crate) async fn through_faults(
         response.status = 200;
         response.body = body;
     }
+    if plan.date_off != 0 {
+        let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
+        let date = ("date", http_date(now.saturating_add(plan.date_off)));
+        response.headers.retain(|(name, _)| *name != "date");
+        response.headers.push(date);
+    }
     call.answered(response.status, response.error.as_deref());
     let cut = plan.cut.map(|cut| match cut {
         Cut::Half => response.body.len() / 2,
@@ -494,10 +500,14 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn http_date(ms: i64) -> String {
+    let date = aws_smithy_types::DateTime::from_secs(ms.div_euclid(1_000));
+    date.fmt(Format::HttpDate).unwrap_or_default()
+}
+
 impl Response {
     pub(crate) fn new(status: u16, body: Bytes, error: Option<String>, now_ms: u64, request: u64) -> Self {
-        let seconds = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX);
-        let date = aws_smithy_types::DateTime::from_secs(seconds).fmt(Format::HttpDate).unwrap_or_default();
+        let date = http_date(i64::try_from(now_ms).unwrap_or(i64::MAX));
         let headers = vec![
             ("content-type", "application/x-amz-json-1.1".to_owned()),
             ("date", date),

@@ -32,7 +32,8 @@ pub(in crate::source) fn bounded(set: Option<&TimeoutConfig>) -> TimeoutConfig {
     timeouts.build()
 }
 
-/// Shows the `Date` header of every answer, refusals included, to the clock.
+/// Shows the `Date` header of every successful answer to the clock. A refusal may come from a proxy or a load balancer,
+/// whose clock says nothing about the service's.
 #[derive(Debug)]
 pub(in crate::source) struct ObserveDate {
     clock: ServiceClock,
@@ -73,14 +74,23 @@ impl Intercept for ObserveDate {
         _components: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let (Some(date), Some(Sent(sent))) = (date_of(context), bag.load::<Sent>()) {
+        if let (true, Some(date), Some(Sent(sent))) =
+            (is_from_service(context), date_of(context), bag.load::<Sent>())
+        {
             self.clock.observe_answer(date, *sent);
         }
         Ok(())
     }
 }
 
-/// Keeps the `Date` header of one call's answer.
+/// A success with a request id, which only the service itself gives.
+fn is_from_service(context: &BeforeDeserializationInterceptorContextRef<'_>) -> bool {
+    let response = context.response();
+    let has = |name| response.headers().get(name).is_some_and(|id| !id.is_empty());
+    response.status().is_success() && ["x-amzn-requestid", "x-amz-request-id"].into_iter().any(has)
+}
+
+/// Keeps the `Date` header of one call's successful answer.
 #[derive(Clone, Debug, Default)]
 pub(in crate::source) struct KeepDate(Arc<OnceLock<i64>>);
 
@@ -102,7 +112,7 @@ impl Intercept for KeepDate {
         _components: &RuntimeComponents,
         _bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(date) = date_of(context) {
+        if let (true, Some(date)) = (is_from_service(context), date_of(context)) {
             // Retries are off, so there is one answer; a second one would not matter.
             let _ = self.0.set(date);
         }

@@ -5,3 +5,18 @@ mod error;
 
 pub(super) use client::{KeepDate, ObserveDate, bounded, millis};
 pub(super) use error::{Call, Named};
+
+/// What a clock belongs to: clients of the same service, region and endpoint hear the same clock.
+pub(super) fn endpoint(stream: &dyn Named, region: &str, url: Option<&str>) -> String {
+    let service = stream.service();
+    url.map_or_else(
+        || format!("{service} {region}"),
+        |url| format!("{service} {region} {}", without_secrets(url)),
+    )
+}
+
+/// The address alone: what comes before an `@` or after a `?` may be secret.
+fn without_secrets(url: &str) -> &str {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    url.rsplit_once('@').map_or(url, |(_, address)| address)
+}

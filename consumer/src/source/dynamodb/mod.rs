@@ -16,7 +16,7 @@ use aws_sdk_dynamodbstreams::Client;
 use aws_types::SdkConfig;
 use shardmill_engine::{Position, ShardId};
 
-use super::aws::Named;
+use super::aws::{Named, endpoint};
 use super::limiter::ReadLimiter;
 use super::{Glance, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::clock::ServiceClock;
@@ -136,7 +136,8 @@ impl DynamoDbSource {
     /// A source with a client of its own for the stream's region, whatever region `config` names.
     ///
     /// The SDK's retries are off: the driver backs off without losing its place. A connection may take 5 s, an answer
-    /// 30 s, unless `config` sets other timeouts. `clock` learns the service's time from every answer.
+    /// 30 s, unless `config` sets other timeouts. The endpoint's own [clock](ServiceClock::for_endpoint) of `clock`
+    /// learns the service's time from every successful answer.
     ///
     /// # Errors
     /// [`SourceErrorKind::Rejected`] if `stream_arn` names no DynamoDB stream.
@@ -147,8 +148,9 @@ impl DynamoDbSource {
         limiter: ReadLimiter,
     ) -> Result<Self, SourceError> {
         let stream = DynamoDbStream::from_arn(stream_arn)?;
-        let client = client::from_config(config, &stream, clock);
-        Ok(Self::of(client, stream, clock, limiter))
+        let clock = clock.for_endpoint(&endpoint(&stream, stream.region(), config.endpoint_url()));
+        let client = client::from_config(config, &stream, &clock);
+        Ok(Self::of(client, stream, &clock, limiter))
     }
 
     /// A source with a copy of `client` that keeps its region, endpoint, credentials and HTTP client; otherwise as [`Self::new`].
@@ -162,8 +164,9 @@ impl DynamoDbSource {
         limiter: ReadLimiter,
     ) -> Result<Self, SourceError> {
         let stream = DynamoDbStream::from_arn(stream_arn)?;
-        let client = client::from_client(client, clock);
-        Ok(Self::of(client, stream, clock, limiter))
+        let clock = clock.for_client(&endpoint(&stream, stream.region(), None));
+        let client = client::from_client(client, &clock);
+        Ok(Self::of(client, stream, &clock, limiter))
     }
 
     fn of(client: Client, stream: DynamoDbStream, clock: &ServiceClock, limiter: ReadLimiter) -> Self {
@@ -208,6 +211,10 @@ impl StreamSource for DynamoDbSource {
 
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
         Ok(Box::new(reader::DynamoDbReader::new(&self.inner, shard, at)))
+    }
+
+    fn clock(&self) -> Option<ServiceClock> {
+        Some(self.inner.clock.clone())
     }
 
     fn describe(&self) -> String {

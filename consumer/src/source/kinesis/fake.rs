@@ -56,12 +56,14 @@ struct State {
     requests: Vec<Request>,
     date: Option<i64>,
     otherwise: Option<Value>,
+    has_request_id: bool,
 }
 
 impl Service {
     pub(super) fn new(script: impl IntoIterator<Item = Answer>) -> Self {
         let script = script.into_iter().collect();
-        let state = State { script, requests: Vec::new(), date: Some(SERVICE_TIME), otherwise: None };
+        let (requests, date) = (Vec::new(), Some(SERVICE_TIME));
+        let state = State { script, requests, date, otherwise: None, has_request_id: true };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -73,6 +75,11 @@ impl Service {
 
     pub(super) fn set_date(&self, date: Option<i64>) {
         self.state.lock().unwrap().date = date;
+    }
+
+    /// Whether answers name the request, as the service's own do.
+    pub(super) fn set_request_id(&self, has: bool) {
+        self.state.lock().unwrap().has_request_id = has;
     }
 
     pub(super) fn requests(&self) -> Vec<Request> {
@@ -125,6 +132,9 @@ impl Service {
             }
         };
         let mut response = HttpResponse::new(status.try_into().unwrap(), body.into());
+        if state.has_request_id {
+            response.headers_mut().insert("x-amzn-requestid", "00000000-0000-4000-8000-000000000001");
+        }
         if let Some(date) = state.date {
             let date = DateTime::from_secs(date.div_euclid(1000)).fmt(DateTimeFormat::HttpDate).unwrap();
             response.headers_mut().insert("date", date);

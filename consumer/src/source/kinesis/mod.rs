@@ -16,7 +16,7 @@ use aws_sdk_kinesis::Client;
 use aws_types::SdkConfig;
 use shardmill_engine::{Position, ShardId};
 
-use super::aws::Named;
+use super::aws::{Named, endpoint};
 use super::limiter::ReadLimiter;
 use super::{Glance, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::clock::ServiceClock;
@@ -115,13 +115,15 @@ struct Inner {
     client: Client,
     stream: KinesisStream,
     limiter: ReadLimiter,
+    clock: ServiceClock,
 }
 
 impl KinesisSource {
     /// A source with a client of its own for the stream's region, whatever region `config` names.
     ///
     /// The SDK's retries are off: the driver backs off without losing its place. A connection may take 5 s, an answer
-    /// 30 s, unless `config` sets other timeouts. `clock` learns the service's time from every answer.
+    /// 30 s, unless `config` sets other timeouts. The endpoint's own [clock](ServiceClock::for_endpoint) of `clock`
+    /// learns the service's time from every successful answer.
     ///
     /// # Errors
     /// [`SourceErrorKind::Rejected`] if `stream_arn` names no Kinesis data stream.
@@ -132,8 +134,9 @@ impl KinesisSource {
         limiter: ReadLimiter,
     ) -> Result<Self, SourceError> {
         let stream = KinesisStream::from_arn(stream_arn)?;
-        let client = client::from_config(config, &stream, clock);
-        Ok(Self { inner: Arc::new(Inner { client, stream, limiter }) })
+        let clock = clock.for_endpoint(&endpoint(&stream, stream.region(), config.endpoint_url()));
+        let client = client::from_config(config, &stream, &clock);
+        Ok(Self { inner: Arc::new(Inner { client, stream, limiter, clock }) })
     }
 
     /// A source with a copy of `client` that keeps its region, endpoint, credentials and HTTP client; otherwise as [`Self::new`].
@@ -147,8 +150,9 @@ impl KinesisSource {
         limiter: ReadLimiter,
     ) -> Result<Self, SourceError> {
         let stream = KinesisStream::from_arn(stream_arn)?;
-        let client = client::from_client(client, clock);
-        Ok(Self { inner: Arc::new(Inner { client, stream, limiter }) })
+        let clock = clock.for_client(&endpoint(&stream, stream.region(), None));
+        let client = client::from_client(client, &clock);
+        Ok(Self { inner: Arc::new(Inner { client, stream, limiter, clock }) })
     }
 
     /// The stream that this source reads.
@@ -170,6 +174,10 @@ impl StreamSource for KinesisSource {
 
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
         Ok(Box::new(reader::KinesisReader::new(&self.inner, shard, at)))
+    }
+
+    fn clock(&self) -> Option<ServiceClock> {
+        Some(self.inner.clock.clone())
     }
 
     fn describe(&self) -> String {

@@ -408,22 +408,50 @@ async fn i12_sources_of_one_process_share_the_pace_of_a_shard() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i5_a_host_ten_minutes_off_learns_the_service_time_even_from_a_refusal() {
+async fn incident_71_a_host_ten_minutes_off_learns_the_service_time_from_successful_answers_alone() {
     let clock = ServiceClock::starting_at(Wall::from_millis(SERVICE_TIME - 600_000));
-    let service = Service::new([
-        Answer::Error(403, "InvalidSignatureException"),
-        iterator("i1"),
-        page(&["1"], Some("i2")),
-    ]);
+    let refusals = [(); 8].map(|()| Answer::Error(403, "InvalidSignatureException"));
+    let answers = (0..8).map(|n| page(&[], Some(&format!("i{n}"))));
+    let service = Service::new(refusals.into_iter().chain([iterator("i")]).chain(answers));
     let source = service.source_with(&clock, ReadLimiter::new());
+    let clock = source.clock().unwrap();
     let mut reader = source.open(&ShardId::from(SHARD), &Position::TrimHorizon).await.unwrap();
-    assert_eq!(reader.next_page(10).await.unwrap_err().kind, Kind::AccessDenied);
-    assert_eq!(clock.now().wall.as_millis(), SERVICE_TIME);
-    assert_eq!(clock.offset(), 600_000);
-    reader.next_page(10).await.unwrap();
+    let date = |passed| SERVICE_TIME + passed;
+    let mut passed = 0;
+    for round in 0..16 {
+        service.set_date(Some(date(passed)));
+        let answer = reader.next_page(10).await;
+        assert_eq!(answer.is_err(), round < 8);
+        if round < 8 {
+            assert_eq!((clock.offset(), clock.doubt()), (0, None), "a refusal says nothing about the time");
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        passed += 1000;
+    }
+    assert!((clock.offset() - 600_000).abs() <= 1000, "{}", clock.offset());
+    assert_eq!(clock.doubt(), None);
     let signed: Vec<String> = service.requests().into_iter().map(|request| request.amz_date).collect();
     assert!(
         signed[1..].iter().all(|date| date.starts_with("20260921T14")),
         "the SDK signs with it too: {signed:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn incident_71_the_date_of_an_error_page_or_of_an_answer_without_a_request_id_moves_no_clock() {
+    let service =
+        Service::new([]).otherwise(json!({"ShardIterator": "i", "Records": [], "NextShardIterator": "i"}));
+    service.set_date(Some(SERVICE_TIME + 7_200_000));
+    service.set_request_id(false);
+    let clock = ServiceClock::starting_at(Wall::from_millis(SERVICE_TIME));
+    let source = service.source_with(&clock, ReadLimiter::new());
+    let mut reader = source.open(&ShardId::from(SHARD), &Position::TrimHorizon).await.unwrap();
+    for _ in 0..10 {
+        reader.next_page(10).await.unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!((clock.offset(), clock.doubt()), (0, None));
+    service.set_request_id(true);
+    reader.next_page(10).await.unwrap();
+    assert!(clock.doubt().is_some(), "the service itself says it: nothing is certain");
 }
