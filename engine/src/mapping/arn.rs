@@ -151,9 +151,7 @@ pub(super) fn event_source(text: &str) -> Result<EventSource, MappingError> {
         "kinesis" => StreamKind::Kinesis,
         "dynamodb" if arn.resource.contains("/stream/") => StreamKind::DynamoDb,
         "dynamodb" => {
-            return Err(bad("is a table, not its stream").remedy(
-                "write the stream's ARN, which ends in /stream/ and a label: LatestStreamArn of DescribeTable",
-            ));
+            return Err(bad("is a table, not its stream").remedy(latest_stream(&arn)));
         }
         "sqs" | "kafka" | "mq" | "rds" => {
             return Err(refused(EVENT_SOURCE, text, "is not a stream").permitted(FORM).remedy(
@@ -178,6 +176,17 @@ pub(super) fn event_source(text: &str) -> Result<EventSource, MappingError> {
         account: arn.account.to_owned(),
         stream: stream.to_owned(),
     })
+}
+
+/// How to find the ARN of a table's stream, whose label only the service knows.
+fn latest_stream(table: &Arn<'_>) -> String {
+    let name = table.resource.strip_prefix("table/").unwrap_or_default();
+    let name = name.split('/').next().filter(|name| !name.is_empty()).unwrap_or("<table>");
+    let region = if is_name(table.region) { table.region } else { "<region>" };
+    format!(
+        "write the stream's ARN, which this prints: aws dynamodb describe-table --region {region} --table-name {name} \
+         --query Table.LatestStreamArn --output text (None: the table has no stream yet)"
+    )
 }
 
 fn kinesis_stream<'a>(

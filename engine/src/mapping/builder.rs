@@ -36,6 +36,7 @@ pub struct MappingBuilder {
     on_success: String,
     role_arn: Option<String>,
     timeout: i64,
+    managed_instances: bool,
     initial_backoff: i64,
     maximum_backoff: i64,
     idle_interval: Option<i64>,
@@ -92,6 +93,7 @@ impl MappingBuilder {
             on_success: String::new(),
             role_arn: None,
             timeout: limits::TIMEOUT.default,
+            managed_instances: false,
             initial_backoff: limits::INITIAL_BACKOFF.default,
             maximum_backoff: limits::MAXIMUM_BACKOFF.default,
             idle_interval: None,
@@ -122,8 +124,11 @@ impl MappingBuilder {
         bisect_batch_on_function_error: bisect_batch_on_function_error = bool;
         /// P13: 0 to 900 seconds, default 0: no windows.
         tumbling_window_in_seconds: tumbling_window = i64;
-        /// Seconds that one invocation may take: 1 to 900, default 60.
+        /// Seconds that one invocation may take: 1 to 1,800 as in Lambda, default 20; up to 5,400 with
+        /// [`managed_instances`](Self::managed_instances).
         timeout_seconds: timeout = i64;
+        /// Whether the function's limits are those of Lambda Managed Instances, which run up to 5,400 s; default false.
+        managed_instances: managed_instances = bool;
         /// Milliseconds before the first retry: 1 to 60,000, default 200.
         initial_backoff_milliseconds: initial_backoff = i64;
         /// The longest wait between retries: 1 to 3,600 seconds, default 60.
@@ -144,7 +149,7 @@ impl MappingBuilder {
     text_setters! {
         /// The application's name, the namespace of its checkpoints; 1 to 255 characters.
         name;
-        /// The mapping's UUID.
+        /// The mapping's UUID: where it is set, the namespace of the checkpoints, and the name only a label.
         uuid;
         /// The function's ARN, where the function is also named otherwise; both must be the same function.
         function_arn;

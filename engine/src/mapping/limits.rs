@@ -105,8 +105,10 @@ pub const RECORD_AGE: Limit = Limit::of_lambda("MaximumRecordAgeInSeconds", 60, 
 pub const RETRY_ATTEMPTS: Limit = Limit::of_lambda("MaximumRetryAttempts", 0, 10_000, -1).or_no_limit(-1);
 /// P13.
 pub const TUMBLING_WINDOW: Limit = Limit::of_lambda("TumblingWindowInSeconds", 0, 900, 0);
-/// Seconds that one invocation may take.
-pub const TIMEOUT: Limit = Limit::new("Function.Timeout", 1, 900, 60);
+/// Seconds that one invocation may take: Lambda's maximum. The default fits into the default of a stop's grace, 25 s.
+pub const TIMEOUT: Limit = Limit::new("Function.Timeout", 1, 1_800, 20);
+/// The same for Lambda Managed Instances.
+pub const MANAGED_INSTANCES_TIMEOUT: Limit = Limit { maximum: 5_400, ..TIMEOUT };
 /// The wait before the first retry.
 pub const INITIAL_BACKOFF: Limit = Limit::new("Retry.InitialBackoffMilliseconds", 1, 60_000, 200);
 /// What the wait between retries doubles up to.

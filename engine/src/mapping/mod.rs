@@ -43,6 +43,7 @@ pub struct EventSourceMapping {
     function: arn::Function,
     application_name: String,
     uuid: String,
+    identity: String,
     enabled: bool,
     failure_destination: Option<FailureDestination>,
     invoke_identity_arn: String,
@@ -122,8 +123,8 @@ impl EventSourceMapping {
         self.function.executed_version()
     }
 
-    /// The namespace of this mapping's checkpoints; by default
-    /// `<function name and qualifier>@<account>.<region>.<stream>`.
+    /// The application's name, under which logs, metrics and status show the mapping; by default
+    /// `<function name and qualifier>@<account>.<region>.<stream>`. Without a UUID also the namespace of its checkpoints.
     #[must_use]
     pub fn application_name(&self) -> &str {
         &self.application_name
@@ -133,6 +134,13 @@ impl EventSourceMapping {
     #[must_use]
     pub fn uuid(&self) -> &str {
         &self.uuid
+    }
+
+    /// The namespace of this mapping's checkpoints: the UUID in lower case where one was set, whatever the function's name
+    /// or version and the application's name are (R80); else the application's name.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// Whether the mapping runs (P3).
@@ -231,7 +239,7 @@ impl EventSourceMapping {
         self.on_gap
     }
 
-    /// How long one invocation may take, 1 to 900 s.
+    /// How long one invocation may take, 1 to 1,800 s, of Lambda Managed Instances to 5,400 s.
     #[must_use]
     pub const fn timeout(&self) -> Duration {
         self.timeout

@@ -37,7 +37,7 @@ fn defaults_are_lambdas() {
     assert!(!m.report_batch_item_failures(), "P12");
     assert_eq!(m.failure_destination(), None, "P15");
     assert!(m.enabled(), "P3");
-    assert_eq!(m.timeout(), Duration::from_secs(60));
+    assert_eq!(m.timeout(), Duration::from_secs(20), "so that it fits into a stop's 25 s");
     assert_eq!(m.retry().initial_backoff, Duration::from_millis(200));
     assert_eq!(m.retry().maximum_backoff, Duration::from_secs(60));
     assert_eq!(m.polling().idle_interval, Duration::from_secs(1));
@@ -349,7 +349,7 @@ fn every_mistake_is_reported_at_once_in_the_order_of_the_fields() {
         .starting_position("sometime")
         .batch_size(0)
         .function_response_types(["Report"])
-        .timeout_seconds(901)
+        .timeout_seconds(1_801)
         .initial_backoff_milliseconds(0)
         .idle_interval_milliseconds(199)
         .build()
@@ -425,4 +425,45 @@ proptest! {
         prop_assert_eq!(&m.event_source().account, &account);
         prop_assert_eq!(&m.event_source().arn, &arn);
     }
+}
+
+#[test]
+fn r80_with_a_uuid_the_uuid_is_the_identity_whatever_the_functions_version() {
+    let uuid = "1B3F6A52-3c0e-4d5c-9e9e-2f4b6a1c7d80";
+    let of = |function: &str| {
+        EventSourceMapping::builder(STREAM, function).uuid(uuid).name("orders").build().unwrap()
+    };
+    let (one, two) = (of("f:1"), of("f:2"));
+    assert_eq!(one.identity(), two.identity());
+    assert_eq!(one.identity(), uuid.to_lowercase());
+    assert_eq!(
+        (one.uuid(), one.application_name()),
+        (uuid, "orders"),
+        "what the file says is shown as it is"
+    );
+    let braces = EventSourceMapping::builder(STREAM, "f").uuid(format!("{{{uuid}}}")).build().unwrap();
+    assert_eq!(braces.identity(), one.identity(), "one UUID in two spellings");
+    let without = orders().build().unwrap();
+    assert_eq!(without.identity(), without.application_name());
+}
+
+#[test]
+fn a_timeout_is_lambdas_and_longer_on_managed_instances() {
+    let longest = |managed, seconds| orders().managed_instances(managed).timeout_seconds(seconds).build();
+    assert_eq!(longest(false, 1_800).unwrap().timeout(), Duration::from_secs(1_800));
+    assert_eq!(longest(true, 5_400).unwrap().timeout(), Duration::from_secs(5_400));
+    for (managed, seconds, nearest) in [(false, 1_801, "1800"), (true, 5_401, "5400"), (true, 0, "1")] {
+        let error = mistake(orders().managed_instances(managed).timeout_seconds(seconds));
+        assert_eq!((error.field(), error.kind()), ("Function.Timeout", MappingErrorKind::OutOfRange));
+        assert!(error.to_string().ends_with(&format!("the nearest is {nearest}")), "{error}");
+    }
+}
+
+#[test]
+fn a_tables_arn_is_answered_with_the_command_that_prints_its_streams() {
+    let error =
+        mistake(EventSourceMapping::builder("arn:aws:dynamodb:eu-west-1:123456789012:table/orders", "f"));
+    let command =
+        "aws dynamodb describe-table --region eu-west-1 --table-name orders --query Table.LatestStreamArn";
+    assert!(error.to_string().contains(command), "{error}");
 }

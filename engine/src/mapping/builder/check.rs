@@ -36,7 +36,9 @@ impl MappingBuilder {
         let filter = filter::compiled(self, event_source.as_ref(), found);
         let failure_destination = found.keep(FailureDestination::parse(&self.on_failure));
         self.on_success(found);
-        let timeout = found.seconds(&limits::TIMEOUT, self.timeout);
+        let longest =
+            if self.managed_instances { &limits::MANAGED_INSTANCES_TIMEOUT } else { &limits::TIMEOUT };
+        let timeout = found.seconds(longest, self.timeout);
         let role = self.role_arn.as_deref().map(|text| found.keep(arn::role(text)));
         let retry = self.retry(found);
         let kind = event_source.as_ref().map_or(StreamKind::Kinesis, |source| source.kind);
@@ -47,6 +49,11 @@ impl MappingBuilder {
         let (event_source, function) = (event_source?, function?);
         let application_name = self.application_name(&event_source, &function, found)?;
         let uuid = self.checked_uuid(&application_name, found)?;
+        let identity = match &self.uuid {
+            // One spelling for all: upper case, braces or no hyphens are the same UUID.
+            Some(text) => Uuid::try_parse(text).map_or_else(|_| text.clone(), |uuid| uuid.to_string()),
+            None => application_name.clone(),
+        };
         let invoke_identity_arn = match role {
             Some(role) => role?,
             None => event_source.default_role(),
@@ -74,6 +81,7 @@ impl MappingBuilder {
             function,
             application_name,
             uuid,
+            identity,
             enabled: self.enabled,
             failure_destination: failure_destination?,
             invoke_identity_arn,
