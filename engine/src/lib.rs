@@ -66,7 +66,7 @@ pub use failure::{
     Condition, FailedBatch, FailureNames, FunctionResponse, message as failure_message,
     object as failure_object, object_key as failure_object_key,
 };
-pub use filter::{Filter, FilterError, FilterErrorKind, FilterSource};
+pub use filter::{Filter, FilterError, FilterErrorKind, FilterSource, NeverMatches};
 pub use fleet::{
     LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeaseNode, LeasePhase, LeaseTimes, LeaseView, OwnerView,
     PlannedLease, ShardNode, Start, finished_leases, gone_shards, may_start, plan_leases, uncovered,

@@ -6,6 +6,7 @@
 
 mod error;
 mod literal;
+mod never;
 mod number;
 mod operator;
 mod pattern;
@@ -16,6 +17,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 pub use error::{FilterError, FilterErrorKind};
+pub use never::NeverMatches;
 
 use crate::event::push_seconds;
 use crate::record::{Data, Payload, Record, ShardId};
@@ -182,6 +184,18 @@ impl Filter {
     /// The patterns as they were written.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
         self.patterns.iter().map(|text| &**text)
+    }
+
+    /// The parts of the patterns that no record of this kind of stream can match, whatever it holds: a field that no record
+    /// has, a value of another type. Lambda takes such a pattern, and then every record is filtered out.
+    #[must_use]
+    pub fn never_matching(&self) -> Vec<NeverMatches> {
+        let judged = self.patterns.iter().enumerate().map(|(index, text)| {
+            // A pattern that was compiled is one.
+            let combinations = Self::combinations(&self.source, text, Self::MAXIMUM_COMBINATIONS);
+            never::judge(&self.source, index, &combinations.unwrap_or_default())
+        });
+        judged.flatten().collect()
     }
 
     /// Whether the function is to be invoked with this record of the shard.

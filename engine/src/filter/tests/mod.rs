@@ -5,6 +5,7 @@ mod grammar;
 mod kinesis;
 mod literal;
 pub(crate) mod naive;
+mod never;
 mod operators;
 mod property;
 
