@@ -4,6 +4,7 @@
 //! texts that a matching record must contain, then one walk that notes where the fields of the pattern are. No tree of
 //! the record is built.
 
+mod cidr;
 mod error;
 mod literal;
 mod never;

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use super::cidr::Block;
 use super::number::Number;
 use super::scan::{RawText, Scalar};
 
@@ -42,6 +43,8 @@ pub(super) enum TextRule {
     EqualsIgnoreCase(Box<str>),
     PrefixIgnoreCase(Box<str>),
     SuffixIgnoreCase(Box<str>),
+    /// `cidr`.
+    AddressIn(Block),
 }
 
 /// What `anything-but` excludes.
@@ -119,6 +122,7 @@ impl TextRule {
             Self::SuffixIgnoreCase(end) => {
                 text().is_some_and(|text| same_start(end.chars().rev(), text.chars().rev()).is_some())
             }
+            Self::AddressIn(block) => text().is_some_and(|text| block.contains(text)),
         }
     }
 }

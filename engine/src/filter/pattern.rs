@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::FilterSource;
+use super::cidr::Block;
 use super::error::FilterErrorKind;
 use super::number::Number;
 use super::operator::{Excluded, Range, Rule, Rules, TextRule};
@@ -42,7 +43,7 @@ const RESERVED: [&str; 14] = [
 
 const RULE_FORM: &str =
     "write a string, a number, true, false, null or an object such as {\"prefix\": \"a\"}";
-const OPERATORS: &str = "permitted: prefix, suffix, equals-ignore-case, anything-but, numeric, exists";
+const OPERATORS: &str = "permitted: prefix, suffix, equals-ignore-case, anything-but, numeric, cidr, exists";
 const NUMERIC_FORM: &str = "write [\"=\", 5], one limit as in [\">\", 0] or [\"<=\", 9], or the lower and then the upper as in [\">\", 0, \"<=\", 9]";
 
 /// A mistake, without the pattern's place in the list.
@@ -232,6 +233,7 @@ impl Parser {
                 Rule::Text(TextRule::EqualsIgnoreCase(self.text("equals-ignore-case", operand)?))
             }
             "numeric" => self.numeric(operand)?,
+            "cidr" => self.cidr(operand)?,
             "anything-but" => Rule::AnythingBut(self.anything_but(operand)?),
             _ => return Err(self.unknown(&name)),
         };
@@ -241,7 +243,7 @@ impl Parser {
 
     fn unknown(&self, name: &str) -> Mistake {
         let problem = match name {
-            "wildcard" | "cidr" => {
+            "wildcard" => {
                 format!("{name} is EventBridge's; Lambda's filters of event source mappings do not have it")
             }
             _ => format!("there is no operator {name:?}"),
@@ -263,6 +265,14 @@ impl Parser {
             return self.read(operand);
         }
         Err(self.form(format!("{operator} takes a string"), "put the text in quotes"))
+    }
+
+    fn cidr(&self, operand: &RawValue) -> Result<Rule> {
+        let text = self.text("cidr", operand)?;
+        let block = Block::parse(&text).ok_or_else(|| {
+            self.form(format!("{text:?} is no block of addresses"), "write {\"cidr\": \"10.0.0.0/8\"}")
+        })?;
+        Ok(Rule::Text(TextRule::AddressIn(block)))
     }
 
     /// `prefix` and `suffix`, each also with `equals-ignore-case` inside.
