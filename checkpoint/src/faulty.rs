@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use shardmill_engine::{LeaseKey, ShardId};
 
 use crate::{
-    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError, WorkerId,
-    Write,
+    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership, Renewal,
+    StoreError, WorkerId, Write,
 };
 
 /// A method of [`LeaseStore`] that can fail.
@@ -204,6 +204,10 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
 
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {
         self.run(Operation::Delete, self.inner.delete(key)).await
+    }
+
+    async fn others(&self, of: &LeaseKey) -> Result<Vec<OtherApplication>, StoreError> {
+        self.run(Operation::List, self.inner.others(of)).await
     }
 
     fn describe(&self) -> String {

@@ -16,6 +16,7 @@ mod error;
 mod faulty;
 mod lease;
 mod memory;
+mod others;
 mod process;
 mod rules;
 #[cfg(feature = "sqlite")]
@@ -27,6 +28,7 @@ pub use error::StoreError;
 pub use faulty::{Fault, FaultyStore, Operation};
 pub use lease::{AppState, Claim, HashRange, Lease, NewLease, ProcessIdentity, WorkerId};
 pub use memory::MemoryStore;
+pub use others::OtherApplication;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{Checkpoint, LeaseList, LeaseStore, Ownership, Renewal, UnreadableLease, Write};

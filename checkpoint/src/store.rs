@@ -3,7 +3,7 @@ use std::fmt;
 use async_trait::async_trait;
 use shardmill_engine::{LeaseKey, Position, ShardId};
 
-use crate::{AppState, Claim, Lease, NewLease, StoreError, WorkerId};
+use crate::{AppState, Claim, Lease, NewLease, OtherApplication, StoreError, WorkerId};
 
 /// How a compare-and-set ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,13 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// Removes a lease, whoever holds it. One that does not exist is no error.
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError>;
 
+    /// The other applications of the same store that have leases of the stream of `of`, whatever its epoch: asked once at
+    /// a start, so that one under a new name does not begin anew unnoticed. None where a store cannot tell.
+    async fn others(&self, of: &LeaseKey) -> Result<Vec<OtherApplication>, StoreError> {
+        let _ = of;
+        Ok(Vec::new())
+    }
+
     /// What and where the store is, for logs: `sqlite:/var/lib/app/shardmill.db`.
     fn describe(&self) -> String;
 }
@@ -167,6 +174,9 @@ impl<S: LeaseStore + ?Sized> LeaseStore for std::sync::Arc<S> {
     }
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {
         (**self).delete(key).await
+    }
+    async fn others(&self, of: &LeaseKey) -> Result<Vec<OtherApplication>, StoreError> {
+        (**self).others(of).await
     }
     fn describe(&self) -> String {
         (**self).describe()

@@ -422,3 +422,19 @@ fn after_seven() -> Position {
     let Position::After(seq) = after("7") else { unreachable!() };
     Position::After(Seq { sub: 3, ..seq })
 }
+
+#[tokio::test]
+async fn incident_99_a_file_tells_which_other_applications_have_positions_of_a_stream() {
+    let (_folder, path) = folder();
+    let orders = open(&path);
+    let bills = orders.for_application("bills").unwrap();
+    assert_eq!(orders.others(&key("")).await.unwrap(), [], "nobody has any");
+    bills.create(&[new_lease("shardId-0"), new_lease("shardId-1")]).await.unwrap();
+    orders.create(&[new_lease("shardId-0")]).await.unwrap();
+    let others = orders.others(&key("")).await.unwrap();
+    let [other] = &others[..] else { panic!("{others:?}") };
+    assert_eq!((other.name.as_str(), other.leases), ("bills", 2));
+    assert_eq!(other.epoch, key("").epoch);
+    let elsewhere = shardmill_engine::LeaseKey { stream: "another".into(), ..key("") };
+    assert_eq!(orders.others(&elsewhere).await.unwrap(), []);
+}

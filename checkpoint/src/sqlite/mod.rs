@@ -1,6 +1,7 @@
 mod fault;
 mod file_system;
 mod leases;
+mod others;
 mod queue;
 mod row;
 mod schema;
@@ -20,8 +21,7 @@ use self::leases::Leases;
 use self::queue::{Access, Queue};
 use crate::rules;
 use crate::{
-    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError,
-    UnreadableLease, WorkerId, Write,
+    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership, Renewal, StoreError, UnreadableLease, WorkerId, Write,
 };
 
 /// How a [`SqliteStore`] treats its file.
@@ -231,6 +231,11 @@ impl LeaseStore for SqliteStore {
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {
         let key = key.clone();
         self.call(Access::Write, move |leases| leases.delete(&key)).await
+    }
+
+    async fn others(&self, of: &LeaseKey) -> Result<Vec<OtherApplication>, StoreError> {
+        let of = of.clone();
+        self.call(Access::Read, move |leases| others::others(leases, &of)).await
     }
 
     fn describe(&self) -> String {
