@@ -44,6 +44,13 @@ pub trait StreamSource: Send + Sync + 'static {
         None
     }
 
+    /// Asks whether the shard may be read, without reading it as far as the service offers that: what was found to be
+    /// allowed, in words; none where there is nothing to ask.
+    async fn may_read(&self, shard: &ShardId) -> Result<Option<&'static str>, SourceError> {
+        let _ = shard;
+        Ok(None)
+    }
+
     /// What and where the stream is, for logs.
     fn describe(&self) -> String;
 }
@@ -64,6 +71,10 @@ impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
 
     fn clock(&self) -> Option<ServiceClock> {
         (**self).clock()
+    }
+
+    async fn may_read(&self, shard: &ShardId) -> Result<Option<&'static str>, SourceError> {
+        (**self).may_read(shard).await
     }
 
     fn describe(&self) -> String {

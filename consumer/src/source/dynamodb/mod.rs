@@ -217,6 +217,12 @@ impl StreamSource for DynamoDbSource {
         Some(self.inner.clock.clone())
     }
 
+    /// The service has no dry runs: an iterator is asked for, which reads nothing.
+    async fn may_read(&self, shard: &ShardId) -> Result<Option<&'static str>, SourceError> {
+        reader::DynamoDbReader::new(&self.inner, shard, &Position::TrimHorizon).iterator_at_start().await?;
+        Ok(Some("GetShardIterator is allowed, GetRecords was not asked for"))
+    }
+
     fn describe(&self) -> String {
         self.inner.stream.to_string()
     }

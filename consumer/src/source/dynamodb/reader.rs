@@ -68,6 +68,11 @@ impl DynamoDbReader {
         Call { api, stream: &self.source.stream, shard: Some(&self.shard) }
     }
 
+    /// An iterator for the shard's oldest record.
+    pub(super) async fn iterator_at_start(&self) -> Result<String, SourceError> {
+        self.iterator_at(&Position::TrimHorizon).await
+    }
+
     async fn iterator(&mut self) -> Result<String, SourceError> {
         self.skip_before = None;
         let asked = match self.iterator_at(&self.at).await {

@@ -4,6 +4,7 @@ mod client;
 #[cfg(test)]
 mod fake;
 mod listing;
+mod permission;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -178,6 +179,11 @@ impl StreamSource for KinesisSource {
 
     fn clock(&self) -> Option<ServiceClock> {
         Some(self.inner.clock.clone())
+    }
+
+    async fn may_read(&self, shard: &ShardId) -> Result<Option<&'static str>, SourceError> {
+        permission::prove(&self.inner, shard).await?;
+        Ok(Some("GetShardIterator and GetRecords are allowed"))
     }
 
     fn describe(&self) -> String {

@@ -52,6 +52,11 @@ impl KinesisReader {
         Call { api, stream: &self.source.stream, shard: Some(&self.shard) }
     }
 
+    /// An iterator for the shard's oldest record.
+    pub(super) async fn iterator_at_start(&self) -> Result<String, SourceError> {
+        self.iterator(&Position::TrimHorizon).await
+    }
+
     async fn iterator(&self, at: &Position) -> Result<String, SourceError> {
         let call = self.call("GetShardIterator");
         let stream = &self.source.stream;
