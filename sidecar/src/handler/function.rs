@@ -30,6 +30,22 @@ impl FunctionHandler {
         }
     }
 
+    /// Asks as `check --online` does, and says what was found: a program is started up to its first `/next` and ended.
+    ///
+    /// # Errors
+    /// [`ProbeError`] says what is missing.
+    pub async fn try_out(&self) -> Result<&'static str, ProbeError> {
+        self.probe().await?;
+        Ok(match self {
+            Self::Url(_) => "takes connections; it is not called",
+            Self::Command(handler) => {
+                handler.try_start().await?;
+                "started and asked for its first invocation"
+            }
+            Self::Stdout(_) => "is this program's standard output",
+        })
+    }
+
     /// Whether the function can be started (`Command`), or its lines be written (`Stdout`).
     #[must_use]
     pub fn readiness(&self) -> Readiness {

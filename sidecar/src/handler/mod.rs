@@ -7,6 +7,7 @@ mod function;
 mod gate;
 mod report;
 mod stdout;
+mod unread;
 mod url;
 
 pub use command::{

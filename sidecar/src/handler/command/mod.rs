@@ -15,6 +15,7 @@ mod spawner;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +31,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ProbeError;
 use super::gate::{Gate, Schedule};
+use super::unread::Unread;
 use api::{Answer, Invocation, Life};
 pub use group::end_all_processes;
 use pool::{Pool, not_reached};
@@ -143,6 +145,7 @@ impl fmt::Display for Readiness {
 pub struct CommandHandler {
     pool: Arc<Pool>,
     gate: Arc<Gate>,
+    unread: Unread,
 }
 
 /// How an attempt to invoke on one process ended without an answer from the function.
@@ -172,7 +175,7 @@ impl CommandHandler {
         let gate = Gate::new(Some(
             options.maximum_concurrency.unwrap_or(4 * cpus).saturating_mul(options.concurrency()),
         ));
-        Ok(Self { pool: Arc::new(Pool::new(options)), gate: Arc::new(gate) })
+        Ok(Self { pool: Arc::new(Pool::new(options)), gate: Arc::new(gate), unread: Unread::default() })
     }
 
     /// Asks whether the program's file is there and executable, for `check --online` and `/readyz`. Starts nothing.
@@ -214,7 +217,10 @@ impl CommandHandler {
                 Ok(body) if self.pool.options.reads_response => {
                     return BatchResponse::from_json(&body).map_err(HandlerError::function);
                 }
-                Ok(_) => return Ok(BatchResponse::success()),
+                Ok(body) => {
+                    self.unread.look(&body);
+                    return Ok(BatchResponse::success());
+                }
                 Err(Lost::Judged(error)) => return Err(error),
                 // It ended while it idled; that it could start is proven, so another one is tried at once.
                 Err(Lost::NotTaken(_)) if running.process.is_proven() => {}

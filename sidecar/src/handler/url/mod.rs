@@ -17,6 +17,7 @@ use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext, Show
 use tokio::time::{Instant, timeout_at};
 
 use super::gate::{Gate, Schedule};
+use super::unread::Unread;
 use super::{MAXIMUM_RESPONSE_BYTES, ProbeError, chain};
 use answer::Rules;
 use connection::{Connection, Pool};
@@ -64,6 +65,7 @@ struct Shared {
     path: Uri,
     pool: Pool,
     rules: Rules,
+    unread: Unread,
     gate: Gate,
 }
 
@@ -131,7 +133,9 @@ impl UrlHandler {
         let gate = Gate::new(options.maximum_concurrency.or(emulator.then_some(1)));
         let pool = Pool::new(url)?;
         let shown = ShownUrl(&options.url).to_string();
-        Ok(Self { shared: Arc::new(Shared { shown, host, path, pool, rules, gate }) })
+        Ok(Self {
+            shared: Arc::new(Shared { shown, host, path, pool, rules, unread: Unread::default(), gate }),
+        })
     }
 
     /// Asks whether a connection to the function's server can be opened, for `check --online` and `/readyz`. Sends
@@ -235,7 +239,11 @@ impl Shared {
             Ok(Err(reason)) => return Err(Failed::Judged(HandlerError::function(reason))),
             Err(_) => return Err(timed_out()),
         };
-        self.rules.judge(head.status, &head.headers, &body).map_err(Failed::Judged)
+        let judged = self.rules.judge(head.status, &head.headers, &body).map_err(Failed::Judged)?;
+        if !self.rules.reads_response {
+            self.unread.look(&body);
+        }
+        Ok(judged)
     }
 
     fn request(
