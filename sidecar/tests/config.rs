@@ -238,12 +238,7 @@ fn every_key_arrives_where_it_belongs() {
 
     assert_eq!(
         keys(&loaded.warnings),
-        [
-            "Admin.Listen",
-            "Mappings[0].Function.Timeout",
-            "Mappings[1].Checkpoints",
-            "Mappings[1].Function.Timeout"
-        ]
+        ["Admin.Listen", "Mappings[0].Function.Timeout", "Mappings[1].Checkpoints",]
     );
 }
 
@@ -262,7 +257,7 @@ fn a_dynamodb_stream_has_polling_defaults_of_its_own_and_may_start_at_a_time() {
 fn defaults_are_those_of_the_contract() {
     let loaded = good("smallest.yaml");
     assert_eq!(loaded.ignored, []);
-    assert_eq!(keys(&loaded.warnings), ["Function.Timeout"], "60 s is more than StopSeconds, 25 s");
+    assert_eq!(loaded.warnings, [], "defaults do not warn about each other");
     let config = &loaded.config;
     assert_eq!(config.admin, Admin::Default);
     assert_eq!(config.worker.lease, Duration::from_secs(10));
@@ -273,7 +268,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.mappings[0].checkpoints, Checkpoints::Sqlite("./shardmill.db".into()));
     assert_eq!(config.mappings[0].function.target, Target::Stdout);
     let mapping = &config.mappings[0].mapping;
-    assert_eq!(mapping.timeout(), Duration::from_secs(60));
+    assert_eq!(mapping.timeout(), Duration::from_secs(20));
     assert_eq!(mapping.retry().initial_backoff, Duration::from_millis(200));
     assert_eq!(mapping.retry().maximum_backoff, Duration::from_secs(60));
 }
@@ -289,8 +284,99 @@ fn limits_that_discard_without_a_destination_are_warned_about() {
     }
     let text = text + "Admin: off\nDestinationConfig: {OnFailure: {Destination: \"file:dead.jsonl\"}}\n";
     let loaded = config::parse(Path::new("c.yaml"), &text, &environment, now).unwrap();
-    assert_eq!(keys(&loaded.warnings), ["Function.Timeout"]);
+    assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.admin, Admin::Off);
+}
+
+/// What is warned about in the smallest file with more lines.
+fn warned(more: &str) -> Vec<String> {
+    let text = std::fs::read_to_string("tests/config/good/smallest.yaml").unwrap() + more;
+    let loaded = config::parse(Path::new("c.yaml"), &text, &environment, Wall::from_millis(0)).unwrap();
+    loaded.warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn incident_103_a_filter_that_lets_nothing_pass_is_warned_about_at_its_place() {
+    let said = warned(
+        "FilterCriteria:\n  Filters:\n    - Pattern: '{\"data\": {\"a\": [1]}}'\n    - Pattern: '{\"body\": {\"a\": [1]}}'\n",
+    );
+    let [one] = &said[..] else { panic!("{said:?}") };
+    assert!(one.starts_with("FilterCriteria.Filters[1].Pattern (line "), "{one}");
+    assert!(one.contains("did you mean data?") && one.contains("filtered out and lost"), "{one}");
+}
+
+#[test]
+fn incident_103_retries_without_end_of_reported_records_are_warned_about() {
+    let said = warned("FunctionResponseTypes: [ReportBatchItemFailures]\n");
+    let [one] = &said[..] else { panic!("{said:?}") };
+    assert!(one.contains("MaximumRetryAttempts") && one.contains("blocks its shard for ever"), "{one}");
+    let file = "DestinationConfig: {OnFailure: {Destination: \"file:dead.jsonl\"}}\n";
+    for limit in ["MaximumRetryAttempts: 3\n", "MaximumRecordAgeInSeconds: 3600\n"] {
+        let said = warned(&format!("FunctionResponseTypes: [ReportBatchItemFailures]\n{file}{limit}"));
+        assert_eq!(said, Vec::<String>::new(), "{limit}");
+    }
+}
+
+#[test]
+fn incident_105_what_was_pasted_with_its_surroundings_is_taken() {
+    let listed = good("list_event_source_mappings.json");
+    let mapping = &listed.config.mappings[0];
+    assert_eq!(mapping.mapping.identity(), "14e0db71-5d35-4eb5-b481-8945cf9d10c2");
+    assert_eq!((mapping.mapping.batch_size(), &mapping.checkpoints), (50, &Checkpoints::Memory));
+    let resource = only("cloudformation_under_its_logical_id.yaml");
+    let m = &resource.mapping;
+    assert_eq!((m.batch_size(), m.maximum_retry_attempts(), m.maximum_record_age()), (50, Some(3), None));
+    assert!(m.bisect_batch_on_function_error());
+    let Target::Command { environment, .. } = &resource.function.target else { panic!() };
+    assert_eq!((environment["TABLE"].as_str(), environment["SHARDS"].as_str()), ("orders", "4"));
+    let event = only("sam_events.yaml").mapping;
+    assert_eq!(
+        (event.event_source().stream.as_str(), event.starting_position()),
+        ("orders", &Position::Latest)
+    );
+}
+
+#[test]
+fn incident_105_what_an_error_says_to_write_for_a_template_is_a_file() {
+    for name in [
+        "whole_template_of_sam.yaml",
+        "whole_template_of_cloudformation.json",
+        "function_resource_under_its_logical_id.yaml",
+    ] {
+        let errors = config::load(&Path::new("tests/config/bad").join(name), &environment).unwrap_err();
+        let message = errors.iter().next().unwrap().message().to_owned();
+        let lines = message
+            .lines()
+            .filter_map(|line| line.strip_prefix("    "))
+            .filter(|line| !line.starts_with('#'));
+        // Its ARNs are what is left to write.
+        let stream = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders";
+        let arn = |line: &str| match line.split_once(": ") {
+            Some(("EventSourceArn", value)) if value.contains('<') => format!("EventSourceArn: {stream}\n"),
+            _ => format!("{}\n", line.replace("<the ARN or value of !GetAtt Dead.Arn>", "file:dead.jsonl")),
+        };
+        let text: String = lines.map(arn).collect();
+        let loaded = config::parse(Path::new("c.yaml"), &text, &environment, Wall::from_millis(0));
+        assert_eq!(loaded.unwrap_or_else(|e| panic!("{text}\n{e}")).config.mappings.len(), 1);
+    }
+}
+
+#[test]
+fn incident_105_texts_for_numbers_are_taken_in_resources_only() {
+    let resource = "Type: AWS::Lambda::EventSourceMapping\nProperties: {BatchSize: \"many\"}\n";
+    assert!(refused(resource).contains("\"many\" is a text; write a whole number"));
+    assert!(refused("BatchSize: \"50\"\n").contains("without quotes"));
+}
+
+#[test]
+fn incident_105_a_password_in_a_url_is_refused_and_not_repeated() {
+    let text = refused("Function: {Url: \"https://user:secret@host/\"}\n");
+    assert!(text.contains("remove what is before the @"), "{text}");
+    assert!(!text.contains("secret") && text.contains("https://***********@host/"), "{text}");
+    let json = refused(
+        "{\"Function\": {\"Url\": \"http://a:b@c/\"}, \"Aws\": {\"EndpointUrl\": \"http://d:e@f/\"}}",
+    );
+    assert!(!json.contains("a:b") && !json.contains("d:e"), "{json}");
 }
 
 #[test]

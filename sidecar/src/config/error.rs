@@ -104,6 +104,7 @@ fn excerpt(f: &mut fmt::Formatter<'_>, text: &str, mark: Mark) -> fmt::Result {
     let Some(line) = text.lines().nth(mark.line.saturating_sub(1)).filter(|l| !l.trim().is_empty()) else {
         return Ok(());
     };
+    let line = without_password(line);
     // A JSON file may be one long line: show the surroundings.
     let skipped = if mark.column > WIDEST { mark.column - WIDEST / 2 } else { 0 };
     let shown: String =
@@ -111,6 +112,23 @@ fn excerpt(f: &mut fmt::Formatter<'_>, text: &str, mark: Mark) -> fmt::Result {
     let caret = mark.column.saturating_sub(skipped + 1);
     let number = mark.line.to_string();
     write!(f, "\n  {number} | {}\n  {:width$} | {:caret$}^", shown.trim_end(), "", "", width = number.len())
+}
+
+/// The line with stars for what stands before the `@` of a URL: an error is copied into issues and logs.
+fn without_password(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("://") {
+        shown.push_str(before);
+        shown.push_str("://");
+        let authority = after.split(['/', '?', '#', '"', '\'', ' ']).next().unwrap_or_default();
+        let secret = authority.rfind('@').unwrap_or(0);
+        let (hidden, others) = after.split_at(secret);
+        shown.extend(hidden.chars().map(|_| '*'));
+        rest = others;
+    }
+    shown.push_str(rest);
+    shown
 }
 
 /// Something worth a line in the log: a warning, or a key that is not used.

@@ -65,11 +65,19 @@ pub(super) static MAPPING: &[Key] = &[
     key(
         "FunctionName",
         Kind::Text,
-        "The function's name or ARN: identity in messages, metrics and checkpoints.",
+        "The function's name or ARN: in messages and metrics and, without Name and UUID, the namespace of checkpoints.",
     ),
     key("FunctionArn", Kind::Text, "The function's ARN, as get-event-source-mapping shows it."),
-    key("UUID", Kind::Text, "The mapping's UUID; by default derived from the application's name."),
-    key("Name", Kind::Text, "The application's name, the namespace of its checkpoints."),
+    key(
+        "UUID",
+        Kind::Text,
+        "The mapping's UUID: where it is set, the namespace of its checkpoints, whatever the function's version. Messages show one that is derived from the application's name else.",
+    ),
+    key(
+        "Name",
+        Kind::Text,
+        "The application's name in logs and metrics; without a UUID also the namespace of its checkpoints.",
+    ),
     key("Enabled", Kind::Bool, "false: loaded but idle. Default true."),
     key("BatchSize", Kind::Integer(&limits::BATCH_SIZE), "Most records of an invocation."),
     key(
@@ -112,7 +120,11 @@ pub(super) static MAPPING: &[Key] = &[
     ),
     key("DestinationConfig", Kind::Section(DESTINATION_CONFIG), "Where discarded batches go."),
     key("Function", Kind::Section(FUNCTION), "How the function is called."),
-    key("Checkpoints", Kind::Text, "Where positions and leases live: sqlite:PATH or memory:."),
+    key(
+        "Checkpoints",
+        Kind::Text,
+        "Where positions and leases live: sqlite:PATH or memory. Default sqlite:./shardmill.db.",
+    ),
     key(
         "CheckpointIntervalMilliseconds",
         Kind::Integer(&limits::CHECKPOINT_INTERVAL),
@@ -146,6 +158,10 @@ pub(super) static MAPPING: &[Key] = &[
     ignored("Metadata"),
     ignored("DeletionPolicy"),
     ignored("UpdateReplacePolicy"),
+    refused(
+        "FilterCriteriaError",
+        "says that Lambda could not decrypt FilterCriteria, which is missing here then: write FilterCriteria in full and remove this",
+    ),
     refused("Condition", "is CloudFormation's condition, which cannot be judged here; use Enabled"),
     refused("Queues", MQ),
     refused("Topics", KAFKA),
@@ -189,7 +205,7 @@ static ON_FAILURE: &[Key] = &[
 pub(super) static NOT_REACHED_STATUS: Limit = Limit::new("Function.NotReachedStatus", 400, 599, 0);
 pub(super) static MAXIMUM_CONCURRENCY: Limit = Limit::new("Function.MaximumConcurrency", 1, 10_000, 0);
 
-static FUNCTION: &[Key] = &[
+pub(super) static FUNCTION: &[Key] = &[
     key("Url", Kind::Text, "POST each event to this URL."),
     key("Command", Kind::Texts, "Start this program as a Lambda runtime."),
     key("Stdout", Kind::Bool, "Write each event as a line to standard output."),
@@ -198,7 +214,29 @@ static FUNCTION: &[Key] = &[
         Kind::Refused("is not supported by this version; use Url, Command or Stdout", None),
         "Refused: not supported by this version.",
     ),
-    key("Timeout", Kind::Integer(&limits::TIMEOUT), "Seconds that an invocation may take."),
+    key(
+        "Timeout",
+        Kind::Integer(&limits::MANAGED_INSTANCES_TIMEOUT),
+        "Seconds that an invocation may take; more than 1800 with ManagedInstances only.",
+    ),
+    key(
+        "ManagedInstances",
+        Kind::Bool,
+        "Whether the function's limits are those of Lambda Managed Instances. Default false.",
+    ),
+    refused(
+        "MemorySize",
+        "limits nothing here: limit the process, or tell the function by Environment: {AWS_LAMBDA_FUNCTION_MEMORY_SIZE: \"512\"}",
+    ),
+    refused(
+        "Runtime",
+        "is the program that Command starts: [python3, -m, awslambdaric, HANDLER] or [npx, aws-lambda-ric, HANDLER]",
+    ),
+    refused(
+        "Handler",
+        "is the last item of Command: [python3, -m, awslambdaric, HANDLER] or [npx, aws-lambda-ric, HANDLER]",
+    ),
+    refused("CodeUri", "is the folder in which Command is started: write it as WorkingDirectory"),
     key(
         "MaximumConcurrency",
         Kind::Integer(&MAXIMUM_CONCURRENCY),
@@ -297,7 +335,7 @@ pub(super) static PROCESS: &[Key] = &[
 /// Beside [`PROCESS`], the top of a file with several mappings.
 pub(super) static SHARED: &[Key] = &[
     key("Mappings", Kind::Sections(MAPPING), "Several mappings in one process."),
-    key("Checkpoints", Kind::Text, "For all mappings without their own: sqlite:PATH or memory:."),
+    key("Checkpoints", Kind::Text, "For all mappings without their own: sqlite:PATH or memory."),
     key("Retry", Kind::Section(RETRY), "For all mappings, key by key."),
     key("Polling", Kind::Section(POLLING), "For all mappings, key by key."),
 ];
@@ -316,6 +354,20 @@ pub(super) static SECTIONS: &[(&str, &[Key])] = &[
     ("in Admin", ADMIN),
     ("in Aws", AWS),
 ];
+
+fn anywhere(name: &str) -> Option<&'static Key> {
+    [PROCESS, MAPPING, SHARED].into_iter().flatten().find(|key| key.name == name)
+}
+
+/// Whether the name is a key at the top of a file.
+pub(super) fn is_known(name: &str) -> bool {
+    anywhere(name).is_some()
+}
+
+/// Whether the name is a key that means something there.
+pub(super) fn is_used(name: &str) -> bool {
+    anywhere(name).is_some_and(|key| !matches!(key.kind, Kind::Ignored | Kind::Refused(..)))
+}
 
 /// What to say about `name`, which is not in `tables`.
 pub(super) fn unknown(name: &str, tables: &[&'static [Key]]) -> String {

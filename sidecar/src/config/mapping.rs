@@ -148,6 +148,9 @@ fn own_part(parts: &Parts<'_, '_>, mut builder: MappingBuilder, report: &mut Rep
         if let Some(timeout) = function.integer("Timeout") {
             builder = builder.timeout_seconds(timeout);
         }
+        if let Some(managed) = function.bool("ManagedInstances") {
+            builder = builder.managed_instances(managed);
+        }
     }
     for (sections, key, set) in [
         (

@@ -7,6 +7,7 @@ mod error;
 mod function;
 mod keys;
 mod mapping;
+mod pasted;
 mod schema;
 mod section;
 mod shared;
@@ -14,6 +15,7 @@ mod time;
 mod tree;
 mod types;
 mod vars;
+mod warnings;
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -90,7 +92,7 @@ pub fn parse(
         }
     };
     report.note_known_mistakes();
-    let config = read(&root, now, &mut report);
+    let config = pasted::taken_out(root, &mut report).and_then(|root| read(&root, now, &mut report));
     match config {
         Some(config) if report.errors.is_empty() => {
             report.warnings.sort_by_key(|note| note.line);
@@ -102,7 +104,11 @@ pub fn parse(
 
 fn read(root: &Node, now: Wall, report: &mut Report) -> Option<Config> {
     let Value::Map(entries) = &root.value else {
-        report.error(root.at, "", format!("the file {}; write a map of keys", root.describe()));
+        let remedy = match &root.value {
+            Value::List(_) => "write it under the key Mappings, each item with its Function",
+            _ => "write a map of keys",
+        };
+        report.error(root.at, "", format!("the file {}; {remedy}", root.describe()));
         return None;
     };
     let several = entries.iter().any(|(key, _)| key.name == "Mappings");
@@ -132,7 +138,7 @@ fn read(root: &Node, now: Wall, report: &mut Report) -> Option<Config> {
     if mappings.len() == all.len() {
         compiled_in(&mappings, all, report);
         distinct(&mappings, all, report);
-        warn(&mappings, all, worker.as_ref(), report);
+        warnings::warn(&mappings, all, worker.as_ref(), report);
     }
     Some(Config { mappings, worker: worker?, admin, aws })
 }
@@ -173,46 +179,24 @@ fn missing_feature(destination: &FailureDestination, has: Features) -> Option<(&
 /// Two mappings never share checkpoints.
 fn distinct(mappings: &[MappingConfig], sections: &[Section<'_>], report: &mut Report) {
     for (i, (one, section)) in mappings.iter().zip(sections).enumerate() {
-        let name = one.mapping.application_name();
-        let same =
-            |m: &&MappingConfig| m.mapping.application_name() == name && m.checkpoints.same(&one.checkpoints);
-        if mappings.iter().take(i).any(|earlier| same(&earlier)) {
+        let (name, identity) = (one.mapping.application_name(), one.mapping.identity());
+        let same = |m: &&MappingConfig| {
+            // What both are called in logs and metrics must differ, too.
+            (m.mapping.application_name() == name || m.mapping.identity() == identity)
+                && m.checkpoints.same(&one.checkpoints)
+        };
+        let mut earlier = mappings.iter().take(i);
+        if earlier.any(|m| same(&m) && m.mapping.application_name() != name) {
+            let message = format!(
+                "{identity} is the UUID of an earlier mapping, too: they would share checkpoints; write a UUID of its own, or none"
+            );
+            report.error(section.place("UUID"), section.path("UUID"), message);
+        } else if mappings.iter().take(i).any(|m| same(&m)) {
             let message = format!(
                 "{name} is the application of an earlier mapping, too: they would share checkpoints; permitted: a name \
                  of its own for each; write a Name"
             );
             report.error(section.place("Name"), section.path("Name"), message);
-        }
-    }
-}
-
-/// What is allowed but may surprise.
-fn warn(mappings: &[MappingConfig], sections: &[Section<'_>], worker: Option<&Worker>, report: &mut Report) {
-    for (one, section) in mappings.iter().zip(sections) {
-        let mapping = &one.mapping;
-        if let (Some(attempts), None) = (mapping.maximum_retry_attempts(), mapping.failure_destination()) {
-            let message = format!(
-                "{attempts} without DestinationConfig.OnFailure: a batch that is given up on is logged, counted and lost"
-            );
-            let key = "MaximumRetryAttempts";
-            report.warn(section.place(key), section.path(key), message);
-        }
-        if let (Some(age), None) = (mapping.maximum_record_age(), mapping.failure_destination()) {
-            let message = format!(
-                "{} without DestinationConfig.OnFailure: a record that grows older is logged, counted and lost",
-                age.as_secs()
-            );
-            let key = "MaximumRecordAgeInSeconds";
-            report.warn(section.place(key), section.path(key), message);
-        }
-        if let Some(worker) = worker.filter(|w| mapping.timeout() > w.stop) {
-            let key = section.path("Function.Timeout");
-            let message = format!(
-                "{} s is longer than Worker.StopSeconds, {} s: a stop may cut an invocation, whose batch then comes again",
-                mapping.timeout().as_secs(),
-                worker.stop.as_secs()
-            );
-            report.warn(report.place(&key, section.at), key, message);
         }
     }
 }

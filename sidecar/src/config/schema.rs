@@ -16,11 +16,48 @@ pub fn schema() -> Value {
         "description": "One mapping, or several under Mappings. ${VAR} and ${VAR:-default} may stand in every value.",
         "if": {"required": ["Mappings"]},
         "then": {"type": "object", "properties": several, "additionalProperties": false},
-        "else": {"type": "object", "properties": single, "additionalProperties": false},
-        "$defs": {"mapping": {
-            "type": "object", "properties": properties(&[keys::MAPPING]), "additionalProperties": false,
-        }},
+        "else": {"type": "object", "properties": single, "additionalProperties": false, "allOf": required()},
+        "$defs": {
+            "mapping": {
+                "type": "object", "properties": properties(&[keys::MAPPING]), "additionalProperties": false,
+                "allOf": required(),
+            },
+            // What stands beside it may have the rest.
+            "properties": {
+                "type": "object", "properties": properties(&[keys::MAPPING]), "additionalProperties": false,
+            },
+        },
     })
+}
+
+/// What a mapping cannot do without: each in one of its spellings, or in the `Properties` of a resource.
+fn required() -> Value {
+    let one_of = |names: &[&str]| {
+        let alternatives = names.iter().chain(&["Properties"]).map(|name| json!({"required": [name]}));
+        json!({"anyOf": alternatives.collect::<Vec<_>>()})
+    };
+    json!([
+        one_of(&["EventSourceArn", "Stream"]),
+        one_of(&["FunctionName", "FunctionArn"]),
+        one_of(&["StartingPosition"]),
+        one_of(&["Function"]),
+    ])
+}
+
+/// Forms of texts that are known; a variable may stand in each.
+fn pattern(key: &Key) -> Option<String> {
+    let forms = match key.name {
+        "Checkpoints" => "sqlite:.+|memory:?".to_owned(),
+        "Destination" => {
+            let mut forms = vec!["file:.+", "arn:[^:]+:sqs:.+"];
+            forms.extend(cfg!(feature = "sns").then_some("arn:[^:]+:sns:.+"));
+            forms.extend(cfg!(feature = "s3").then_some("arn:[^:]+:s3:.+"));
+            // An empty text means none.
+            format!("{}|", forms.join("|"))
+        }
+        _ => return None,
+    };
+    Some(format!("^({forms})$|\\$\\{{"))
 }
 
 fn properties(tables: &[&'static [Key]]) -> Value {
@@ -35,6 +72,15 @@ fn described(key: &Key) -> Value {
         }
         kind => of_kind(kind),
     };
+    if let (Some(pattern), Some(object)) = (pattern(key), value.as_object_mut()) {
+        object.insert("pattern".to_owned(), pattern.into());
+    }
+    if let (Kind::Section(table), Some(object)) = (key.kind, value.as_object_mut())
+        && std::ptr::eq(table, keys::FUNCTION)
+    {
+        let one = ["Url", "Command", "Stdout"].map(|name| json!({"required": [name]}));
+        object.insert("oneOf".to_owned(), one.to_vec().into());
+    }
     if let Some(object) = value.as_object_mut() {
         object.insert("description".to_owned(), key.about.into());
     }
@@ -60,7 +106,7 @@ fn of_kind(kind: Kind) -> Value {
             json!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}})
         }
         Kind::Section(table) => section(table),
-        Kind::Same => json!({"$ref": "#/$defs/mapping"}),
+        Kind::Same => json!({"$ref": "#/$defs/properties"}),
         Kind::SectionOrOff(table) => json!({"anyOf": [section(table), {"const": "off"}]}),
         Kind::Sections(table) => json!({"type": "array", "items": section(table)}),
         Kind::Ignored => json!({}),
@@ -122,6 +168,69 @@ mod tests {
         same(&schema["else"], &[keys::PROCESS, keys::MAPPING]);
         same(&schema["then"], &[keys::PROCESS, keys::SHARED]);
         same(&schema["$defs"]["mapping"], &[keys::MAPPING]);
+    }
+
+    /// As much of a validator as the schema needs, patterns aside.
+    fn accepts(schema: &Value, value: &Value) -> bool {
+        let below = |key: &str| schema.get(key);
+        let all = |key: &str, test: fn(&Value, &Value) -> bool| {
+            below(key).and_then(Value::as_array).is_none_or(|list| list.iter().all(|one| test(one, value)))
+        };
+        let count = |key: &str| {
+            below(key)
+                .and_then(Value::as_array)
+                .map(|list| list.iter().filter(|one| accepts(one, value)).count())
+        };
+        let required = |name: &Value| name.as_str().is_some_and(|name| value.get(name).is_some());
+        let properties = value.as_object().into_iter().flatten().all(|(name, value)| {
+            match below("properties").and_then(|known| known.get(name)) {
+                Some(known) => accepts(known, value),
+                None => below("additionalProperties") != Some(&json!(false)),
+            }
+        });
+        all("allOf", accepts)
+            && count("anyOf").is_none_or(|count| count > 0)
+            && count("oneOf").is_none_or(|count| count == 1)
+            && below("required").and_then(Value::as_array).is_none_or(|names| names.iter().all(required))
+            && properties
+    }
+
+    fn of_file(text: Value) -> bool {
+        let schema = schema();
+        accepts(&schema["else"], &text)
+    }
+
+    #[test]
+    fn incident_105_the_schema_refuses_a_mapping_without_what_it_needs() {
+        let whole = json!({
+            "EventSourceArn": "a", "FunctionName": "f", "StartingPosition": "LATEST", "Function": {"Stdout": true},
+        });
+        assert!(of_file(whole.clone()));
+        for key in names(&whole) {
+            let mut without = whole.clone();
+            without.as_object_mut().unwrap().remove(key);
+            assert!(!of_file(without), "{key}");
+        }
+        let mut two = whole.clone();
+        two["Function"] = json!({"Stdout": true, "Url": "http://127.0.0.1/"});
+        assert!(!of_file(two), "exactly one way to call it");
+        let resource =
+            json!({"Type": "Kinesis", "Properties": {"Stream": "a"}, "Function": {"Stdout": true}});
+        assert!(of_file(resource), "its properties may have the rest");
+        assert!(accepts(&schema()["$defs"]["mapping"], &whole));
+        assert!(!accepts(&schema()["$defs"]["mapping"], &json!({})));
+    }
+
+    #[test]
+    fn incident_105_the_schema_knows_the_stores_and_the_destinations_of_this_binary() {
+        let single = &schema()["else"]["properties"];
+        let checkpoints = single["Checkpoints"]["pattern"].as_str().unwrap();
+        assert_eq!(checkpoints, "^(sqlite:.+|memory:?)$|\\$\\{");
+        let on_failure = &single["DestinationConfig"]["properties"]["OnFailure"]["properties"];
+        let destination = on_failure["Destination"]["pattern"].as_str().unwrap();
+        assert!(destination.contains("sqs") && destination.contains("file:"));
+        assert_eq!(destination.contains("sns"), cfg!(feature = "sns"));
+        assert_eq!(destination.contains(":s3:"), cfg!(feature = "s3"));
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub(super) struct Section<'n> {
     /// `Function.`, `Mappings[1].` or nothing.
     prefix: String,
     pub(super) at: Mark,
+    /// Whether it is a resource of CloudFormation, which takes numbers and booleans as texts, too.
+    converts: bool,
     entries: Vec<(&'static Key, &'n Node)>,
 }
 
@@ -85,7 +87,8 @@ impl<'n> Section<'n> {
         prefix: impl Into<String>,
         report: &mut Report,
     ) -> Self {
-        let mut section = Self { prefix: prefix.into(), at: node.at, entries: Vec::new() };
+        let converts = is_resource(node);
+        let mut section = Self { prefix: prefix.into(), at: node.at, converts, entries: Vec::new() };
         section.add(node, tables, report);
         section
     }
@@ -145,7 +148,8 @@ impl<'n> Section<'n> {
             return None;
         }
         let expected = expected(key.kind);
-        (!fits(key.kind, value)).then(|| match value.scalar().map(|s| s.kind) {
+        let fits = fits(key.kind, value) || (self.converts && converted(key.kind, value));
+        (!fits).then(|| match value.scalar().map(|s| s.kind) {
             Some(Type::Null) => format!("is empty; write {expected} or remove the key"),
             _ => format!("{}; write {expected}", value.describe()),
         })
@@ -209,7 +213,7 @@ impl<'n> Section<'n> {
     pub(super) fn texts(&self, name: &str) -> Option<Vec<(Mark, &'n str, &'n str)>> {
         match &self.node(name)?.value {
             Value::Map(entries) => Some(
-                entries
+                variables(entries)
                     .iter()
                     .filter_map(|(k, v)| Some((k.at, k.name.as_str(), v.scalar()?.text.as_str())))
                     .collect(),
@@ -286,7 +290,9 @@ fn fits(kind: Kind, node: &Node) -> bool {
         Kind::Texts | Kind::Choices(_) => all(is_textual),
         Kind::Integers(_) => all(|item| item.scalar().is_some_and(|s| s.kind == Type::Integer)),
         Kind::TextMap => match &node.value {
-            Value::Map(entries) => entries.iter().all(|(_, value)| value.tag.is_none() && is_textual(value)),
+            Value::Map(entries) => {
+                variables(entries).iter().all(|(_, value)| value.tag.is_none() && is_textual(value))
+            }
             _ => false,
         },
         Kind::Section(_) | Kind::Same => matches!(node.value, Value::Map(_)),
@@ -295,6 +301,33 @@ fn fits(kind: Kind, node: &Node) -> bool {
         }
         Kind::Sections(_) => matches!(node.value, Value::List(_)),
         Kind::Ignored | Kind::Refused(..) => true,
+    }
+}
+
+/// Whether `Type` says that this is a resource of CloudFormation or an event of SAM.
+fn is_resource(node: &Node) -> bool {
+    let Value::Map(entries) = &node.value else { return false };
+    let of_type = entries.iter().find(|(key, _)| key.name == "Type").and_then(|(_, value)| value.scalar());
+    of_type.is_some_and(|scalar| {
+        scalar.text.starts_with("AWS::") || matches!(scalar.text.as_str(), "Kinesis" | "DynamoDB")
+    })
+}
+
+/// Whether CloudFormation would read the text as a value of this kind.
+fn converted(kind: Kind, node: &Node) -> bool {
+    let Some(scalar) = node.scalar().filter(|scalar| scalar.kind == Type::Text) else { return false };
+    match kind {
+        Kind::Bool => matches!(scalar.text.as_str(), "true" | "false" | "True" | "False"),
+        Kind::Integer(_) => tree::integer(&scalar.text).is_some(),
+        _ => false,
+    }
+}
+
+/// The environment as Lambda's API, CloudFormation and SAM write it, `{Variables: {...}}`, without what is around it.
+fn variables(entries: &[(tree::Key, Node)]) -> &[(tree::Key, Node)] {
+    match entries {
+        [(key, Node { value: Value::Map(inside), .. })] if key.name == "Variables" => inside,
+        _ => entries,
     }
 }
 

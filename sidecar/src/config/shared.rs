@@ -113,7 +113,12 @@ pub(super) fn check_url(section: &Section<'_>, key: &str, report: &mut Report) {
     let ok = text.parse::<http::Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
     });
-    if !ok {
+    if text.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@')) {
+        // The password is not repeated.
+        let message =
+            "has a user name or a password in it, which is not supported; remove what is before the @";
+        report.error(section.place(key), section.path(key), message);
+    } else if !ok {
         let message = format!(
             "\"{}\" is not a URL; permitted: http:// or https:// with a host; for example http://127.0.0.1:8080/",
             shardmill::ShownUrl(text)
@@ -126,21 +131,21 @@ pub(super) fn check_url(section: &Section<'_>, key: &str, report: &mut Report) {
 pub(super) fn checkpoints(section: &Section<'_>, report: &mut Report) -> Option<Checkpoints> {
     const KEY: &str = "Checkpoints";
     let text = section.text(KEY)?;
-    let problem = match text.split_once(':') {
-        Some(("sqlite", path)) if !matches!(path, "" | ":memory:") => {
+    let problem = match text.split_once(':').unwrap_or((text, "")) {
+        ("sqlite", path) if !matches!(path, "" | ":memory:") => {
             return Some(Checkpoints::Sqlite(PathBuf::from(path)));
         }
-        Some(("sqlite", _)) => "names no file; write sqlite:PATH, or memory: to keep nothing",
-        Some(("memory", "")) => {
+        ("sqlite", _) => "names no file; write sqlite:PATH, or memory to keep nothing",
+        ("memory", "") => {
             report.warn(
                 section.place(KEY),
                 section.path(KEY),
-                "memory: keeps nothing: after a restart every shard starts at StartingPosition again",
+                "keeps nothing: after a restart every shard starts at StartingPosition again",
             );
             return Some(Checkpoints::Memory);
         }
-        Some(("dynamodb", _)) => "is not supported by this version; permitted: sqlite:PATH, memory:",
-        _ => "is not a checkpoint store; permitted: sqlite:PATH, memory:; for example sqlite:./shardmill.db",
+        ("dynamodb", _) => "is not supported by this version; permitted: sqlite:PATH, memory",
+        _ => "is not a checkpoint store; permitted: sqlite:PATH, memory; for example sqlite:./shardmill.db",
     };
     report.error(section.place(KEY), section.path(KEY), format!("{text} {problem}"));
     None

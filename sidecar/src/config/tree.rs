@@ -92,15 +92,13 @@ impl Node {
         }
     }
 
-    /// What is wrong with a variable in this value or, one level deep, in one of its items.
+    /// What is wrong with a variable in this value or in what it holds.
     pub(super) fn broken(&self) -> Option<(Mark, &str)> {
-        let own = |node: &'_ Self| node.scalar().and_then(|s| s.broken.as_deref()).is_some();
-        let node = match &self.value {
-            Value::Scalar(_) => Some(self),
-            Value::List(items) => items.iter().find(|item| own(item)),
-            Value::Map(entries) => entries.iter().map(|(_, value)| value).find(|value| own(value)),
-        }?;
-        Some((node.at, node.scalar()?.broken.as_deref()?))
+        match &self.value {
+            Value::Scalar(scalar) => Some((self.at, scalar.broken.as_deref()?)),
+            Value::List(items) => items.iter().find_map(Self::broken),
+            Value::Map(entries) => entries.iter().find_map(|(_, value)| value.broken()),
+        }
     }
 
     /// Whether there is nothing in it.
@@ -179,7 +177,14 @@ impl<'t> Loader<'t, '_> {
             Some(Ok(next)) => Ok(next),
             Some(Err(error)) => {
                 let mark = Mark { line: error.marker().line().max(1), column: error.marker().col() + 1 };
-                Err(ConfigError::at(mark, "", format!("is not YAML: {}", error.info())))
+                let remedy = match error.info() {
+                    // A value such as `memory:` or `a: b`.
+                    info if info.contains("mapping values") => {
+                        "; put a value that contains `: ` or ends with `:` in quotes"
+                    }
+                    _ => "",
+                };
+                Err(ConfigError::at(mark, "", format!("is not YAML: {}{remedy}", error.info())))
             }
             None => Ok((Event::StreamEnd, Span::default())),
         }
