@@ -1,6 +1,6 @@
 //! Turns a valid configuration into things that run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
 use shardmill::engine::{EventSource, FailureDestination, StreamKind};
 use shardmill::{
-    Consumer, Destination, DestinationError, DynamoDbSource, FileDestination, KinesisSource, SourceError,
-    SqsDestination, StreamSource, Worker, WorkerOptions,
+    Consumer, Destination, DestinationError, DynamoDbSource, FileDestination, KinesisSource, ReadLimiter,
+    ServiceClock, SourceError, SqsDestination, StreamSource, Worker, WorkerOptions,
 };
 
 use crate::config::{self, Aws, Checkpoints, Config, MappingConfig, Target};
@@ -56,6 +56,8 @@ pub struct Parts {
     pub destination: Option<DestinationParts>,
     /// Where positions and leases live.
     pub store: Arc<dyn LeaseStore>,
+    /// The same under the application's name, where a UUID is the identity.
+    pub named_store: Option<Arc<dyn LeaseStore>>,
 }
 
 /// A stream.
@@ -134,14 +136,40 @@ pub async fn parts(
     stores: &mut Stores,
 ) -> Result<Parts, AssemblyError> {
     let mapping = &config.mapping;
-    let source = source(mapping.event_source(), aws, worker)?;
+    let source = source(mapping.event_source(), aws, &worker.clock(), worker.limiter())?;
     let destination = match mapping.failure_destination() {
         None => None,
         Some(destination) => Some(DestinationParts(on_failure(destination, aws).await?)),
     };
-    let store = stores.open(&config.checkpoints, mapping.application_name())?;
+    let store = stores.open(&config.checkpoints, mapping.identity())?;
+    let named_store = match mapping.identity() == mapping.application_name() {
+        true => None,
+        false => Some(stores.open(&config.checkpoints, mapping.application_name())?),
+    };
     let function = function(&config)?;
-    Ok(Parts { function, source, destination, store, config })
+    Ok(Parts { function, source, destination, store, named_store, config })
+}
+
+/// Whether [`parts`] would take these settings, as far as that can be told without a file, a connection or the
+/// environment.
+///
+/// # Errors
+/// The part that would be refused.
+pub fn validate(config: &MappingConfig) -> Result<(), AssemblyError> {
+    let mapping = &config.mapping;
+    let aws = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(mapping.event_source().region.clone()))
+        .build();
+    source(mapping.event_source(), &aws, &ServiceClock::new(), ReadLimiter::new())?;
+    if let Some(FailureDestination::Sqs { arn, .. }) = mapping.failure_destination() {
+        SqsDestination::from_sdk_config(&aws, arn, None)?;
+    }
+    // Of the standard output there is one, and nothing to refuse.
+    if config.function.target != Target::Stdout {
+        function(config)?;
+    }
+    Ok(())
 }
 
 async fn on_failure(
@@ -166,11 +194,16 @@ async fn on_failure(
     })
 }
 
-fn source(event_source: &EventSource, aws: &SdkConfig, worker: &Worker) -> Result<SourceParts, SourceError> {
-    let (arn, clock, limiter) = (&event_source.arn, worker.clock(), worker.limiter());
+fn source(
+    event_source: &EventSource,
+    aws: &SdkConfig,
+    clock: &ServiceClock,
+    limiter: ReadLimiter,
+) -> Result<SourceParts, SourceError> {
+    let arn = &event_source.arn;
     Ok(SourceParts(match event_source.kind {
-        StreamKind::Kinesis => Arc::new(KinesisSource::new(aws, arn, &clock, limiter)?),
-        StreamKind::DynamoDb => Arc::new(DynamoDbSource::new(aws, arn, &clock, limiter)?),
+        StreamKind::Kinesis => Arc::new(KinesisSource::new(aws, arn, clock, limiter)?),
+        StreamKind::DynamoDb => Arc::new(DynamoDbSource::new(aws, arn, clock, limiter)?),
     }))
 }
 
@@ -268,11 +301,20 @@ pub fn stream_region(config: &Config) -> &str {
 /// Says what a file contains that has no effect or may surprise.
 pub fn log_notes(loaded: &config::Loaded) {
     for note in &loaded.ignored {
-        tracing::info!(key = note.key, line = note.line, "{}", note.message);
+        tracing::info!(line = note.line, "{}: {}", note.key, note.message);
     }
     for note in &loaded.warnings {
-        tracing::warn!(key = note.key, line = note.line, "{}", note.message);
+        tracing::warn!(line = note.line, "{}: {}", note.key, note.message);
     }
+    if let Some(text) = loaded.config.aws.profile.as_deref().and_then(crate::profile::missing) {
+        tracing::warn!("Aws.Profile: {text}");
+    }
+}
+
+/// Whose positions the mappings of a file have, disabled ones included.
+#[must_use]
+pub fn identities(mappings: &[MappingConfig]) -> BTreeSet<String> {
+    mappings.iter().map(|mapping| mapping.mapping.identity().to_owned()).collect()
 }
 
 /// The mappings of a file that are to run, and those that are loaded but disabled.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::admin::{Admin, AdminError, MappingView};
 use crate::assembly::{self, AssemblyError, Parts};
 use crate::config::{self, Loaded};
+use crate::identity::Positions;
 use crate::signals;
 pub use readiness::FunctionState;
 
@@ -78,10 +79,11 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     let shutdown = signalled.child_token();
     crate::handler::adopt_orphans();
     let worker = assembly::worker(&loaded.config.worker)?;
-    let stop = loaded.config.worker.stop;
+    let (stop, lease) = (loaded.config.worker.stop, loaded.config.worker.lease);
     let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
     let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let admin = Admin::bind(loaded.config.admin).await?;
+    let taken = Arc::new(assembly::identities(&loaded.config.mappings));
     let (enabled, disabled) = assembly::split_enabled(loaded.config);
     for mapping in &disabled {
         tracing::info!(mapping = mapping.mapping.application_name(), "loaded and idle: Enabled is false");
@@ -97,6 +99,7 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
     for parts in all {
         log_start(&parts, &worker);
         parts.function.stop_with(&shutdown);
+        let positions = Positions::new(&parts, &taken);
         let consumer = assembly::consumer(&parts, Arc::clone(&worker))?;
         let function = FunctionState::watch(
             parts.function.clone(),
@@ -107,7 +110,14 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
         closed::ends(&parts.function, &shutdown);
         handlers.push(parts.function);
         let (shutdown, name) = (shutdown.clone(), parts.config.mapping.application_name().to_owned());
-        running.spawn(async move { (name, consumer.run(shutdown).await) });
+        running.spawn(async move {
+            let result = match shutdown.run_until_cancelled(positions.settle(lease)).await {
+                Some(Ok(())) => consumer.run(shutdown).await,
+                Some(Err(error)) => Err(error.into()),
+                None => Ok(RunReport::default()),
+            };
+            (name, result)
+        });
     }
     let idle = running.is_empty();
     let upkeep = tokio::spawn(crate::admin::upkeep(metrics.clone()));
@@ -165,6 +175,7 @@ fn log_start(parts: &Parts, worker: &Worker) {
     tracing::info!(
         mapping = mapping.application_name(),
         stream = mapping.event_source().arn,
+        identity = mapping.identity(),
         checkpoints = parts.store.describe(),
         destination = parts.destination.as_ref().map(|d| d.0.describe()),
         worker = %worker.id(),
