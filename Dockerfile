@@ -2,6 +2,8 @@
 FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 COPY . .
+# What `shardmill --version` shows: `--build-arg SHARDMILL_COMMIT=$(git rev-parse --short=12 HEAD)`.
+ARG SHARDMILL_COMMIT=
 RUN cargo build --release --locked --package shardmill-sidecar --features sns,s3
 
 FROM debian:bookworm-20260824-slim

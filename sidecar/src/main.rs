@@ -12,7 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 /// Runs AWS Lambda stream event source mappings outside of Lambda: polls every shard in order, invokes your function
 /// with micro-batches, retries, bisects, sends what it gives up to a dead-letter destination, and checkpoints.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(name = "shardmill", version = VERSION, max_term_width = 100)]
 struct Cli {
     /// How log lines on standard error look.
     #[arg(long, value_enum, default_value_t, global = true)]
@@ -20,6 +20,14 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// Version, commit and the optional features that are built in.
+const VERSION: &str = match (cfg!(feature = "sns"), cfg!(feature = "s3")) {
+    (false, false) => concat!(env!("CARGO_PKG_VERSION"), " (", env!("SHARDMILL_BUILD"), ", features none)"),
+    (true, false) => concat!(env!("CARGO_PKG_VERSION"), " (", env!("SHARDMILL_BUILD"), ", features sns)"),
+    (false, true) => concat!(env!("CARGO_PKG_VERSION"), " (", env!("SHARDMILL_BUILD"), ", features s3)"),
+    (true, true) => concat!(env!("CARGO_PKG_VERSION"), " (", env!("SHARDMILL_BUILD"), ", features sns, s3)"),
+};
 
 const RUN_HELP: &str = "\
 Example:
