@@ -81,8 +81,8 @@ pub use position::{Position, Seq, SequenceNumber};
 pub use record::{Batch, Data, DynamoDbRecord, InvalidBase64, Payload, Record, ShardId};
 pub use request::RequestId;
 pub use shard::{
-    Counters, DiscardId, Exit, FetchFault, Gap, GapKind, Invocation, LaneId, LaneSnapshot, LastResult,
-    Oversized, Resume, ShardAction, ShardEvent, ShardMachine, ShardSnapshot,
+    AnswerProblem, Counters, DiscardId, Exit, FetchFault, Gap, GapKind, Invocation, LaneId, LaneSnapshot,
+    LastResult, Oversized, Resume, ShardAction, ShardEvent, ShardMachine, ShardSnapshot, Verdict,
 };
 pub use time::{Mono, Now, Wall};
 pub use window::WindowCall;

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::failure::FailedBatch;
 use crate::mapping::Retry;
+use crate::record::Record;
 use crate::time::Mono;
 
 /// Undelivered discards of one shard before the shard waits (spec: `OnDestinationFailure`).
@@ -88,6 +89,11 @@ impl Discards {
 
     pub(super) const fn in_flight(&self) -> bool {
         self.in_flight
+    }
+
+    /// The first records of the batches that wait.
+    pub(super) fn oldest(&self) -> impl Iterator<Item = &Record> {
+        self.waiting.iter().filter_map(|discard| discard.failed.batch.first())
     }
 
     pub(super) fn undelivered(&self) -> usize {

@@ -1,5 +1,6 @@
 mod gaps;
 mod stop;
+mod view;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -474,6 +475,7 @@ impl ShardMachine {
             read_failures: self.reader.failures(),
             checkpoint_failures: self.progress.failures(),
             iterator_age_millis: self.iterator_age_millis,
+            oldest_waiting_millis: self.oldest_waiting_millis(now),
             last_result: self.last_result,
             cut_invocations: self.cut,
             ended: self.reader_ended(),

@@ -14,7 +14,7 @@ mod watermark;
 pub use discard::DiscardId;
 pub use exchange::{Exit, FetchFault, Invocation, Resume, ShardAction, ShardEvent};
 pub use gap::{Gap, GapKind};
-pub use lane::LaneId;
+pub use lane::{AnswerProblem, LaneId, Verdict};
 pub use machine::ShardMachine;
 pub use snapshot::{Counters, LaneSnapshot, LastResult, Oversized, ShardSnapshot};
 

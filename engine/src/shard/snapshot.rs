@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::gap::Gap;
 use crate::position::{Position, Seq};
+use crate::request::RequestId;
 
 /// A shard at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct ShardSnapshot {
     /// The time between a record's arrival in the stream and its invocation, for the last record of the last batch, in
     /// milliseconds.
     pub iterator_age_millis: Option<u64>,
+    /// How long ago the oldest record arrived that was read and is not resolved, in milliseconds; none if none waits.
+    pub oldest_waiting_millis: Option<u64>,
     /// How the last invocation ended (`LastProcessingResult`, R18).
     pub last_result: LastResult,
     /// Invocations that the deadline of a stop has cut off.
@@ -77,6 +80,12 @@ pub struct LaneSnapshot {
     pub invoking: bool,
     /// Records of the current batch.
     pub batch: usize,
+    /// Its first record; none for the final call of a tumbling window.
+    pub first: Option<Seq>,
+    /// Its last record.
+    pub last: Option<Seq>,
+    /// The request id of its invocations (R21).
+    pub request_id: Option<RequestId>,
     /// Invocations of the current batch that counted.
     pub attempts: u32,
     /// Until the next retry, if one waits.

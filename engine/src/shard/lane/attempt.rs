@@ -1,8 +1,6 @@
-//! A batch with its budget, and what an answer says about it.
+//! A batch with its budget.
 
 use crate::failure::FunctionResponse;
-use crate::outcome::{BatchResponse, ItemFailure};
-use crate::position::SequenceNumber;
 use crate::record::Batch;
 use crate::request::RequestId;
 
@@ -34,28 +32,4 @@ impl Attempt {
         self.invokes = self.invokes.saturating_add(1);
         self.response = response;
     }
-}
-
-pub(super) enum Verdict {
-    Succeeded,
-    /// The record at this index is the first that comes again; 0 is no progress.
-    FailedFrom(usize),
-}
-
-/// The lowest reported identifier wins; one that names no record of the batch fails all of it (R35, R36, I7).
-pub(super) fn judge(batch: &Batch, answer: &BatchResponse, report_batch_item_failures: bool) -> Verdict {
-    if !report_batch_item_failures || answer.failures().is_empty() {
-        return Verdict::Succeeded;
-    }
-    let places = answer.failures().iter().map(|failure| place(batch, failure).unwrap_or(0));
-    Verdict::FailedFrom(places.min().unwrap_or(0))
-}
-
-/// Which record of the batch a reported failure names.
-pub(super) fn place(batch: &Batch, failure: &ItemFailure) -> Option<usize> {
-    let ItemFailure::Identifier(id) = failure else { return None };
-    // A shard's records come in order; the sub-records of an aggregate share a number, and the first counts.
-    let id = SequenceNumber::new(id.as_str());
-    let at = batch.records().partition_point(|record| record.seq.number < id);
-    batch.records().get(at).filter(|record| record.seq.number == id).map(|_| at)
 }

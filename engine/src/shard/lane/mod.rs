@@ -6,6 +6,7 @@ mod key;
 mod queue;
 mod result;
 mod tumbling;
+mod verdict;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub(super) use attempt::Attempt;
 pub(super) use key::lane_of;
 pub(super) use result::Resolution;
+pub use verdict::{AnswerProblem, Verdict};
 
 use self::age::{Age, Cut};
 use self::queue::Queue;
@@ -286,11 +288,20 @@ impl Lane {
         self.stack.last()
     }
 
+    /// The first record that waits to be resolved: the oldest one of the lane.
+    pub(super) fn oldest(&self) -> Option<&Record> {
+        let of_batches = self.stack.iter().rev().find_map(|attempt| attempt.batch.first());
+        of_batches.or_else(|| self.queue.front())
+    }
+
     pub(super) fn snapshot(&self, now: Mono) -> LaneSnapshot {
         LaneSnapshot {
             queued: self.queue.len(),
             invoking: self.state == LaneState::Invoking,
             batch: self.current().map_or(0, |attempt| attempt.batch.len()),
+            first: self.current().and_then(|attempt| Some(attempt.batch.first()?.seq.clone())),
+            last: self.current().and_then(|attempt| Some(attempt.batch.last()?.seq.clone())),
+            request_id: self.current().map(|attempt| attempt.request_id),
             attempts: self.current().map_or(0, |attempt| attempt.invokes),
             retry_in: match self.state {
                 LaneState::Waiting { until, .. } => Some(until.since(now)),

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::attempt::{Attempt, Verdict, judge, place};
+use super::attempt::Attempt;
+use super::verdict::{Verdict, judge};
 use super::{GivenUp, Lane, LaneState, Reason, Rules, Step};
 use crate::failure::{Condition, FunctionResponse};
 use crate::outcome::{BatchResponse, Outcome};
@@ -69,14 +70,14 @@ impl Lane {
         }
     }
 
-    /// Whether an answer to the current batch is what its mapping asks for (R18): the state of a window (R66), and no
-    /// reported failure that names none of its records (R35).
+    /// What an answer says about the current batch: what it means here, in `LastProcessingResult` and in the log.
+    pub(in crate::shard) fn judge(&self, answer: &BatchResponse, rules: &Rules<'_>) -> Option<Verdict> {
+        Some(judge(&self.current()?.batch, answer, rules.mapping))
+    }
+
+    /// Whether an answer to the current batch is what its mapping asks for (R18).
     pub(in crate::shard) fn accepts(&self, answer: &BatchResponse, rules: &Rules<'_>) -> bool {
-        let Some(current) = self.current() else { return false };
-        let has_state = answer.state().is_some() || rules.mapping.tumbling_window.is_none();
-        let is_known = |failure| place(&current.batch, failure).is_some();
-        let is_readable = !rules.mapping.report_batch_item_failures || answer.failures().iter().all(is_known);
-        has_state && is_readable
+        !matches!(self.judge(answer, rules), None | Some(Verdict::Unusable(_)))
     }
 
     fn answered(
@@ -88,11 +89,9 @@ impl Lane {
         rng: &mut fastrand::Rng,
     ) -> Resolution {
         let has_windows = rules.mapping.tumbling_window.is_some();
-        if has_windows && answer.state().is_none() {
+        let done = match judge(&attempt.batch, answer, rules.mapping) {
             // Without the state the window could not go on (R66).
-            return self.no_progress(now, attempt, rules, rng);
-        }
-        let done = match judge(&attempt.batch, answer, rules.mapping.report_batch_item_failures) {
+            Verdict::Unusable(_) => return self.no_progress(now, attempt, rules, rng),
             Verdict::Succeeded if attempt.batch.is_empty() => {
                 let closes = self.tumbling.close();
                 self.queue.measure_again(now, rules, &self.tumbling);

@@ -20,5 +20,6 @@ mod rig;
 mod shard_end;
 mod stop;
 mod strays;
+mod telling;
 mod trace;
 mod windows;
