@@ -18,6 +18,7 @@ use crate::metrics;
 use crate::run::Run;
 use crate::source::StreamSource;
 use crate::status::ConsumerStatus;
+use crate::unread::Unread;
 use crate::worker::{Worker, WorkerOptions};
 
 /// Runs an event source mapping: reads every shard that this worker gets a lease for, and hands batches to the handler.
@@ -144,13 +145,17 @@ impl Consumer {
             mapping_uuid: self.mapping.uuid().to_owned(),
         };
         let clock = self.source.clock().unwrap_or_else(|| self.worker.clock());
+        let handler: Arc<dyn DynHandler> = match self.mapping.report_batch_item_failures() {
+            true => self.handler,
+            false => Arc::new(Unread::around(self.handler, &name)),
+        };
         let cx = MappingContext {
             function_arn: self.mapping.function_arn().into(),
             names: Arc::new(names),
             mapping: self.mapping,
             name,
             source: self.source,
-            handler: self.handler,
+            handler,
             destination: self.destination,
             clock,
             leases,

@@ -11,6 +11,7 @@ use shardmill_engine::{
 
 use tokio::time::Instant;
 
+use crate::beginning::{Beginning, STARTING_POSITION, configured};
 use crate::driver::MappingContext;
 use crate::keeper::{KeeperError, Served};
 use crate::source::{Glance, ShardListing, SourceError, StreamSource};
@@ -54,6 +55,8 @@ pub(crate) struct Discovered {
     pub(crate) gap: Option<String>,
     /// Hash keys that the listing lacks.
     pub(crate) uncovered: Vec<(u128, u128)>,
+    /// Where the shards begin, as far as a listing told.
+    pub(crate) beginning: Option<Beginning>,
 }
 
 /// What the last complete listing of the stream showed.
@@ -180,8 +183,10 @@ pub(crate) async fn discover(
     let open_shards = listing.shards.iter().filter(|shard| shard.open).count();
     let began = Some(began);
     let start = start(cx.mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
-    let new = new_leases(&listing, &of_stream, &known, &start);
+    let position = cx.mapping.starting_position();
+    let new = new_leases(&listing, &of_stream, &known, &start, position);
     let planned = new.len();
+    let beginning = Some(Beginning::of(cx.mapping.starting_position(), &known, &new));
     cx.listed.set(ListedInner {
         stream,
         shards: shards.clone(),
@@ -197,7 +202,7 @@ pub(crate) async fn discover(
     cx.leases.serve(Served { stream: of_stream, listed: shards });
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
     let gap = gap.filter(|_| created > 0);
-    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap, uncovered })
+    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap, uncovered, beginning })
 }
 
 /// The leases of the stream, and the others. A lease that was deleted while the stream was being listed counts as well: the
@@ -270,7 +275,13 @@ fn start(position: &Position, known: &[Lease], now: Wall) -> Start {
     }
 }
 
-fn new_leases(listing: &ShardListing, stream: &LeaseKey, known: &[Lease], start: &Start) -> Vec<NewLease> {
+fn new_leases(
+    listing: &ShardListing,
+    stream: &LeaseKey,
+    known: &[Lease],
+    start: &Start,
+    position: &Position,
+) -> Vec<NewLease> {
     let nodes: Vec<ShardNode> = listing
         .shards
         .iter()
@@ -286,7 +297,7 @@ fn new_leases(listing: &ShardListing, stream: &LeaseKey, known: &[Lease], start:
     plan_leases(&nodes, &known, start)
         .into_iter()
         .map(|planned| {
-            let mut app = AppState::new();
+            let mut app = AppState::from([(STARTING_POSITION.to_owned(), configured(position))]);
             if let Start::Latest { pinned } = start {
                 app.insert(PINNED_START.to_owned(), pinned.to_string());
             }

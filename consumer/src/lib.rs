@@ -64,6 +64,7 @@
     allow(dead_code, reason = "the pace of reads is for polling sources")
 )]
 
+mod beginning;
 mod budget;
 mod clock;
 mod consumer;
@@ -79,6 +80,7 @@ mod run;
 mod shown;
 mod source;
 mod status;
+mod unread;
 mod worker;
 
 pub use clock::ServiceClock;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::beginning::Beginning;
 use crate::consumer::{RunError, RunReport};
 use crate::discovery::{Discovered, DiscoveryError, PINNED_START, discover};
 use crate::driver::{self, Driver, MappingContext};
@@ -46,6 +47,8 @@ pub(crate) struct Run {
     panics: HashMap<LeaseKey, u32>,
     /// What tells the stream from an earlier one of the same name, once it was listed.
     epoch: Option<String>,
+    /// Whether it was said where the shards begin.
+    said_beginning: bool,
     discovery_failures: u32,
     discover_at: Instant,
     /// How often the stream was listed because the service's clock is in doubt.
@@ -82,6 +85,7 @@ impl Run {
             early: HashMap::new(),
             panics: HashMap::new(),
             epoch: None,
+            said_beginning: false,
             discovery_failures: 0,
             discover_at: Instant::now(),
             doubt_listings: 0,
@@ -239,6 +243,7 @@ impl Run {
                 if self.discovery_failures > 0 {
                     tracing::info!("the stream and the checkpoint store answer again");
                 }
+                self.say_beginning(found.beginning);
                 if found.created > 0 {
                     tracing::info!(created = found.created, known = found.known, "found shards");
                 }
@@ -264,6 +269,17 @@ impl Run {
                 self.discovery_failed(&error);
                 Ok(())
             }
+        }
+    }
+
+    /// Once a run, where each shard begins; what a changed `StartingPosition` does not do.
+    fn say_beginning(&mut self, beginning: Option<Beginning>) {
+        let Some(beginning) = beginning.filter(|_| !std::mem::replace(&mut self.said_beginning, true)) else {
+            return;
+        };
+        tracing::info!(mapping = %self.cx.name, "{}", beginning.sentence());
+        if let Some(text) = beginning.without_effect(self.cx.mapping.starting_position()) {
+            tracing::warn!(mapping = %self.cx.name, "{text}");
         }
     }
 

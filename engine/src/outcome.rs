@@ -55,6 +55,12 @@ impl BatchResponse {
         Self { failures: sequence_numbers.into_iter().map(|id| identifier(id.into())).collect(), state: None }
     }
 
+    /// Whether it names failures, readable or not.
+    #[must_use]
+    pub const fn names_failures(&self) -> bool {
+        !self.failures.is_empty()
+    }
+
     /// The same answer with a tumbling window's new state, the text of a JSON object, which the window's next invocation
     /// gets (R66). Anything else than an object counts as no state, which fails the invocation.
     #[must_use]

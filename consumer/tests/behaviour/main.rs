@@ -3,6 +3,7 @@
 #![cfg(feature = "kinesis")]
 #![expect(clippy::unwrap_used, reason = "a test may fail at any step")]
 
+mod beginning;
 mod clock;
 mod cost;
 mod destinations;

@@ -20,8 +20,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
 pub(crate) type Store = FaultyStore<MemoryStore>;
 
+/// With time for handlers that are slow on purpose.
 pub(crate) fn mapping() -> MappingBuilder {
-    EventSourceMapping::builder(ARN, "orders-worker")
+    EventSourceMapping::builder(ARN, "orders-worker").timeout_seconds(60)
 }
 
 pub(crate) fn options(id: &str) -> WorkerOptions {
@@ -69,7 +70,7 @@ pub(crate) fn of_table(
 
 pub(crate) fn table_mapping(arn: &str) -> MappingBuilder {
     let mapping = EventSourceMapping::builder(arn, "orders-worker");
-    mapping.starting_position("TRIM_HORIZON").name("orders-app")
+    mapping.starting_position("TRIM_HORIZON").name("orders-app").timeout_seconds(60)
 }
 
 /// The same with a mapping of one's own.
