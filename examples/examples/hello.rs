@@ -41,7 +41,7 @@ async fn main() -> Result<(), Failure> {
         }
     };
 
-    // A service keeps its checkpoints: `SqliteStore::open("shardmill.db", mapping.application_name())?`.
+    // A service keeps its checkpoints: `SqliteStore::open("shardmill.db", mapping.identity())?`.
     let consumer = Consumer::builder(mapping, source, handler)
         .lease_store(MemoryStore::default())
         .worker(worker)

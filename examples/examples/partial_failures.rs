@@ -30,7 +30,7 @@ async fn main() -> Result<(), Failure> {
         .bisect_batch_on_function_error(true)
         .function_response_types(["ReportBatchItemFailures"])
         .build()?;
-    let store = SqliteStore::open(folder.path().join("shardmill.db"), mapping.application_name())?;
+    let store = SqliteStore::open(folder.path().join("shardmill.db"), mapping.identity())?;
     let worker = Worker::start(WorkerOptions::default())?;
     let source = KinesisSource::new(&stream.aws, &stream.arn, &worker.clock(), worker.limiter())?;
     let done = Arc::new(Mutex::new(Vec::new()));
