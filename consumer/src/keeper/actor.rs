@@ -203,6 +203,7 @@ impl Actor {
                 }
                 LeaseAction::Renew { counter } => {
                     let ticket = Ticket { entry: index, generation: entry.generation };
+                    entry.renewal_waits = true;
                     self.renewals.push((ticket, Renewal { key, counter }));
                 }
                 LeaseAction::Release { counter } => {
@@ -252,11 +253,21 @@ impl Actor {
         if self.renewing || self.renewals.is_empty() {
             return;
         }
-        let due: Vec<_> = std::mem::take(&mut self.renewals);
-        let (tickets, renewals): (Vec<_>, Vec<_>) = due
-            .into_iter()
-            .filter(|(ticket, _)| self.is_current(*ticket) && self.is_valid(ticket.entry, now))
-            .unzip();
+        let (mut tickets, mut renewals) = (Vec::new(), Vec::new());
+        for (ticket, renewal) in std::mem::take(&mut self.renewals) {
+            // Those of a lease that was lost, and those that a release has taken back, are over.
+            if !self.is_current(ticket) || !self.entries[ticket.entry].renewal_waits {
+                continue;
+            }
+            if self.is_valid(ticket.entry, now) {
+                self.entries[ticket.entry].renewal_waits = false;
+                tickets.push(ticket);
+                renewals.push(renewal);
+            } else {
+                self.entries[ticket.entry].withdraw_renewal(now);
+                self.advance(ticket.entry, now);
+            }
+        }
         if !tickets.is_empty() {
             self.renewing = true;
             self.running.push(self.calls.renew(tickets, renewals, now));
@@ -323,6 +334,8 @@ impl Actor {
                     let entry = &mut self.entries[index];
                     entry.on_release.extend(reply);
                     entry.given_up = valid;
+                    // The release need not wait for the renewal's turn.
+                    entry.withdraw_renewal(now);
                     entry.machine.handle_event(now, LeaseEvent::Release);
                     self.advance(index, now);
                 }

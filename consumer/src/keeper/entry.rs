@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) on_release: Vec<oneshot::Sender<()>>,
     /// The holder gave the lease up: losing it now is no loss.
     pub(super) given_up: bool,
+    /// A renewal waits for its call.
+    pub(super) renewal_waits: bool,
     /// Since when listings of the stream lack the shard.
     pub(super) absent_since: Option<Mono>,
     /// Listings have lacked it for so long that it is not only late.
@@ -46,6 +48,7 @@ impl Entry {
             wakes_at: None,
             on_release: Vec::new(),
             given_up: false,
+            renewal_waits: false,
             absent_since: None,
             long_absent: false,
             slot: None,
@@ -56,6 +59,13 @@ impl Entry {
     pub(super) fn listed(&mut self, now: Mono, shown: bool) {
         self.absent_since = (!shown).then(|| self.absent_since.unwrap_or(now));
         self.long_absent = self.absent_since.is_some_and(|since| now >= since + LONG_ABSENT);
+    }
+
+    /// Takes a renewal back that waits for its call: the machine is owed an answer for it.
+    pub(super) fn withdraw_renewal(&mut self, now: Mono) {
+        if std::mem::take(&mut self.renewal_waits) {
+            self.machine.handle_event(now, LeaseEvent::NotSent);
+        }
     }
 
     /// How `lease` looks to this worker.
@@ -86,6 +96,7 @@ impl Entry {
         self.generation += 1;
         self.token = None;
         self.given_up = false;
+        self.renewal_waits = false;
         let validity = self.validity.take();
         if let Some(validity) = &validity {
             validity.lose();

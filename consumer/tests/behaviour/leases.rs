@@ -256,6 +256,50 @@ async fn maximum_leases_holds_over_all_consumers_of_a_worker_even_when_others_le
 }
 
 #[tokio::test(start_paused = true)]
+async fn incident_76_two_workers_with_different_lease_times_never_work_on_one_shard_at_the_same_time() {
+    let (fake, store, seen) = (stream(1), store(), Seen::default());
+    put(&fake, 20);
+    let patient = shardmill::Worker::start(options("a").lease(LEASE * 150)).unwrap();
+    let hasty = worker("b");
+    let first = launch(consumer(&fake, &patient, mapping().batch_size(1), seen.slow("a", LEASE * 2), &store));
+    until("the lease", || !first.report().shards.is_empty()).await;
+    let second = launch(consumer(&fake, &hasty, mapping(), seen.handler("b"), &another(&store)));
+    // No renewal and no checkpoint of the patient owner arrives for many of the hasty one's lease times.
+    store.fail(Operation::Checkpoint, Fault::ErrorBefore);
+    pass(LEASE * 45).await;
+    assert_eq!(leases(&store).await[0].lease_time, Some(LEASE * 150));
+    assert_eq!(owners(&store).await, ["a"]);
+    assert!(seen.all().iter().all(|sight| sight.worker == "a"), "one owner works");
+    store.heal();
+    until("all records", || seen.distinct() == 20).await;
+    first.stop().await;
+    second.stop().await;
+    assert_eq!(seen.by_shard(), accepted(&fake), "each record once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn incident_81_a_stop_in_the_middle_of_a_round_of_renewals_gives_every_lease_up() {
+    let (fake, store, seen) = (stream(10), store(), Seen::default());
+    let a = worker("a");
+    let run = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));
+    until("the leases", || run.report().shards.len() == 10).await;
+    // A checkpoint counts as a renewal: now the leases are due one after the other.
+    for shard in fake.shards("orders").unwrap() {
+        fake.put_to_shard("orders", &shard.id, Some("key"), "record").unwrap();
+        pass(LEASE / 20).await;
+    }
+    until("the records", || seen.len() == 10).await;
+    store.fail(Operation::Renew, Fault::Delay(LEASE / 4));
+    let calls = store.calls(Operation::Renew);
+    until("a renewal under way", || store.calls(Operation::Renew) > calls).await;
+    pass(LEASE / 8).await;
+    let begun = Instant::now();
+    run.stop().await;
+    assert_eq!(owners(&store).await, Vec::<String>::new(), "I16: every lease is given up");
+    assert!(begun.elapsed() < LEASE / 2, "nothing waited for the end of a lease: {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn incident_20_a_lease_that_arrives_while_the_consumer_stops_is_given_up() {
     let (fake, store, seen) = (stream(3), store(), Seen::default());
     let a = worker("a");

@@ -286,7 +286,8 @@ impl LeaseMachine {
                 OwnerView::Nobody | OwnerView::Gone | OwnerView::Me => watch.free_at = watch.free_at.min(now),
                 // An owner with a longer lease time renews more rarely, and works on for longer, than this worker would.
                 OwnerView::Other if changed => {
-                    watch.free_at = now + view.lease.map_or(self.times.lease, |own| own.max(self.times.lease));
+                    watch.free_at =
+                        now + view.lease.map_or(self.times.lease, |own| own.max(self.times.lease));
                 }
                 OwnerView::Other => {}
             }

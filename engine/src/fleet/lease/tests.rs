@@ -139,8 +139,7 @@ fn incident_13_a_write_of_unknown_result_that_did_happen_does_not_lose_the_lease
 fn incident_15_the_same_refusal_without_an_unknown_write_is_a_loss() {
     let mut machine = held(0);
     assert_eq!(machine.begin_write(at(3_400)), Some(1));
-    machine
-        .handle_event(at(3_410), LeaseEvent::Refused(Some(view(2, OwnerView::Me))));
+    machine.handle_event(at(3_410), LeaseEvent::Refused(Some(view(2, OwnerView::Me))));
     assert_eq!(machine.poll_action(at(3_410)), Some(LeaseAction::Lost));
 }
 
@@ -240,8 +239,7 @@ fn a_lost_race_for_a_lease_watches_the_winner() {
     let mut machine = machine();
     machine.handle_event(at(0), seen(0, OwnerView::Nobody));
     assert_eq!(machine.poll_action(at(0)), Some(LeaseAction::Acquire { seen: 0 }));
-    machine
-        .handle_event(at(10), LeaseEvent::Refused(Some(view(1, OwnerView::Other))));
+    machine.handle_event(at(10), LeaseEvent::Refused(Some(view(1, OwnerView::Other))));
     machine.handle_event(at(10), LeaseEvent::Wanted(true));
     assert_eq!(machine.poll_timeout(), Some(at(10_010)));
 }
@@ -292,7 +290,11 @@ mod race {
                 Some(owner) if owner == who => OwnerView::Me,
                 Some(_) => OwnerView::Other,
             };
-            LeaseView { counter: self.counter, owner, lease: self.owner.map(|owner| self.workers[owner].lease) }
+            LeaseView {
+                counter: self.counter,
+                owner,
+                lease: self.owner.map(|owner| self.workers[owner].lease),
+            }
         }
 
         fn arrive(&mut self, who: usize) {
