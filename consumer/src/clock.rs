@@ -251,5 +251,6 @@ fn mono_now() -> Mono {
     let after = now.saturating_duration_since(origin).as_millis();
     let before = origin.saturating_duration_since(now).as_millis();
     let millis = |part: u128| u64::try_from(part).unwrap_or(u64::MAX);
-    Mono::from_millis(MONO_START_MS.saturating_add(millis(after)).saturating_sub(millis(before)))
+    let awake = MONO_START_MS.saturating_add(millis(after)).saturating_sub(millis(before));
+    Mono::from_millis(awake.saturating_add(crate::suspended::millis()))
 }

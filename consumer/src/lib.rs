@@ -80,6 +80,7 @@ mod run;
 mod shown;
 mod source;
 mod status;
+mod suspended;
 mod unread;
 mod worker;
 

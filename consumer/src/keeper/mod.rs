@@ -10,6 +10,9 @@ mod calls;
 mod entry;
 mod held;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
