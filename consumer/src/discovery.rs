@@ -1,16 +1,19 @@
 //! Finds the stream's shards and creates their leases.
 
+mod vanished;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
+use shardmill_checkpoint::{AppState, HashRange, Lease, LeaseList, NewLease};
 use shardmill_engine::{
     EventSourceMapping, LeaseKey, OnGap, Position, ShardId, ShardNode, Start, Wall, plan_leases, uncovered,
 };
 
 use tokio::time::Instant;
 
+use self::vanished::Vanished;
 use crate::beginning::{Beginning, STARTING_POSITION, configured};
 use crate::driver::MappingContext;
 use crate::keeper::{KeeperError, Served};
@@ -61,7 +64,7 @@ pub(crate) struct Discovered {
 
 /// What the last complete listing of the stream showed.
 #[derive(Debug, Default)]
-pub(crate) struct Listed(Mutex<ListedInner>);
+pub(crate) struct Listed(Mutex<ListedInner>, Mutex<Vanished>);
 
 #[derive(Debug, Default)]
 struct ListedInner {
@@ -111,22 +114,63 @@ fn ended<'a>(leases: impl Iterator<Item = &'a Lease>) -> impl Iterator<Item = &'
     leases.filter(|lease| lease.checkpoint == Position::ShardEnd)
 }
 
+/// The stream's leases, and whether they are finished.
+fn of_stream(stream: &LeaseKey, list: &LeaseList) -> BTreeMap<ShardId, bool> {
+    let readable = list.leases.iter().map(|lease| (&lease.key, lease.checkpoint == Position::ShardEnd));
+    let unreadable = list.unreadable.iter().map(|lease| (&lease.key, false));
+    let of_stream = readable.chain(unreadable).filter(|(key, _)| key.is_sibling_of(stream));
+    of_stream.map(|(key, finished)| (key.shard.clone(), finished)).collect()
+}
+
 impl Listed {
     /// What a listing would find, if a glance says that it would show nothing new.
-    fn unchanged(&self, glance: Glance, leases: &[Lease]) -> Option<Discovered> {
+    fn unchanged(&self, glance: Glance, list: &LeaseList) -> Option<Discovered> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stream = inner.stream.as_ref().filter(|stream| stream.epoch == glance.epoch)?;
-        let leases: Vec<&Lease> = leases.iter().filter(|lease| lease.key.is_sibling_of(stream)).collect();
+        let leases: Vec<&Lease> =
+            list.leases.iter().filter(|lease| lease.key.is_sibling_of(stream)).collect();
+        if self.look(stream, list, &inner.shards).calls_for_a_listing() {
+            return None;
+        }
+        let known = of_stream(stream, list).len();
         let began = inner.began.filter(|began| began.elapsed() < LISTED_ANYWAY)?;
         inner.retention = glance.retention;
         // Those that were deleted since make room for others.
         inner.ended = inner.ended.min(ended(leases.iter().copied()).count());
         inner.says_it_all(&glance, &leases, began).then(|| Discovered {
-            known: leases.len(),
+            known,
             epoch: glance.epoch,
             uncovered: inner.uncovered.clone(),
             ..Discovered::default()
         })
+    }
+
+    /// Notes which leases there are; `shards` is what was listed last.
+    fn look(
+        &self,
+        stream: &LeaseKey,
+        list: &LeaseList,
+        shards: &BTreeMap<ShardId, Vec<ShardId>>,
+    ) -> MutexGuard<'_, Vanished> {
+        let mut vanished = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        vanished.look(stream, of_stream(stream, list), |shard| shards.contains_key(shard), Instant::now());
+        vanished
+    }
+
+    /// After a listing that began at `began`: the shards that no lease is to be made for although they have none.
+    fn not_to_be_made(
+        &self,
+        stream: &LeaseKey,
+        list: &LeaseList,
+        listing: &BTreeMap<ShardId, Vec<ShardId>>,
+        began: Instant,
+    ) -> Vec<ShardId> {
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).shards.clone();
+        self.look(stream, list, &before).listed(|shard| listing.contains_key(shard), began)
+    }
+
+    fn created(&self, shards: Vec<ShardId>) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).created(shards.into_iter());
     }
 
     fn set(&self, mut new: ListedInner) {
@@ -169,22 +213,32 @@ pub(crate) async fn discover(
     let began = Instant::now();
     let listing = cx.source.shards().await?;
     let of_stream = stream_key(&cx.mapping, &listing);
-    let (known, others) = known_leases(before, cx.leases.list().await?, &of_stream);
+    let list = cx.leases.list().await?;
+    let mut shards: BTreeMap<ShardId, Vec<ShardId>> =
+        listing.shards.iter().map(|shard| (shard.shard.clone(), shard.parents.clone())).collect();
+    let mut passed_over = cx.listed.not_to_be_made(&of_stream, &list, &shards, began);
+    // They are finished: nobody waits for them, whatever a listing that lags behind shows.
+    shards.retain(|shard, _| !passed_over.contains(shard));
+    let unreadable = list.unreadable.iter().filter(|lease| lease.key.is_sibling_of(&of_stream));
+    let unreadable: Vec<ShardId> = unreadable.map(|lease| lease.key.shard.clone()).collect();
+    let spoilt = unreadable.len();
+    passed_over.extend(unreadable);
+    let (known, others) = known_leases(before.leases, list.leases, &of_stream);
     // Reported once: by whoever creates the first lease of the new stream.
-    let gap = known.is_empty().then(|| left_behind(&of_stream, &others)).flatten();
+    let is_new = known.is_empty() && passed_over.is_empty();
+    let gap = is_new.then(|| left_behind(&of_stream, &others)).flatten();
     if let Some(gap) = gap.as_ref().filter(|_| cx.mapping.on_gap() == OnGap::Stop) {
         // Without leases of the new stream the next start stops as well, until somebody decides to go on.
         return Err(DiscoveryError::Gap(gap.clone()));
     }
-    let shards: BTreeMap<ShardId, Vec<ShardId>> =
-        listing.shards.iter().map(|shard| (shard.shard.clone(), shard.parents.clone())).collect();
     let (stream, retention) = (Some(of_stream.clone()), listing.retention);
     let uncovered = holes(&listing);
     let open_shards = listing.shards.iter().filter(|shard| shard.open).count();
     let began = Some(began);
     let start = start(cx.mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
     let position = cx.mapping.starting_position();
-    let new = new_leases(&listing, &of_stream, &known, &start, position);
+    let new = new_leases(&listing, &of_stream, &known, &passed_over, &start, position);
+    let planned_shards = new.iter().map(|lease| lease.key.shard.clone()).collect();
     let planned = new.len();
     let beginning = Some(Beginning::of(cx.mapping.starting_position(), &known, &new));
     cx.listed.set(ListedInner {
@@ -201,8 +255,10 @@ pub(crate) async fn discover(
     });
     cx.leases.serve(Served { stream: of_stream, listed: shards });
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
+    cx.listed.created(planned_shards);
     let gap = gap.filter(|_| created > 0);
-    Ok(Discovered { created, known: known.len() + planned, epoch: listing.epoch, gap, uncovered, beginning })
+    let known = known.len() + spoilt + planned;
+    Ok(Discovered { created, known, epoch: listing.epoch, gap, uncovered, beginning })
 }
 
 /// The leases of the stream, and the others. A lease that was deleted while the stream was being listed counts as well: the
@@ -275,10 +331,12 @@ fn start(position: &Position, known: &[Lease], now: Wall) -> Start {
     }
 }
 
+/// Shards that were `passed_over` count as known: they have leases that cannot be read, or had ones that were finished.
 fn new_leases(
     listing: &ShardListing,
     stream: &LeaseKey,
     known: &[Lease],
+    passed_over: &[ShardId],
     start: &Start,
     position: &Position,
 ) -> Vec<NewLease> {
@@ -293,7 +351,11 @@ fn new_leases(
         .collect();
     let ranges: BTreeMap<&ShardId, _> =
         listing.shards.iter().map(|s| (&s.shard, s.hash_range.as_ref())).collect();
-    let known = known.iter().map(|lease| (lease.key.shard.clone(), lease.parents.clone())).collect();
+    let mut known: BTreeMap<ShardId, Vec<ShardId>> =
+        known.iter().map(|lease| (lease.key.shard.clone(), lease.parents.clone())).collect();
+    for node in nodes.iter().filter(|node| passed_over.contains(&node.shard)) {
+        known.entry(node.shard.clone()).or_insert_with(|| node.parents.clone());
+    }
     plan_leases(&nodes, &known, start)
         .into_iter()
         .map(|planned| {

@@ -28,6 +28,8 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
             .increment(0);
     }
     counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(0);
+    counter!("shardmill_store_errors_total", "mapping" => Arc::clone(mapping)).increment(0);
+    store_failing(mapping, false);
     leases_deleted(mapping, 0);
     gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).increment(0.0);
     for api in ["ListShards", "DescribeStream", "GetShardIterator", "GetRecords"] {
@@ -51,6 +53,16 @@ pub(crate) fn lease_lost(mapping: &Arc<str>) {
     counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(1);
 }
 
+/// A call to the store failed, or was not answered.
+pub(crate) fn store_failed(mapping: &Arc<str>) {
+    counter!("shardmill_store_errors_total", "mapping" => Arc::clone(mapping)).increment(1);
+}
+
+/// The store's trouble begins or has ended.
+pub(crate) fn store_failing(mapping: &Arc<str>, failing: bool) {
+    gauge!("shardmill_store_failing", "mapping" => Arc::clone(mapping)).set(if failing { 1.0 } else { 0.0 });
+}
+
 /// Leases of finished shards that the stream has forgotten are gone from the store.
 pub(crate) fn leases_deleted(mapping: &Arc<str>, leases: usize) {
     let leases = u64::try_from(leases).unwrap_or(u64::MAX);
@@ -69,6 +81,7 @@ pub(crate) fn leases_held(mapping: &Arc<str>, held: usize) {
 /// Touches the gauges that change rarely: a recorder may forget what is not touched for long.
 pub(crate) fn still_there(mapping: &Arc<str>) {
     gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).increment(0.0);
+    gauge!("shardmill_store_failing", "mapping" => Arc::clone(mapping)).increment(0.0);
 }
 
 pub(crate) fn checkpoint_written(mapping: &Arc<str>, took: Duration) {

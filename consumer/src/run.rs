@@ -50,6 +50,8 @@ pub(crate) struct Run {
     /// Whether it was said where the shards begin.
     said_beginning: bool,
     discovery_failures: u32,
+    /// The log says that the stream cannot be listed.
+    warned: bool,
     discover_at: Instant,
     /// How often the stream was listed because the service's clock is in doubt.
     doubt_listings: u32,
@@ -87,6 +89,7 @@ impl Run {
             epoch: None,
             said_beginning: false,
             discovery_failures: 0,
+            warned: false,
             discover_at: Instant::now(),
             doubt_listings: 0,
             listing_asked: true,
@@ -240,8 +243,8 @@ impl Run {
         metrics::still_there(&self.cx.name);
         match result {
             Ok(found) => {
-                if self.discovery_failures > 0 {
-                    tracing::info!("the stream and the checkpoint store answer again");
+                if std::mem::take(&mut self.warned) {
+                    tracing::info!(mapping = %self.cx.name, "the stream's shards are listed again");
                 }
                 self.say_beginning(found.beginning);
                 if found.created > 0 {
@@ -336,10 +339,13 @@ impl Run {
             }
             DiscoveryError::Keeper(_) | DiscoveryError::Gap(_) => "checkpoint store",
         };
-        if self.discovery_failures == 0 {
-            tracing::warn!(%error, "cannot list the stream's shards; trying again until it succeeds");
+        // The keeper says and shows what the store fails with.
+        if !matches!(error, DiscoveryError::Keeper(KeeperError::Store(_))) {
+            if !std::mem::replace(&mut self.warned, true) {
+                tracing::warn!(mapping = %self.cx.name, %error, "cannot list the stream's shards; trying again until it succeeds");
+            }
+            self.status.failed(what, error, self.wall());
         }
-        self.status.failed(what, error, self.wall());
         self.discovery_failures = self.discovery_failures.saturating_add(1);
         self.listing_asked = true;
         self.discover_at = Instant::now() + backoff(self.discovery_failures);

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use shardmill_checkpoint::UnreadableLease;
 use shardmill_engine::{Counters, Mono, Now, ShardId, ShardSnapshot, Wall};
 
 use crate::keeper::{Board, LeaseReport};
@@ -60,8 +61,12 @@ pub struct ConsumerReport {
     pub leases: Vec<LeaseReport>,
     /// The shards that this worker reads.
     pub shards: Vec<ShardReport>,
-    /// The last error outside of a shard.
+    /// What fails outside of a shard: the stream, or else the checkpoint store.
     pub last_error: Option<ErrorReport>,
+    /// What the checkpoint store fails with, and since when; none once reads and writes have succeeded for some seconds.
+    pub store_error: Option<ErrorReport>,
+    /// Leases that the store cannot read: their shards are not read until somebody corrects them.
+    pub unreadable_leases: Vec<UnreadableLease>,
     /// Streams that were replaced by new ones with something left unread (I17); gaps of single shards are in their
     /// snapshots.
     pub stream_gaps: u64,
@@ -185,6 +190,7 @@ impl ConsumerStatus {
     #[must_use]
     pub fn report(&self) -> ConsumerReport {
         let inner = lock(&self.inner);
+        let store_error = inner.board.as_ref().and_then(|board| board.trouble());
         ConsumerReport {
             state: inner.state,
             source_answered: inner.source_answered,
@@ -192,7 +198,9 @@ impl ConsumerStatus {
             known_shards: inner.known_shards,
             leases: inner.board.as_ref().map(|board| board.listed()).unwrap_or_default(),
             shards: inner.shards.iter().map(|cell| cell.report()).collect(),
-            last_error: inner.last_error.clone(),
+            last_error: inner.last_error.clone().or_else(|| store_error.clone()),
+            store_error,
+            unreadable_leases: inner.board.as_ref().map(|board| board.unreadable()).unwrap_or_default(),
             stream_gaps: inner.stream_gaps,
             last_stream_gap: inner.last_stream_gap.clone(),
             uncovered_hash_keys: inner.uncovered_hash_keys.clone(),

@@ -155,7 +155,7 @@ async fn a_stream_behind_a_black_hole_is_read_again_from_the_same_place_when_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_locked_for_three_lease_times_loses_nothing_and_the_sidecar_goes_on_by_itself() {
+async fn incident_89_a_store_that_is_locked_for_three_lease_times_is_told_once_and_loses_nothing() {
     let kinesis = Ferrokinesis::start().await;
     let mut stream = Stream::create(kinesis.url(), "locked-store", 4).await;
     stream.put(2_000, 100).await;
@@ -166,19 +166,31 @@ async fn a_store_that_is_locked_for_three_lease_times_loses_nothing_and_the_side
     until("it has come some way", async || (function.stored_count() > 200).then_some(())).await;
     let lock = sidecar.store().lock();
     until("it notices", async || sidecar.logged("the checkpoint store fails")).await;
-    until("it lets go of every shard", async || {
-        let lost = sidecar.log().iter().filter(|line| line.contains("lost the lease")).count();
-        (lost == 4).then_some(())
-    })
-    .await;
+    let lost = async || (sidecar.metric("shardmill_leases_lost_total").await == Some(4.0)).then_some(());
+    until("it lets go of every shard", lost).await;
     let stored = function.count();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(function.count(), stored, "without a lease nothing is started (I10)");
+    // It can be read all the time: that is no reason to say that it answers again.
+    assert!(sidecar.logged("the checkpoint store answers again").is_none());
+    let reply = sidecar.get("/readyz").await.unwrap();
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    assert!(reply.body.contains("the checkpoint store sqlite:"), "{}", reply.body);
+    let status = sidecar.status().await;
+    let error = &status["mappings"][0]["lastError"];
+    assert_eq!((&error["what"], error), (&"checkpoint store".into(), &status["mappings"][0]["storeError"]));
+    assert_eq!(sidecar.metric("shardmill_store_failing").await, Some(1.0));
     drop(lock);
     let complete = async || shardmill_tests::observe::is_complete(&stream, &function.stored()).then_some(());
     until("every record is stored", complete).await;
-    assert!(sidecar.logged("the checkpoint store answers again").is_some());
+    until("it says so", async || sidecar.logged("the checkpoint store answers again")).await;
+    until("it is ready", async || sidecar.ready().await.then_some(())).await;
     assert_nothing_lost_in_order(&stream, &function.stored());
+    let log = sidecar.log();
+    for text in ["the checkpoint store fails", "the checkpoint store answers again"] {
+        assert_eq!(log.iter().filter(|line| line.contains(text)).count(), 1, "{text}");
+    }
+    assert!(log.iter().filter(|line| line.contains("lost leases")).count() <= 2, "not one line for each");
     sidecar.terminate();
     assert!(sidecar.ended().await.success());
 }

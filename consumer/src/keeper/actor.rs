@@ -1,5 +1,6 @@
 //! The keeper's work for one application.
 
+mod answers;
 mod finished;
 mod listing;
 
@@ -9,14 +10,16 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use shardmill_checkpoint::{Checkpoint, Claim, Renewal, StoreError, Write};
-use shardmill_engine::{LeaseAction, LeaseEvent, LeaseKey, LeasePhase, Mono, Position};
+use shardmill_checkpoint::{Checkpoint, Claim, Renewal};
+use shardmill_engine::{LeaseAction, LeaseEvent, LeaseKey, LeasePhase, Mono, ShardId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::KeeperOptions;
-use super::calls::{Call, Calls, Done, Pending, Ticket};
+use super::calls::{Call, Calls, Pending, Ticket};
 use super::entry::Entry;
-use super::held::{CheckpointOrder, Command, Grant, Held, KeeperError, Served, Validity, WeakLeases};
+use super::held::{CheckpointOrder, Command, Grant, KeeperError, Served, WeakLeases};
+use super::tally::{Change, Loss, Tally};
+use super::trouble::StoreTrouble;
 use crate::metrics;
 
 /// The longest sleep, so that a keeper that hangs can be told from one with nothing to do.
@@ -57,7 +60,11 @@ pub(super) struct Actor {
     held: usize,
     on_idle: Vec<oneshot::Sender<()>>,
     retired: bool,
-    store_failing: bool,
+    trouble: StoreTrouble,
+    /// Changes of leases that wait for their line in the log.
+    tally: Tally,
+    /// Shards whose leases cannot be read.
+    unreadable: BTreeSet<ShardId>,
 }
 
 impl Actor {
@@ -91,7 +98,9 @@ impl Actor {
             held: 0,
             on_idle: Vec::new(),
             retired: false,
-            store_failing: false,
+            trouble: StoreTrouble::new(options.times.lease),
+            tally: Tally::default(),
+            unreadable: BTreeSet::new(),
             options,
         }
     }
@@ -103,7 +112,9 @@ impl Actor {
             let now = self.now();
             self.leases.board.tick(now);
             self.start_due(now);
+            self.report(now);
             if !(open && self.on_idle.is_empty()) && self.is_idle() {
+                self.tally.write(now, true, &self.options.mapping);
                 for reply in self.on_idle.drain(..) {
                     let _ = reply.send(());
                 }
@@ -212,7 +223,9 @@ impl Actor {
                 }
                 LeaseAction::Lost => {
                     if !entry.given_up {
-                        tracing::warn!(shard = %key.shard, "lost the lease: the shard's work stops here");
+                        let loss = entry.loss.unwrap_or(Loss::NotRenewed);
+                        tracing::debug!(mapping = %self.options.mapping, shard = %key.shard, ?loss, "lost the lease");
+                        self.tally.note(now, Change::Lost(loss), &key.shard);
                         metrics::lease_lost(&self.options.mapping);
                     }
                     self.lose(index);
@@ -364,140 +377,5 @@ impl Actor {
         }
         self.served = Some(served);
         self.list_now(now);
-    }
-
-    fn done(&mut self, done: Done) {
-        let now = self.now();
-        match done {
-            Done::Listed(result) => self.listed(now, result),
-            Done::Acquired { ticket, sent, result } => self.acquired(now, ticket, sent, result),
-            Done::Renewed { tickets, sent, result } => {
-                self.renewing = false;
-                let results = self.spread(result, tickets.len());
-                for (ticket, result) in tickets.into_iter().zip(results) {
-                    self.settle(now, ticket, sent, result);
-                }
-            }
-            Done::Checkpointed { orders, sent, result } => self.checkpointed(now, orders, sent, result),
-            Done::Released { ticket, sent, result } => {
-                self.note(result.as_ref().err());
-                self.settle(now, ticket, sent, result.ok());
-                let given_up = self.entries[ticket.entry].machine.phase() == LeasePhase::Watching;
-                if given_up && self.is_current(ticket) {
-                    self.lose(ticket.entry);
-                }
-                self.list_now(now);
-            }
-            Done::Deleted(leases) => {
-                self.deleting = false;
-                if leases > 0 {
-                    tracing::debug!(
-                        leases,
-                        "deleted the leases of finished shards that the stream has forgotten"
-                    );
-                    metrics::leases_deleted(&self.options.mapping, leases);
-                    self.list_now(now);
-                }
-            }
-            Done::Changed => self.list_now(now),
-            Done::Answered => {}
-        }
-    }
-
-    fn checkpointed(
-        &mut self,
-        now: Mono,
-        orders: Vec<Pending>,
-        sent: Mono,
-        result: Result<Vec<Write>, StoreError>,
-    ) {
-        self.checkpointing = false;
-        metrics::checkpoint_written(&self.options.mapping, now.since(sent));
-        let reason = result.as_ref().err().map(ToString::to_string);
-        let results = self.spread(result, orders.len());
-        for (pending, result) in orders.into_iter().zip(results) {
-            let answer = match &result {
-                Some(Write::Done { .. }) => Ok(()),
-                Some(Write::Refused { .. }) => Err(KeeperError::Lost),
-                None => Err(self.calls.unavailable(reason.as_deref().unwrap_or("no answer")).into()),
-            };
-            if answer.is_ok() && pending.write.position == Position::ShardEnd {
-                // Its children may start now.
-                self.list_now(now);
-            }
-            let _ = pending.reply.send(answer);
-            self.settle(now, pending.ticket, sent, result);
-        }
-    }
-
-    /// One result per item; none where it is not known what happened.
-    fn spread(&mut self, result: Result<Vec<Write>, StoreError>, items: usize) -> Vec<Option<Write>> {
-        self.note(result.as_ref().err());
-        let mut writes: Vec<Option<Write>> = result.unwrap_or_default().into_iter().map(Some).collect();
-        writes.resize_with(items, || None);
-        writes
-    }
-
-    /// Hands a write's result to the lease it was for.
-    fn settle(&mut self, now: Mono, ticket: Ticket, sent: Mono, result: Option<Write>) {
-        if !self.is_current(ticket) {
-            return;
-        }
-        let entry = &mut self.entries[ticket.entry];
-        let event = match result {
-            Some(Write::Done { counter }) => LeaseEvent::Written { sent, counter },
-            Some(Write::Refused { current }) => {
-                let view = current.as_deref().map(|lease| entry.view(lease, &self.options.worker, |_| false));
-                LeaseEvent::Refused(view)
-            }
-            None => LeaseEvent::Unknown { sent },
-        };
-        entry.machine.handle_event(now, event);
-        self.advance(ticket.entry, now);
-    }
-
-    fn acquired(&mut self, now: Mono, ticket: Ticket, sent: Mono, result: Result<Write, StoreError>) {
-        self.note(result.as_ref().err());
-        if !self.is_current(ticket) {
-            return;
-        }
-        let counter = match &result {
-            Ok(Write::Done { counter }) => Some(*counter),
-            _ => None,
-        };
-        self.settle(now, ticket, sent, result.ok());
-        let entry = &mut self.entries[ticket.entry];
-        if let (Some(counter), Some(until), Some(token)) =
-            (counter, entry.machine.valid_until(), &entry.token)
-        {
-            let validity = Arc::new(Validity::new(until));
-            entry.validity = Some(Arc::clone(&validity));
-            self.held += 1;
-            metrics::leases_held(&self.options.mapping, self.held);
-            if let Some(leases) = self.leases.upgrade() {
-                let held = Held::new(&entry.lease, Arc::clone(token), counter, validity, leases);
-                // Nobody receives while the consumer stops: the grant is dropped and with it the lease.
-                let _ = self.grants.send(Grant { lease: entry.lease.clone(), held });
-            } else {
-                entry.given_up = true;
-                entry.machine.handle_event(now, LeaseEvent::Release);
-                self.advance(ticket.entry, now);
-            }
-        }
-    }
-
-    /// Says once that the store fails, and once that it is back.
-    fn note(&mut self, error: Option<&StoreError>) {
-        match error {
-            Some(error) if !self.store_failing => {
-                self.store_failing = true;
-                tracing::warn!(%error, "the checkpoint store fails; trying again until it answers");
-            }
-            None if self.store_failing => {
-                self.store_failing = false;
-                tracing::info!(store = %self.options.store.describe(), "the checkpoint store answers again");
-            }
-            _ => {}
-        }
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use shardmill_checkpoint::{Checkpoint, Claim, Lease, LeaseStore, NewLease, Renewal, StoreError, Write};
+use shardmill_checkpoint::{Checkpoint, Claim, LeaseList, LeaseStore, NewLease, Renewal, StoreError, Write};
 use shardmill_engine::{LeaseKey, Mono, ShardId};
 use tokio::sync::oneshot;
 
 use super::held::KeeperError;
+use super::trouble::Answer;
 
 /// Which acquisition of which lease a write was made for: an answer that comes after the lease was lost and perhaps
 /// acquired again says nothing about the new one.
@@ -22,7 +23,7 @@ pub(super) struct Ticket {
 
 /// A call that ended.
 pub(super) enum Done {
-    Listed(Result<Vec<Lease>, StoreError>),
+    Listed(Result<LeaseList, StoreError>),
     Acquired {
         ticket: Ticket,
         sent: Mono,
@@ -44,11 +45,11 @@ pub(super) enum Done {
         result: Result<Write, StoreError>,
     },
     /// So many finished leases were deleted.
-    Deleted(usize),
+    Deleted(usize, Answer),
     /// A call that changes no held lease; the leases should be listed again.
-    Changed,
-    /// A call whose answer went to whoever asked.
-    Answered,
+    Changed(Answer),
+    /// A call whose result went to its caller.
+    Answered(Answer),
 }
 
 /// A checkpoint that waits for its write, or for the write's answer.
@@ -70,14 +71,16 @@ pub(super) type Call = BoxFuture<'static, Done>;
 impl Calls {
     pub(super) fn list(&self) -> Call {
         let this = self.clone();
-        async move { Done::Listed(this.bounded(this.store.list()).await) }.boxed()
+        async move { Done::Listed(this.bounded(this.store.list_readable()).await) }.boxed()
     }
 
-    pub(super) fn list_for(&self, reply: oneshot::Sender<Result<Vec<Lease>, StoreError>>) -> Call {
+    pub(super) fn list_for(&self, reply: oneshot::Sender<Result<LeaseList, StoreError>>) -> Call {
         let this = self.clone();
         async move {
-            let _ = reply.send(this.bounded(this.store.list()).await);
-            Done::Answered
+            let result = this.bounded(this.store.list_readable()).await;
+            let answer = Answer::of_read(&result);
+            let _ = reply.send(result);
+            Done::Answered(answer)
         }
         .boxed()
     }
@@ -89,8 +92,10 @@ impl Calls {
     ) -> Call {
         let this = self.clone();
         async move {
-            let _ = reply.send(this.bounded(this.store.create(&leases)).await);
-            Done::Changed
+            let result = this.bounded(this.store.create(&leases)).await;
+            let answer = Answer::of_write(&result, |created| *created > 0);
+            let _ = reply.send(result);
+            Done::Changed(answer)
         }
         .boxed()
     }
@@ -104,8 +109,9 @@ impl Calls {
         let this = self.clone();
         async move {
             let result = this.bounded(this.store.set_children(&key, &children)).await;
+            let answer = Answer::of_one(&result);
             let _ = reply.send(result.map(|_| ()));
-            Done::Answered
+            Done::Answered(answer)
         }
         .boxed()
     }
@@ -151,9 +157,11 @@ impl Calls {
     pub(super) fn delete_ended(&self, finished: Vec<(LeaseKey, u64)>) -> Call {
         let this = self.clone();
         async move {
-            let mut deleted = 0;
+            let (mut deleted, mut answer) = (0, Answer::Nothing);
             for (key, counter) in &finished {
-                match this.bounded(this.store.delete_ended(key, *counter)).await {
+                let result = this.bounded(this.store.delete_ended(key, *counter)).await;
+                answer = Answer::of_one(&result);
+                match result {
                     Ok(Write::Done { .. }) => deleted += 1,
                     // Another worker was faster.
                     Ok(Write::Refused { current: None }) => {}
@@ -164,7 +172,7 @@ impl Calls {
                     }
                 }
             }
-            Done::Deleted(deleted)
+            Done::Deleted(deleted, answer)
         }
         .boxed()
     }

@@ -8,6 +8,7 @@ use shardmill_engine::{LeaseEvent, LeaseMachine, LeaseTimes, LeaseView, Mono, Ow
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::held::Validity;
+use super::tally::{Free, Loss};
 
 /// A listing may be late by seconds. A shard that none has shown for so long is gone, even if none of its descendants is
 /// there to prove it: nobody ran for longer than the stream keeps records.
@@ -27,6 +28,12 @@ pub(super) struct Entry {
     pub(super) on_release: Vec<oneshot::Sender<()>>,
     /// The holder gave the lease up: losing it now is no loss.
     pub(super) given_up: bool,
+    /// The shard's end is stored: its holder gives it up because it is done.
+    pub(super) ended: bool,
+    /// Who owned the lease when it was last looked at.
+    seen: OwnerView,
+    /// Why the lease will be lost, if that is known.
+    pub(super) loss: Option<Loss>,
     /// A renewal waits for its call.
     pub(super) renewal_waits: bool,
     /// Since when listings of the stream lack the shard.
@@ -48,6 +55,9 @@ impl Entry {
             wakes_at: None,
             on_release: Vec::new(),
             given_up: false,
+            ended: false,
+            seen: OwnerView::Nobody,
+            loss: None,
             renewal_waits: false,
             absent_since: None,
             long_absent: false,
@@ -66,6 +76,24 @@ impl Entry {
         if std::mem::take(&mut self.renewal_waits) {
             self.machine.handle_event(now, LeaseEvent::NotSent);
         }
+    }
+
+    /// A listing shows the lease, which this worker does not hold, like this.
+    pub(super) fn saw(&mut self, lease: &Lease, owner: OwnerView) {
+        self.lease = lease.clone();
+        self.seen = owner;
+    }
+
+    /// Why it was free to take, and who had it.
+    pub(super) fn why_free(&self, me: &WorkerId) -> (Option<String>, Free) {
+        let from = self.lease.owner.as_ref();
+        let why = match self.seen {
+            _ if from.is_none() => Free::NobodyHadIt,
+            _ if from == Some(me) => Free::EarlierRun,
+            OwnerView::Gone => Free::DeadProcess,
+            _ => Free::NotRenewed,
+        };
+        (from.map(ToString::to_string), why)
     }
 
     /// How `lease` looks to this worker.
@@ -97,6 +125,8 @@ impl Entry {
         self.token = None;
         self.given_up = false;
         self.renewal_waits = false;
+        self.ended = false;
+        self.loss = None;
         let validity = self.validity.take();
         if let Some(validity) = &validity {
             validity.lose();

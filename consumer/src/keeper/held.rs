@@ -2,10 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use shardmill_checkpoint::{AppState, Lease, NewLease, StoreError};
+use shardmill_checkpoint::{AppState, Lease, LeaseList, NewLease, StoreError, UnreadableLease};
 use shardmill_engine::{LeaseKey, Mono, Position, ShardId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+use crate::status::ErrorReport;
 
 /// A lease that this worker holds: the permission to read its shard.
 ///
@@ -80,7 +82,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<usize, StoreError>>,
     },
     List {
-        reply: oneshot::Sender<Result<Vec<Lease>, StoreError>>,
+        reply: oneshot::Sender<Result<LeaseList, StoreError>>,
     },
     SetChildren {
         key: LeaseKey,
@@ -133,6 +135,8 @@ pub(crate) struct Leases {
 pub(crate) struct Board {
     ticked: AtomicU64,
     listed: Mutex<Vec<LeaseReport>>,
+    unreadable: Mutex<Vec<UnreadableLease>>,
+    trouble: Mutex<Option<ErrorReport>>,
 }
 
 /// A lease as the store had it when it was last listed, whoever owns it.
@@ -166,6 +170,24 @@ impl Board {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Leases of the stream that the store cannot read.
+    pub(crate) fn unreadable(&self) -> Vec<UnreadableLease> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the store fails with, and since when.
+    pub(crate) fn trouble(&self) -> Option<ErrorReport> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_unreadable(&self, unreadable: Vec<UnreadableLease>) {
+        *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = unreadable;
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<ErrorReport>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
     pub(super) fn set_listed(&self, leases: &[Lease]) {
         let report = |lease: &Lease| LeaseReport {
             shard: lease.key.shard.clone(),
@@ -183,7 +205,7 @@ impl Leases {
     }
 
     /// Every lease of the application, as the store has it now.
-    pub(crate) async fn list(&self) -> Result<Vec<Lease>, KeeperError> {
+    pub(crate) async fn list(&self) -> Result<LeaseList, KeeperError> {
         Ok(self.ask(|reply| Command::List { reply }).await??)
     }
 

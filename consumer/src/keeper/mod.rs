@@ -9,6 +9,8 @@ mod actor;
 mod calls;
 mod entry;
 mod held;
+mod tally;
+mod trouble;
 
 #[cfg(test)]
 mod tests;

@@ -17,5 +17,6 @@ mod leases;
 mod lineage;
 mod logs;
 mod stop;
+mod store;
 mod support;
 mod telemetry;

@@ -89,6 +89,11 @@ impl MappingView {
         } else if let Some(error) = &report.last_error {
             problems.push(format!("{}: {}", self.name, error.message));
         }
+        if let Some(store) = report.store_error.filter(|store| report.last_error.as_ref() != Some(store)) {
+            problems.push(format!("{}: {}", self.name, store.message));
+        }
+        problems
+            .extend(report.unreadable_leases.iter().map(|lease| format!("{}: {}", self.name, lease.reason)));
         problems.extend(function.problem().map(|reason| format!("{}: the function: {reason}", self.name)));
         problems
     }
@@ -107,6 +112,7 @@ impl MappingView {
             fields.insert("state".into(), json!(format!("{:?}", report.state)));
             fields.insert("ready".into(), json!(self.problems_in(&report).is_empty()));
             fields.insert("lastError".into(), error_json(report.last_error.as_ref()));
+            fields.insert("storeError".into(), error_json(report.store_error.as_ref()));
             fields.insert("gaps".into(), json!(report.stream_gaps));
             fields.insert("lastGap".into(), error_json(report.last_stream_gap.as_ref()));
             let holes = report.uncovered_hash_keys.iter();
@@ -136,7 +142,12 @@ fn shards_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
         }
         value
     });
-    listed.collect()
+    let unreadable = report.unreadable_leases.iter().map(|lease| {
+        let error =
+            json!({ "what": "checkpoint store", "message": lease.reason, "atEpochMilliseconds": null });
+        json!({ "shardId": lease.key.shard.as_str(), "owner": null, "checkpoint": null, "lastError": error })
+    });
+    listed.chain(unreadable).collect()
 }
 
 /// Each of `all` beside the one of `some` with the same key, which is looked at once only.

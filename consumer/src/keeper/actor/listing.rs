@@ -1,22 +1,26 @@
 //! What a listing of the leases says of each of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use shardmill_checkpoint::{Lease, ProcessIdentity, StoreError};
+use shardmill_checkpoint::{Lease, LeaseList, ProcessIdentity, StoreError, UnreadableLease};
 use shardmill_engine::{LeaseEvent, LeasePhase, Mono, Position, ShardId, gone_shards, may_start};
 
 use super::Actor;
 use crate::keeper::entry::Entry;
+use crate::keeper::trouble::Answer;
 
 impl Actor {
-    pub(super) fn listed(&mut self, now: Mono, result: Result<Vec<Lease>, StoreError>) {
+    pub(super) fn listed(&mut self, now: Mono, result: Result<LeaseList, StoreError>) {
         self.listing = false;
         let again = std::mem::take(&mut self.list_again);
         self.list_at = if again { now } else { now + self.options.listing_interval };
-        self.note(result.as_ref().err());
-        let (Ok(mut leases), Some(served)) = (result, self.served.clone()) else { return };
+        self.note(Answer::of_read(&result));
+        let (Ok(list), Some(served)) = (result, self.served.clone()) else { return };
+        let LeaseList { mut leases, mut unreadable } = list;
         leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
+        unreadable.retain(|lease| lease.key.is_sibling_of(&served.stream));
         self.leases.board.set_listed(&leases);
+        self.unreadable(now, unreadable);
         self.forget_deleted(&leases);
         let known: HashMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.key.shard, lease)).collect();
         let checkpoint = |shard: &ShardId| known.get(shard).map(|lease| &lease.checkpoint);
@@ -35,12 +39,36 @@ impl Actor {
             }
             let own = self.options.process.as_ref();
             let view = entry.view(lease, &self.options.worker, |process| is_dead(process, own, &mut dead));
-            entry.lease = lease.clone();
+            entry.saw(lease, view.owner);
             entry.machine.handle_event(now, LeaseEvent::Wanted(startable));
             entry.machine.handle_event(now, LeaseEvent::Observed(view));
             self.advance(index, now);
         }
         self.delete_finished(now, &leases, &known, &gone);
+    }
+
+    /// One row that cannot be read costs its shard: that one is not taken until the row is corrected, the others are.
+    fn unreadable(&mut self, now: Mono, leases: Vec<UnreadableLease>) {
+        for lease in &leases {
+            if let Some(index) = self.by_key.get(&lease.key) {
+                self.entries[*index].machine.handle_event(now, LeaseEvent::Wanted(false));
+            }
+        }
+        let shards: BTreeSet<ShardId> = leases.iter().map(|lease| lease.key.shard.clone()).collect();
+        let news = leases.iter().find(|lease| !self.unreadable.contains(&lease.key.shard));
+        if let Some(first) = news {
+            tracing::warn!(
+                mapping = %self.options.mapping, leases = leases.len(), reason = first.reason,
+                "leases cannot be read: their shards wait until their rows are corrected, the others are read"
+            );
+        } else if !self.unreadable.is_subset(&shards) {
+            tracing::info!(
+                mapping = %self.options.mapping, left = shards.len(),
+                "leases that could not be read can be read again"
+            );
+        }
+        self.unreadable = shards;
+        self.leases.board.set_unreadable(leases);
     }
 
     fn index_of(&mut self, lease: &Lease) -> usize {
