@@ -36,6 +36,10 @@ pub enum Operation {
     DeleteEnded,
     /// [`LeaseStore::delete`].
     Delete,
+    /// [`LeaseStore::note`].
+    Note,
+    /// [`LeaseStore::forget_note`].
+    ForgetNote,
 }
 
 /// How a call fails.
@@ -208,6 +212,14 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
 
     async fn others(&self, of: &LeaseKey) -> Result<Vec<OtherApplication>, StoreError> {
         self.run(Operation::List, self.inner.others(of)).await
+    }
+
+    async fn note(&self, name: &str, value: &str) -> Result<Option<String>, StoreError> {
+        self.run(Operation::Note, self.inner.note(name, value)).await
+    }
+
+    async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
+        self.run(Operation::ForgetNote, self.inner.forget_note(name)).await
     }
 
     fn describe(&self) -> String {

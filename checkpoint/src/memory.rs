@@ -16,6 +16,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     leases: Arc<Mutex<BTreeMap<LeaseKey, Lease>>>,
+    notes: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl MemoryStore {
@@ -118,6 +119,16 @@ impl LeaseStore for MemoryStore {
 
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError> {
         self.leases().remove(key);
+        Ok(())
+    }
+
+    async fn note(&self, name: &str, value: &str) -> Result<Option<String>, StoreError> {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(notes.entry(name.to_owned()).or_insert_with(|| value.to_owned()).clone()))
+    }
+
+    async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         Ok(())
     }
 

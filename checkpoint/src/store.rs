@@ -133,6 +133,20 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Notes `value` under `name` for the application, beside its leases, unless there is a note of that name; tells what
+    /// is noted then. `None`, as by default: the store keeps no notes. Without them a start at LATEST is not remembered
+    /// before the first lease exists.
+    async fn note(&self, name: &str, value: &str) -> Result<Option<String>, StoreError> {
+        let (_, _) = (name, value);
+        Ok(None)
+    }
+
+    /// Forgets a note. One that does not exist is no error.
+    async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
+        let _ = name;
+        Ok(())
+    }
+
     /// What and where the store is, for logs: `sqlite:/var/lib/app/shardmill.db`.
     fn describe(&self) -> String;
 }
@@ -177,6 +191,13 @@ impl<S: LeaseStore + ?Sized> LeaseStore for std::sync::Arc<S> {
     }
     async fn others(&self, of: &LeaseKey) -> Result<Vec<OtherApplication>, StoreError> {
         (**self).others(of).await
+    }
+
+    async fn note(&self, name: &str, value: &str) -> Result<Option<String>, StoreError> {
+        (**self).note(name, value).await
+    }
+    async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
+        (**self).forget_note(name).await
     }
     fn describe(&self) -> String {
         (**self).describe()

@@ -128,6 +128,16 @@ impl ServiceClock {
         Wall::from_millis(self.host(mono).saturating_add(offset))
     }
 
+    /// Whether answers have confirmed the estimate, and none contradicts it now.
+    pub(crate) fn is_known(&self) -> bool {
+        self.doubt().is_none() && self.inner.is_known.load(Ordering::Acquire)
+    }
+
+    /// The host's wall clock at `mono`.
+    pub(crate) fn host_at(&self, mono: Mono) -> Wall {
+        Wall::from_millis(self.host(mono))
+    }
+
     /// Milliseconds that the service's clock is ahead of the host's; negative if it is behind. For a clock with endpoints,
     /// that of the endpoint that is furthest off.
     #[must_use]

@@ -15,6 +15,7 @@ use crate::driver::MappingContext;
 use crate::handler::{DynHandler, Handler};
 use crate::keeper::KeeperOptions;
 use crate::metrics;
+use crate::pin::Pin;
 use crate::run::Run;
 use crate::source::StreamSource;
 use crate::status::ConsumerStatus;
@@ -149,6 +150,7 @@ impl Consumer {
             true => self.handler,
             false => Arc::new(Unread::around(self.handler, &name)),
         };
+        let pin = Pin::new(&clock);
         let cx = MappingContext {
             function_arn: self.mapping.function_arn().into(),
             names: Arc::new(names),
@@ -160,6 +162,7 @@ impl Consumer {
             clock,
             leases,
             listed: Listed::default(),
+            pin,
             stopping_gap: watch::Sender::new(None),
             list_now: Notify::new(),
         };

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use shardmill_checkpoint::{AppState, HashRange, Lease, LeaseList, NewLease};
 use shardmill_engine::{
-    EventSourceMapping, LeaseKey, OnGap, Position, ShardId, ShardNode, Start, Wall, plan_leases, uncovered,
+    EventSourceMapping, LeaseKey, OnGap, Position, ShardId, ShardNode, Start, StreamKind, plan_leases,
+    uncovered,
 };
 
 use tokio::time::Instant;
@@ -17,7 +18,8 @@ use self::vanished::Vanished;
 use crate::beginning::{Beginning, STARTING_POSITION, configured};
 use crate::driver::MappingContext;
 use crate::keeper::{KeeperError, Served};
-use crate::source::{Glance, ShardListing, SourceError, StreamSource};
+use crate::pin;
+use crate::source::{Glance, ShardListing, SourceError};
 
 /// A stream is listed at least this often, whatever a glance says.
 const LISTED_ANYWAY: Duration = Duration::from_secs(3600);
@@ -196,20 +198,16 @@ impl Listed {
     }
 }
 
-/// Lists the stream and creates the leases that are missing. `now` is the service's time, in case the listing does not
-/// carry it.
+/// Lists the stream and creates the leases that are missing.
 ///
 /// Unless it is asked for, a stream whose shards have not changed is not listed: ten thousand shards are eleven calls.
-pub(crate) async fn discover(
-    cx: &MappingContext,
-    asked_for: bool,
-    now: impl Fn() -> Wall,
-) -> Result<Discovered, DiscoveryError> {
+pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Discovered, DiscoveryError> {
     let glance = if asked_for { None } else { cx.source.glance().await? };
     let before = cx.leases.list().await?;
     if let Some(unchanged) = glance.and_then(|glance| cx.listed.unchanged(glance, &before)) {
         return Ok(unchanged);
     }
+    cx.pin.note(&cx.mapping, &cx.leases, &before.leases, &cx.clock).await?;
     let began = Instant::now();
     let listing = cx.source.shards().await?;
     let of_stream = stream_key(&cx.mapping, &listing);
@@ -224,9 +222,13 @@ pub(crate) async fn discover(
     let spoilt = unreadable.len();
     passed_over.extend(unreadable);
     let (known, others) = known_leases(before.leases, list.leases, &of_stream);
-    // Reported once: by whoever creates the first lease of the new stream.
+    let start = start(cx, &of_stream, (&known, &others), &listing);
     let is_new = known.is_empty() && passed_over.is_empty();
-    let gap = is_new.then(|| left_behind(&of_stream, &others)).flatten();
+    if is_new && start.pinned.is_some() && cx.pin.waits_for_clock(&cx.clock) {
+        return Ok(Discovered { epoch: listing.epoch, ..Discovered::default() });
+    }
+    // Reported once: by whoever creates the first lease of the new stream.
+    let gap = is_new.then(|| left_behind(&of_stream, &others).or(start.gap.clone())).flatten();
     if let Some(gap) = gap.as_ref().filter(|_| cx.mapping.on_gap() == OnGap::Stop) {
         // Without leases of the new stream the next start stops as well, until somebody decides to go on.
         return Err(DiscoveryError::Gap(gap.clone()));
@@ -235,7 +237,6 @@ pub(crate) async fn discover(
     let uncovered = holes(&listing);
     let open_shards = listing.shards.iter().filter(|shard| shard.open).count();
     let began = Some(began);
-    let start = start(cx.mapping.starting_position(), &known, listing.service_time.unwrap_or_else(now));
     let position = cx.mapping.starting_position();
     let new = new_leases(&listing, &of_stream, &known, &passed_over, &start, position);
     let planned_shards = new.iter().map(|lease| lease.key.shard.clone()).collect();
@@ -256,6 +257,9 @@ pub(crate) async fn discover(
     cx.leases.serve(Served { stream: of_stream, listed: shards });
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
     cx.listed.created(planned_shards);
+    if is_new && planned > 0 {
+        cx.pin.forget(&cx.mapping, &cx.leases).await;
+    }
     let gap = gap.filter(|_| created > 0);
     let known = known.len() + spoilt + planned;
     Ok(Discovered { created, known, epoch: listing.epoch, gap, uncovered, beginning })
@@ -316,18 +320,39 @@ fn stream_key(mapping: &EventSourceMapping, listing: &ShardListing) -> LeaseKey 
     }
 }
 
+/// Where new shards begin.
+struct StartPlan {
+    start: Start,
+    /// The time to which LATEST is pinned.
+    pinned: Option<i64>,
+    /// What was lost between that time and now.
+    gap: Option<String>,
+}
+
 /// LATEST is pinned once: by whoever creates the stream's first lease (I15).
-fn start(position: &Position, known: &[Lease], now: Wall) -> Start {
-    match position {
-        Position::AtTimestamp(time) => Start::AtTimestamp(*time),
+fn start(
+    cx: &MappingContext,
+    stream: &LeaseKey,
+    (known, others): (&[Lease], &[Lease]),
+    listing: &ShardListing,
+) -> StartPlan {
+    let of = |start| StartPlan { start, pinned: None, gap: None };
+    match cx.mapping.starting_position() {
+        Position::AtTimestamp(time) => of(Start::AtTimestamp(*time)),
         Position::Latest => {
-            let pinned = known.iter().filter_map(|lease| lease.app.get(PINNED_START)?.parse().ok()).min();
-            // The service's clock is known to the second only: an earlier start delivers a second's records more, a
-            // later one would skip some.
-            let whole_second = now.as_millis().div_euclid(1000) * 1000;
-            Start::Latest { pinned: pinned.unwrap_or(whole_second) }
+            // A source that follows a clock of its own is not judged by one answer.
+            let answered = listing.service_time.filter(|_| cx.source.clock().is_none());
+            let pinned = cx.pin.of_stream(stream, (known, others), &cx.clock, answered);
+            let is_dynamodb = cx.mapping.event_source().kind == StreamKind::DynamoDb;
+            let gap = pin::lost_before(pinned, is_dynamodb, &cx.clock).filter(|_| known.is_empty());
+            // What has closed since may hold records that came after that time.
+            let start = match known.is_empty() && pin::reaches_back(pinned, &cx.clock) {
+                true => Start::AtTimestamp(pinned),
+                false => Start::Latest { pinned },
+            };
+            StartPlan { start, pinned: Some(pinned), gap }
         }
-        _ => Start::TrimHorizon,
+        _ => of(Start::TrimHorizon),
     }
 }
 
@@ -337,7 +362,7 @@ fn new_leases(
     stream: &LeaseKey,
     known: &[Lease],
     passed_over: &[ShardId],
-    start: &Start,
+    begins: &StartPlan,
     position: &Position,
 ) -> Vec<NewLease> {
     let nodes: Vec<ShardNode> = listing
@@ -356,11 +381,11 @@ fn new_leases(
     for node in nodes.iter().filter(|node| passed_over.contains(&node.shard)) {
         known.entry(node.shard.clone()).or_insert_with(|| node.parents.clone());
     }
-    plan_leases(&nodes, &known, start)
+    plan_leases(&nodes, &known, &begins.start)
         .into_iter()
         .map(|planned| {
             let mut app = AppState::from([(STARTING_POSITION.to_owned(), configured(position))]);
-            if let Start::Latest { pinned } = start {
+            if let Some(pinned) = begins.pinned {
                 app.insert(PINNED_START.to_owned(), pinned.to_string());
             }
             let range = ranges.get(&planned.shard).copied().flatten();

@@ -26,6 +26,7 @@ use crate::discovery::{Listed, PINNED_START};
 use crate::handler::{DynHandler, HandlerError, InvokeContext};
 use crate::keeper::{Held, KeeperError, Leases};
 use crate::metrics::{self, InvocationOutcome, ShardMetrics};
+use crate::pin::Pin;
 use crate::source::{ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::status::ShardCell;
 
@@ -56,6 +57,8 @@ pub(crate) struct MappingContext {
     pub(crate) clock: ServiceClock,
     pub(crate) leases: Leases,
     pub(crate) listed: Listed,
+    /// Where LATEST begins.
+    pub(crate) pin: Pin,
     /// A shard's gap after which the mapping is to stop.
     pub(crate) stopping_gap: watch::Sender<Option<(ShardId, Gap)>>,
     /// Asks for a listing before its time.

@@ -76,6 +76,7 @@ mod handler;
 mod handler_lambda;
 mod keeper;
 mod metrics;
+mod pin;
 mod run;
 mod shown;
 mod source;

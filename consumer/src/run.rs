@@ -117,10 +117,9 @@ impl Run {
             self.summarise();
             self.settle_clock();
             if discovery.is_none() && Instant::now() >= self.discover_at {
-                let now = || cx.clock.now().wall;
                 // Whoever asks for the next one meanwhile is not forgotten.
                 self.discover_at = Instant::now() + self.interval;
-                discovery = Some(Box::pin(discover(&cx, std::mem::take(&mut self.listing_asked), now)));
+                discovery = Some(Box::pin(discover(&cx, std::mem::take(&mut self.listing_asked))));
             }
             let tick = Instant::now() + TICK;
             let wake = if discovery.is_none() { self.discover_at.min(tick) } else { tick };

@@ -18,6 +18,7 @@
 
 mod creation;
 mod handoff;
+mod notes;
 mod ownership;
 mod progress;
 mod shared;
@@ -114,6 +115,7 @@ pub const CHECKS: &[Check] = checks![
     creation::a_finished_lease_is_deleted_only_as_it_was_seen,
     creation::children_are_recorded_without_disturbing_the_owner,
     creation::a_lease_that_does_not_exist_refuses_every_write,
+    notes::the_first_note_of_a_name_stays_until_it_is_forgotten,
     ownership::acquiring_sets_owner_token_and_process,
     ownership::incident_76_the_owners_lease_time_is_kept_with_its_acquisition,
     ownership::acquiring_with_an_old_counter_is_refused,

@@ -1,6 +1,7 @@
 mod fault;
 mod file_system;
 mod leases;
+mod notes;
 mod others;
 mod queue;
 mod row;
@@ -236,6 +237,16 @@ impl LeaseStore for SqliteStore {
     async fn others(&self, of: &LeaseKey) -> Result<Vec<OtherApplication>, StoreError> {
         let of = of.clone();
         self.call(Access::Read, move |leases| others::others(leases, &of)).await
+    }
+
+    async fn note(&self, name: &str, value: &str) -> Result<Option<String>, StoreError> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.call(Access::Write, move |leases| notes::note(leases, &name, &value).map(Some)).await
+    }
+
+    async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.call(Access::Write, move |leases| notes::forget(leases, &name)).await
     }
 
     fn describe(&self) -> String {

@@ -339,6 +339,7 @@ impl Actor {
             Command::SetChildren { key, children, reply } => {
                 self.running.push(self.calls.set_children(key, children, reply));
             }
+            Command::Note { name, value, reply } => self.running.push(self.calls.note(name, value, reply)),
             Command::Checkpoint(order) => self.orders.push(order),
             Command::Release { key, token, reply } => match self.held_index(&key, &token) {
                 Some(index) => {

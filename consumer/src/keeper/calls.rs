@@ -116,6 +116,26 @@ impl Calls {
         .boxed()
     }
 
+    pub(super) fn note(
+        &self,
+        name: String,
+        value: Option<String>,
+        reply: oneshot::Sender<Result<Option<String>, StoreError>>,
+    ) -> Call {
+        let this = self.clone();
+        async move {
+            let call = async {
+                match value {
+                    Some(value) => this.store.note(&name, &value).await,
+                    None => this.store.forget_note(&name).await.map(|()| None),
+                }
+            };
+            let _ = reply.send(this.bounded(call).await);
+            Done::Answered
+        }
+        .boxed()
+    }
+
     pub(super) fn acquire(&self, ticket: Ticket, key: LeaseKey, seen: u64, claim: Claim, sent: Mono) -> Call {
         let this = self.clone();
         async move {

@@ -89,6 +89,12 @@ pub(super) enum Command {
         children: Vec<ShardId>,
         reply: oneshot::Sender<Result<(), StoreError>>,
     },
+    /// Note this beside the leases unless there is a note; without a value, forget the note.
+    Note {
+        name: String,
+        value: Option<String>,
+        reply: oneshot::Sender<Result<Option<String>, StoreError>>,
+    },
     Checkpoint(CheckpointOrder),
     Release {
         key: LeaseKey,
@@ -207,6 +213,17 @@ impl Leases {
     /// Every lease of the application, as the store has it now.
     pub(crate) async fn list(&self) -> Result<LeaseList, KeeperError> {
         Ok(self.ask(|reply| Command::List { reply }).await??)
+    }
+
+    /// Notes a value beside the leases unless there is a note of that name; what is noted then, if the store keeps notes.
+    pub(crate) async fn note(&self, name: String, value: String) -> Result<Option<String>, KeeperError> {
+        Ok(self.ask(|reply| Command::Note { name, value: Some(value), reply }).await??)
+    }
+
+    /// Forgets a note.
+    pub(crate) async fn forget_note(&self, name: String) -> Result<(), KeeperError> {
+        self.ask(|reply| Command::Note { name, value: None, reply }).await??;
+        Ok(())
     }
 
     /// Notes which shards follow a shard.

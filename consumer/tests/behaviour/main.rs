@@ -13,6 +13,7 @@ mod filters;
 mod finished;
 mod gaps;
 mod generations;
+mod latest;
 mod leases;
 mod lineage;
 mod logs;

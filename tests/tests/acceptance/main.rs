@@ -15,6 +15,7 @@ mod kinesis;
 mod kinesis_mapping;
 mod lanes;
 mod last_result;
+mod latest;
 mod not_there_yet;
 mod payload;
 mod queue;

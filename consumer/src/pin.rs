@@ -1,0 +1,204 @@
+//! When LATEST begins: at the first try, whenever the stream or its first shard is found (I15).
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use shardmill_checkpoint::Lease;
+use shardmill_engine::{EventSource, EventSourceMapping, LeaseKey, Mono, Position, Wall};
+use tokio::time::Instant;
+
+use crate::clock::ServiceClock;
+use crate::discovery::PINNED_START;
+use crate::keeper::{KeeperError, Leases};
+
+/// How long the first leases wait for a clock in doubt, so that a host whose clock is off starts where it should.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A pinned time that is further back than this many milliseconds may lie in shards that are closed by now.
+const REACHES_BACK_MS: i64 = 3000;
+
+/// How long a DynamoDB stream keeps records.
+const DYNAMODB_RETENTION: Duration = Duration::from_hours(24);
+
+/// The start of a mapping under LATEST.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    /// When this run began.
+    first_try: Mono,
+    /// What an earlier run has noted.
+    noted: OnceLock<Option<Noted>>,
+    /// Since when the first leases wait for the clock.
+    waits_since: OnceLock<Instant>,
+}
+
+/// The first try of an earlier run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Noted {
+    at: i64,
+    /// The service's clock was not known then.
+    by_host: bool,
+}
+
+impl Noted {
+    fn parse(text: &str) -> Option<Self> {
+        let (at, clock) = text.split_once(' ')?;
+        Some(Self { at: at.parse().ok()?, by_host: clock != "service" })
+    }
+
+    fn text(self) -> String {
+        format!("{} {}", self.at, if self.by_host { "host" } else { "service" })
+    }
+}
+
+impl Pin {
+    /// The first try is now.
+    pub(crate) fn new(clock: &ServiceClock) -> Self {
+        Self { first_try: clock.now().mono, noted: OnceLock::new(), waits_since: OnceLock::new() }
+    }
+
+    /// Stores the first try, before the stream is asked, unless the stream has leases: they know where they begin.
+    pub(crate) async fn note(
+        &self,
+        mapping: &EventSourceMapping,
+        leases: &Leases,
+        known: &[Lease],
+        clock: &ServiceClock,
+    ) -> Result<(), KeeperError> {
+        let source = mapping.event_source();
+        let is_pinned = known.iter().any(|lease| is_of(source, &lease.key));
+        if *mapping.starting_position() != Position::Latest || is_pinned || self.noted.get().is_some() {
+            return Ok(());
+        }
+        let at = clock.earliest_at(self.first_try).as_millis();
+        let own = Noted { at, by_host: !clock.is_known() }.text();
+        let kept = leases.note(name(source), own.clone()).await?;
+        // Someone else's, or an earlier run's; one's own is known better, as the clock is.
+        let _ = self.noted.set(kept.filter(|kept| *kept != own).as_deref().and_then(Noted::parse));
+        Ok(())
+    }
+
+    /// The leases exist and hold the time: nothing is to be noted any more.
+    pub(crate) async fn forget(&self, mapping: &EventSourceMapping, leases: &Leases) {
+        if *mapping.starting_position() == Position::Latest
+            && let Err(error) = leases.forget_note(name(mapping.event_source())).await
+        {
+            tracing::debug!(%error, "the note of the first start stays: it is not looked at while there are leases");
+        }
+    }
+
+    /// Whether the first leases are to wait a little for the service's clock.
+    pub(crate) fn waits_for_clock(&self, clock: &ServiceClock) -> bool {
+        clock.doubt().is_some() && self.waits_since.get_or_init(Instant::now).elapsed() < PATIENCE
+    }
+
+    /// The time of the first try by the service's clock, cut to the second; earlier if the clock is not certain.
+    ///
+    /// `answered` is the service's time of the last answer, for sources that follow no clock of their own.
+    fn time(&self, clock: &ServiceClock, answered: Option<Wall>) -> i64 {
+        let now = clock.now();
+        let mut at = clock.earliest_at(self.first_try);
+        if let Some(answered) = answered {
+            at = at.min(answered - now.mono.since(self.first_try));
+        }
+        if let Some(Some(noted)) = self.noted.get() {
+            let mut then = noted.at;
+            if noted.by_host {
+                // It may have been another host's clock.
+                let behind = clock.earliest_at(now.mono).as_millis() - clock.host_at(now.mono).as_millis();
+                then = then.saturating_add(behind.min(0));
+            }
+            at = at.min(Wall::from_millis(then));
+        }
+        // The service's clock is known to the second only: an earlier start delivers a second's records more, a later one
+        // would skip some.
+        at.as_millis().div_euclid(1000) * 1000
+    }
+
+    /// Where a stream begins whose leases are `known`; `others` are those of other streams, an earlier one of this name
+    /// among them. The latter's time holds on: whatever is in the new stream was written after it.
+    pub(crate) fn of_stream(
+        &self,
+        stream: &LeaseKey,
+        (known, others): (&[Lease], &[Lease]),
+        clock: &ServiceClock,
+        answered: Option<Wall>,
+    ) -> i64 {
+        let pinned = |lease: &Lease| lease.app.get(PINNED_START)?.parse::<i64>().ok();
+        if let Some(pinned) = known.iter().filter_map(pinned).min() {
+            return pinned;
+        }
+        let is_earlier = |lease: &&Lease| {
+            let key = &lease.key;
+            (&key.account, &key.region, &key.stream) == (&stream.account, &stream.region, &stream.stream)
+        };
+        let earlier = others.iter().filter(is_earlier).filter_map(pinned).min();
+        let at = earlier.unwrap_or_else(|| self.time(clock, answered));
+        // A Kinesis stream's epoch says when it was made: nothing in it is older, and nothing of it was lost before.
+        let made = stream.epoch.parse::<i64>().ok().and_then(|seconds| seconds.checked_mul(1000));
+        let now = clock.earliest_at(clock.now().mono).as_millis();
+        made.filter(|made| *made <= now).map_or(at, |made| made.max(at))
+    }
+}
+
+/// Whether a start lies so far back that shards may have closed since.
+pub(crate) fn reaches_back(pinned: i64, clock: &ServiceClock) -> bool {
+    clock.now().wall.as_millis().saturating_sub(pinned) > REACHES_BACK_MS
+}
+
+/// What no listing can show any more of a DynamoDB stream: it drops records and shards without a word (I17).
+pub(crate) fn lost_before(pinned: i64, is_dynamodb: bool, clock: &ServiceClock) -> Option<String> {
+    let oldest = (clock.earliest_at(clock.now().mono) - DYNAMODB_RETENTION).as_millis();
+    (is_dynamodb && pinned < oldest).then(|| {
+        format!(
+            "LATEST began {} hours ago and the stream could not be read since: it keeps records for 24 hours, what was \
+             written before that is lost",
+            (clock.now().wall.as_millis() - pinned) / 3_600_000
+        )
+    })
+}
+
+fn is_of(source: &EventSource, key: &LeaseKey) -> bool {
+    (&key.account, &key.region, &key.stream) == (&source.account, &source.region, &source.stream)
+}
+
+/// An application may come to read another stream: each has its note.
+fn name(source: &EventSource) -> String {
+    format!("{PINNED_START} {}/{}/{}", source.account, source.region, source.stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_comes_back_as_it_was_written_and_another_text_is_none() {
+        for by_host in [true, false] {
+            let noted = Noted { at: 1_790_000_000_123, by_host };
+            assert_eq!(Noted::parse(&noted.text()), Some(noted));
+        }
+        assert_eq!((Noted::parse(""), Noted::parse("soon host")), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn incident_98_a_noted_start_counts_if_it_is_earlier_whatever_the_clocks_say() {
+        let host = 1_790_000_000_000;
+        let clock = ServiceClock::starting_at(Wall::from_millis(host));
+        let pin = Pin::new(&clock);
+        assert!((pin.time(&clock, None) - host).abs() <= 1000);
+        let answered = Some(Wall::from_millis(host - 60_000));
+        assert!((pin.time(&clock, answered) - host + 60_000).abs() <= 1000, "a source without a clock");
+        pin.noted.set(Some(Noted { at: host - 90_500, by_host: true })).unwrap();
+        assert_eq!(pin.time(&clock, None), host - 91_000, "cut to the second");
+        assert!(reaches_back(pin.time(&clock, None), &clock));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn incident_98_only_what_a_dynamodb_stream_no_longer_keeps_is_lost_before_the_first_listing() {
+        let now = 1_790_000_000_000;
+        let clock = ServiceClock::starting_at(Wall::from_millis(now));
+        let hours = |n: i64| now - n * 3_600_000;
+        assert_eq!(lost_before(hours(23), true, &clock), None);
+        assert_eq!(lost_before(hours(30), false, &clock), None, "Kinesis: each shard says it");
+        assert!(lost_before(hours(30), true, &clock).unwrap().contains("30 hours ago"));
+    }
+}
