@@ -166,7 +166,7 @@ impl Listed {
         list: &LeaseList,
         listing: &BTreeMap<ShardId, Vec<ShardId>>,
         began: Instant,
-    ) -> Vec<ShardId> {
+    ) -> BTreeSet<ShardId> {
         let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).shards.clone();
         self.look(stream, list, &before).listed(|shard| listing.contains_key(shard), began)
     }
@@ -361,7 +361,7 @@ fn new_leases(
     listing: &ShardListing,
     stream: &LeaseKey,
     known: &[Lease],
-    passed_over: &[ShardId],
+    passed_over: &BTreeSet<ShardId>,
     begins: &StartPlan,
     position: &Position,
 ) -> Vec<NewLease> {

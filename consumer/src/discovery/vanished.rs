@@ -73,7 +73,11 @@ impl Vanished {
     }
 
     /// Takes in a complete listing that began at `began`; the shards that no lease is to be made for.
-    pub(super) fn listed(&mut self, is_listed: impl Fn(&ShardId) -> bool, began: Instant) -> Vec<ShardId> {
+    pub(super) fn listed(
+        &mut self,
+        is_listed: impl Fn(&ShardId) -> bool,
+        began: Instant,
+    ) -> BTreeSet<ShardId> {
         self.missing.clear();
         self.finished.retain(|shard, grave| {
             if !is_listed(shard) {
@@ -109,6 +113,14 @@ mod tests {
         all.iter().map(|(shard, finished)| (ShardId::from(*shard), *finished)).collect()
     }
 
+    fn only(shard: &str) -> BTreeSet<ShardId> {
+        [ShardId::from(shard)].into()
+    }
+
+    fn none() -> BTreeSet<ShardId> {
+        BTreeSet::new()
+    }
+
     fn shows(shards: &'static [&str]) -> impl Fn(&ShardId) -> bool {
         |shard| shards.contains(&shard.as_str())
     }
@@ -120,7 +132,7 @@ mod tests {
         assert!(!vanished.calls_for_a_listing());
         vanished.look(&key, leases(&[("a", false)]), shows(&["a", "b"]), now);
         assert!(vanished.calls_for_a_listing());
-        assert_eq!(vanished.listed(shows(&["a", "b"]), now), [], "it may be made anew");
+        assert_eq!(vanished.listed(shows(&["a", "b"]), now), none(), "it may be made anew");
         vanished.created([ShardId::from("b")].into_iter());
         assert!(!vanished.calls_for_a_listing());
         vanished.look(&key, leases(&[("a", false)]), shows(&["a", "b"]), now);
@@ -138,15 +150,11 @@ mod tests {
         assert!(!vanished.calls_for_a_listing());
         for minutes in [0, 1, 59] {
             let began = now + Duration::from_secs(minutes * 60);
-            assert_eq!(
-                vanished.listed(shows(&["a", "b"]), began),
-                [ShardId::from("a")],
-                "{minutes} min later"
-            );
+            assert_eq!(vanished.listed(shows(&["a", "b"]), began), only("a"), "{minutes} min later");
         }
         let later = now + REMEMBERED + Duration::from_secs(1);
         vanished.look(&key, leases(&[("b", false)]), shows(&["b"]), later);
-        assert_eq!(vanished.listed(shows(&["b"]), later), [], "memory stays bounded");
+        assert_eq!(vanished.listed(shows(&["b"]), later), none(), "memory stays bounded");
     }
 
     #[tokio::test(start_paused = true)]
@@ -155,13 +163,13 @@ mod tests {
         vanished.look(&key, leases(&[("a", true)]), shows(&["a"]), now);
         vanished.look(&key, leases(&[]), shows(&["a"]), now);
         assert!(vanished.calls_for_a_listing());
-        assert_eq!(vanished.listed(shows(&["a"]), now), [ShardId::from("a")], "perhaps the listing is late");
+        assert_eq!(vanished.listed(shows(&["a"]), now), only("a"), "perhaps the listing is late");
         assert!(vanished.calls_for_a_listing(), "so it is listed once more");
-        assert_eq!(vanished.listed(shows(&["a"]), now + BELIEVED_AFTER), []);
+        assert_eq!(vanished.listed(shows(&["a"]), now + BELIEVED_AFTER), none());
         vanished.look(&key, leases(&[("a", true)]), shows(&["a"]), now);
         vanished.look(&key, leases(&[]), shows(&["a"]), now);
-        assert_eq!(vanished.listed(shows(&["b"]), now), [ShardId::from("a")]);
+        assert_eq!(vanished.listed(shows(&["b"]), now), only("a"));
         assert!(!vanished.calls_for_a_listing(), "a listing lacks it: it was finished");
-        assert_eq!(vanished.listed(shows(&["a"]), now + BELIEVED_AFTER), [ShardId::from("a")]);
+        assert_eq!(vanished.listed(shows(&["a"]), now + BELIEVED_AFTER), only("a"));
     }
 }
