@@ -10,8 +10,8 @@ use shardmill::checkpoint::{
     UnreadableLease, WorkerId, Write,
 };
 use shardmill::engine::{LeaseKey, ShardId};
-use shardmill_testkit::FakeKinesis;
 use shardmill_testkit::kinesis::{Fault as StreamFault, Operation as StreamOperation};
+use shardmill_testkit::{FakeDynamoDbStreams, FakeKinesis};
 
 use crate::logs;
 use crate::support::*;
@@ -247,6 +247,24 @@ async fn incident_94_a_lease_that_is_deleted_by_hand_is_made_anew_within_a_minut
     assert_eq!(leases(&store).await.len(), 3, "it is there again");
     until("its records again", || seen.len() == 30 + before).await;
     assert_eq!(run.report().shards.len(), 3);
+    run.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn incident_94_a_lease_of_a_table_that_is_deleted_by_hand_is_made_anew_within_a_minute() {
+    let (fake, store, seen) = (FakeDynamoDbStreams::new(), store(), Seen::default());
+    let arn = fake.create_table("orders", &["id"], 2).unwrap();
+    put_items(&fake, 0..20);
+    let a = worker("a");
+    let run = launch(of_table(&fake, &arn, &a, seen.handler("a"), &store));
+    until("the records", || seen.len() == 20).await;
+    pass(Duration::from_secs(120)).await;
+    let lease = leases(&store).await.remove(0);
+    let before = seen.all().iter().filter(|sight| lease.key.shard.as_str() == sight.shard).count();
+    store.inner().delete(&lease.key).await.unwrap();
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(leases(&store).await.len(), 2, "it is there again");
+    until("its records again", || seen.len() == 20 + before).await;
     run.stop().await;
 }
 
