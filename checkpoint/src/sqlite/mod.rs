@@ -70,8 +70,8 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Unusable`] if the path is a directory, on a network file system, cannot be written, or holds something
-    /// else than an intact file of a known version; [`StoreError::Unavailable`] if another process locks the file for too long or the disk is
-    /// full; [`StoreError::Invalid`] if the path or the application's name is empty.
+    /// else than an intact file of a known version; [`StoreError::Unavailable`] if another process locks the file for too
+    /// long or the disk is full; [`StoreError::Invalid`] if the path or the application's name is empty.
     pub fn open(path: impl AsRef<Path>, application: &str) -> Result<Self, StoreError> {
         Self::open_with(path, application, &SqliteOptions::default())
     }
