@@ -58,7 +58,7 @@ pub(super) enum Life {
     /// It has asked for its first invocation.
     Ready,
     /// It reported that it cannot start; it is expected to exit.
-    InitFailed(Arc<str>),
+    InitFailed(Arc<Reported>),
     /// It is gone.
     Exited(Ended),
 }
@@ -325,13 +325,12 @@ impl RuntimeApi {
     }
 
     fn init_error(&self, headers: &HeaderMap, body: Read) -> Answered {
-        let reported = describe_error(headers, body);
+        let reported = Arc::new(describe_error(headers, body));
         tracing::debug!(error = reported.summary, details = reported.details, "the function cannot start");
-        let text: Arc<str> = reported.summary.into();
         let was_starting = self.life.send_if_modified(|life| {
             let starting = *life == Life::Starting;
             if starting {
-                *life = Life::InitFailed(text);
+                *life = Life::InitFailed(reported);
             }
             starting
         });

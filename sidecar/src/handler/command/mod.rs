@@ -266,7 +266,9 @@ impl Running<'_> {
         let until = schedule.start_by.min(give_up);
         let reason = match timeout_at(until, life.wait_for(|life| *life != Life::Starting)).await {
             Ok(Ok(life)) => match &*life {
-                Life::InitFailed(error) => format!("the function reported that it cannot start: {error}"),
+                Life::InitFailed(error) => {
+                    format!("the function reported that it cannot start: {}", error.summary)
+                }
                 Life::Exited(ended) if !self.process.is_proven() => {
                     format!("the process ended before its first /next: {}", ended.how)
                 }

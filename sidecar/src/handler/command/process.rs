@@ -177,7 +177,7 @@ async fn watch_exit(
     };
     life.send_modify(|life| {
         let how = match life {
-            Life::InitFailed(error) => format!("{error} ({})", ended.how).into(),
+            Life::InitFailed(error) => format!("{} ({})", error.summary, ended.how).into(),
             _ => ended.how,
         };
         *life = Life::Exited(Ended { how, ..ended });

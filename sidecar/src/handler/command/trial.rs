@@ -25,7 +25,10 @@ impl CommandHandler {
         let limit = LONGEST.min(options.start_timeout);
         let outcome = match tokio::time::timeout(limit, life.wait_for(|life| *life != Life::Starting)).await {
             Ok(Ok(life)) => match &*life {
-                Life::InitFailed(error) => Err(format!("reported that it cannot start: {error}")),
+                // Whoever asks for a trial reads the answer: the function's own words are for them. It has seen no record.
+                Life::InitFailed(error) => {
+                    Err(format!("reported that it cannot start: {}: {}", error.summary, error.details))
+                }
                 Life::Exited(how) => Err(format!(
                     "ended before its first /next ({how}); what it printed stands in the log above"
                 )),
