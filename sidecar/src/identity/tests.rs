@@ -154,7 +154,8 @@ async fn incident_99_positions_are_taken_over_only_once_nobody_works_on_them() {
     let key = lease("0", "7").key;
     named.acquire(&key, 0, &claim()).await.unwrap();
     let store = Arc::new(MemoryStore::default());
-    let positions = positions(mapping("f", Some(UUID)), Arc::clone(&store), Some(named.clone()));
+    let under_name: Arc<dyn LeaseStore> = Arc::<MemoryStore>::clone(&named);
+    let positions = positions(mapping("f", Some(UUID)), Arc::clone(&store), Some(under_name));
     let settling = tokio::spawn(async move { positions.settle(LEASE).await });
     for counter in 1..20 {
         named.renew(&[Renewal { key: key.clone(), counter }]).await.unwrap();
