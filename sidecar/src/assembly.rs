@@ -255,7 +255,7 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
             };
             FunctionHandler::Url(UrlHandler::new(options).map_err(|e| refused(&e))?)
         }
-        Target::Command { command, environment, working_directory } => {
+        Target::Command { command, environment, working_directory, concurrency_per_process } => {
             let mut options = CommandOptions::new(command.iter().cloned());
             options.environment.clone_from(environment);
             options.working_directory.clone_from(working_directory);
@@ -263,6 +263,7 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
             options.reads_response = mapping.reads_response();
             mapping.function_name().clone_into(&mut options.function_name);
             mapping.executed_version().clone_into(&mut options.function_version);
+            options.concurrency_per_process = *concurrency_per_process;
             options.launcher = crate::launch::launcher();
             if let Checkpoints::Sqlite(path) = &config.checkpoints {
                 options.records = Some(crate::handler::records_beside(path));

@@ -2,12 +2,16 @@
 //!
 //! It ties the function to the sidecar: Linux kills the function when the sidecar is gone, however that ended. A process
 //! can only ask for that itself (`PR_SET_PDEATHSIG`), and code of ours between fork and exec would be `unsafe`; so the
-//! sidecar starts `shardmill __launch PARENT PROGRAM ARGUMENT...`, which asks, sees that its parent is still there, and
+//! sidecar starts `shardmill __launch PARENT LOG PROGRAM ARGUMENT...`, which asks, sees that its parent is still there, and
 //! executes the program in its own place: the process id stays. The signal follows the thread that started the process
 //! (see `handler/command/spawner.rs`) and does not survive the execution of a program with the set-user-id bit or with
 //! capabilities of its own.
+//!
+//! With `log` as LOG its standard input is a pipe for log messages: it is moved to a descriptor that the program inherits
+//! and finds in `_LAMBDA_TELEMETRY_LOG_FD`. The standard library passes on none but the first three.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -33,9 +37,13 @@ pub(crate) fn launcher() -> Option<PathBuf> {
     LAUNCHER.get().cloned()
 }
 
-/// The launcher's arguments up to the program's own.
-pub(crate) fn arguments(program: &Path) -> [OsString; 3] {
-    [ARGUMENT.into(), std::process::id().to_string().into(), program.into()]
+/// The variable that names the descriptor for log messages, which runtime clients frame.
+pub(crate) const LOG_FD: &str = "_LAMBDA_TELEMETRY_LOG_FD";
+
+/// The launcher's arguments up to the program's own. `log`: its standard input is for log messages.
+pub(crate) fn arguments(program: &Path, log: bool) -> [OsString; 4] {
+    let log = if log { "log" } else { "-" };
+    [ARGUMENT.into(), std::process::id().to_string().into(), log.into(), program.into()]
 }
 
 /// Becomes the program that `arguments` (those behind [`ARGUMENT`]) name. Returns only if that fails: with 127, as a
@@ -43,6 +51,7 @@ pub(crate) fn arguments(program: &Path) -> [OsString; 3] {
 pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
     let parent = arguments.next().and_then(|text| text.to_str()?.parse().ok());
+    let log = arguments.next().is_some_and(|log| log == "log");
     let (Some(parent), Some(program)) = (parent, arguments.next()) else {
         eprintln!("{ARGUMENT} is for shardmill itself: it starts functions");
         return ExitCode::from(2);
@@ -51,13 +60,20 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // The sidecar has ended meanwhile: nobody waits for this function.
         return ExitCode::from(127);
     }
-    let error = become_program(&program, arguments);
+    let error = become_program(&program, arguments, log);
     eprintln!("cannot start {}: {error}", program.display());
     ExitCode::from(127)
 }
 
-fn become_program(program: &OsStr, arguments: impl Iterator<Item = OsString>) -> std::io::Error {
-    Command::new(program).args(arguments).stdin(Stdio::null()).exec()
+fn become_program(program: &OsStr, arguments: impl Iterator<Item = OsString>, log: bool) -> std::io::Error {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    // A copy is inherited, where the original is not.
+    let copy = if log { rustix::io::dup(std::io::stdin()).ok() } else { None };
+    if let Some(copy) = &copy {
+        command.env(LOG_FD, copy.as_raw_fd().to_string());
+    }
+    command.exec()
 }
 
 /// Has this process killed when its parent ends. Whether the parent is still `expected`.

@@ -232,7 +232,12 @@ fn every_key_arrives_where_it_belongs() {
 
     assert_eq!(bills.checkpoints, Checkpoints::Memory);
     assert_eq!(bills.mapping.polling().maximum_records, 5000, "shared");
-    let Target::Command { environment, working_directory, .. } = &bills.function.target else { panic!() };
+    let Target::Command { environment, working_directory, concurrency_per_process, .. } =
+        &bills.function.target
+    else {
+        panic!()
+    };
+    assert_eq!(*concurrency_per_process, 4);
     assert_eq!(environment["PRICE"], "${NET}");
     assert_eq!(working_directory.as_deref(), Some(Path::new("/srv/bills")));
 

@@ -41,7 +41,8 @@ pub(super) fn function(
         report.error(section.place(other), section.path(other), text);
     }
     for (key, goes_with) in [
-        ("Environment", &["Command"][..]),
+        ("ConcurrencyPerProcess", &["Command"][..]),
+        ("Environment", &["Command"]),
         ("WorkingDirectory", &["Command"]),
         ("NotReachedStatus", &["Url"]),
         ("MaximumConcurrency", &["Url", "Command"]),
@@ -108,7 +109,10 @@ fn command(section: &Section<'_>, report: &mut Report) -> Option<Target> {
                 path,
                 "cannot be an environment variable; permitted: a name without = and NUL; rename it",
             );
-        } else if name == "AWS_LAMBDA_RUNTIME_API" {
+        } else if matches!(
+            name,
+            "AWS_LAMBDA_RUNTIME_API" | "AWS_LAMBDA_MAX_CONCURRENCY" | "_LAMBDA_TELEMETRY_LOG_FD"
+        ) {
             report.error(at, path, "is set by shardmill for each process; remove it");
         } else {
             environment.insert(name.to_owned(), value.to_owned());
@@ -119,5 +123,9 @@ fn command(section: &Section<'_>, report: &mut Report) -> Option<Target> {
         let text = "names no folder; write a path or remove the key";
         report.error(section.place("WorkingDirectory"), section.path("WorkingDirectory"), text);
     }
-    Some(Target::Command { command, environment, working_directory })
+    let concurrency_per_process = section
+        .checked("ConcurrencyPerProcess", &keys::CONCURRENCY_PER_PROCESS, report)
+        .and_then(|n| usize::try_from(n).ok())
+        .unwrap_or(1);
+    Some(Target::Command { command, environment, working_directory, concurrency_per_process })
 }

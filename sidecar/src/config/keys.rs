@@ -205,6 +205,8 @@ static ON_FAILURE: &[Key] = &[
 pub(super) static NOT_REACHED_STATUS: Limit = Limit::new("Function.NotReachedStatus", 400, 599, 0);
 pub(super) static MAXIMUM_CONCURRENCY: Limit = Limit::new("Function.MaximumConcurrency", 1, 10_000, 0);
 
+pub(super) static CONCURRENCY_PER_PROCESS: Limit = Limit::new("Function.ConcurrencyPerProcess", 1, 1_600, 1);
+
 pub(super) static FUNCTION: &[Key] = &[
     key("Url", Kind::Text, "POST each event to this URL."),
     key("Command", Kind::Texts, "Start this program as a Lambda runtime."),
@@ -241,6 +243,11 @@ pub(super) static FUNCTION: &[Key] = &[
         "MaximumConcurrency",
         Kind::Integer(&MAXIMUM_CONCURRENCY),
         "Invocations at once; for Command the number of processes.",
+    ),
+    key(
+        "ConcurrencyPerProcess",
+        Kind::Integer(&CONCURRENCY_PER_PROCESS),
+        "With Command: invocations that one process may hold at once, told as AWS_LAMBDA_MAX_CONCURRENCY.",
     ),
     key("Environment", Kind::TextMap, "With Command: environment variables of the program."),
     key("WorkingDirectory", Kind::Text, "With Command: the program's working directory."),

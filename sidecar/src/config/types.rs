@@ -58,6 +58,8 @@ pub enum Target {
         environment: BTreeMap<String, String>,
         /// `None`: the sidecar's own.
         working_directory: Option<PathBuf>,
+        /// Invocations that one process may hold at once.
+        concurrency_per_process: usize,
     },
     /// One line per event on standard output.
     Stdout,

@@ -74,6 +74,12 @@ def run(event, headers):
             file.write(str(refused.getresponse().status))
         os.rename(event["file"] + ".new", event["file"])
         os._exit(0)
+    if do == "late-answer":
+        stale = {"Lambda-Runtime-Invocation-Id": "of-an-earlier-attempt"}
+        status, _, _ = call("POST", event["invocation"] + "response", "{}", stale)
+        with open(event["file"], "w") as file:
+            file.write(str(status))
+        return {}
     if do == "large":
         return "x" * event["bytes"]
     if do == "answer":
@@ -85,6 +91,11 @@ if "init-error" in sys.argv:
     body = json.dumps({"errorType": "Runtime.ImportModuleError", "errorMessage": "no module app"})
     assert call("POST", "init/error", body)[0] == 202
     sys.exit(1)
+
+# A process for each invocation that may be held at once, as awslambdaric does it. None is connected yet.
+for _ in range(int(os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY", 1)) - 1):
+    if os.fork() == 0:
+        break
 
 while True:
     status, headers, body = call("GET", "invocation/next")

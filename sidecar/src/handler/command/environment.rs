@@ -1,4 +1,7 @@
-//! The environment that Lambda sets (AWS "Working with Lambda environment variables").
+//! The environment that Lambda sets (AWS "Defined runtime environment variables").
+//!
+//! Left out is what would not be true here: `AWS_EXECUTION_ENV` (a managed runtime), `LAMBDA_RUNTIME_DIR` and the library
+//! paths of Lambda's image, `AWS_XRAY_DAEMON_ADDRESS`, and `AWS_LAMBDA_DOTNET_PREJIT`. Credentials and PATH are the sidecar's.
 
 use super::CommandOptions;
 use super::process::absolute_directory;
@@ -18,6 +21,14 @@ pub(super) fn lambda(options: &CommandOptions) -> Vec<(&'static str, String)> {
         // Runtimes take the handler as their last argument; some read it here.
         ("_HANDLER", options.command.last().cloned().unwrap_or_default()),
     ];
+    // Lambda says en_US.UTF-8, which is there in its image; C.UTF-8 needs no locale to be installed.
+    if ["LANG", "LC_ALL", "LC_CTYPE"].iter().all(|name| is_unset(name)) {
+        variables.push(("LANG", "C.UTF-8".into()));
+    }
+    // Else the X-Ray SDKs throw where no segment is open.
+    if is_unset("AWS_XRAY_CONTEXT_MISSING") {
+        variables.push(("AWS_XRAY_CONTEXT_MISSING", "LOG_ERROR".into()));
+    }
     if options.concurrency() > 1 {
         variables.push(("AWS_LAMBDA_MAX_CONCURRENCY", options.concurrency().to_string()));
     }
@@ -26,4 +37,8 @@ pub(super) fn lambda(options: &CommandOptions) -> Vec<(&'static str, String)> {
         variables.push(("AWS_DEFAULT_REGION", region.clone()));
     }
     variables
+}
+
+fn is_unset(name: &str) -> bool {
+    std::env::var_os(name).is_none_or(|value| value.is_empty())
 }

@@ -1,6 +1,6 @@
 //! One process of the function, in a process group of its own.
 
-use std::io;
+use std::io::{self, PipeReader};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,6 +17,7 @@ use super::api::{Ended, Invocation, Life, Owner, RuntimeApi};
 use super::group::Group;
 use super::records::Records;
 use super::{output, spawner, tree};
+use crate::launch;
 
 /// A process that runs, or ran. Dropping it kills its group.
 #[derive(Debug)]
@@ -53,13 +54,12 @@ impl Process {
         // Before the start, so that no exit is missed.
         let exits = signal(SignalKind::child()).map_err(failed)?;
         let mark = uuid::Uuid::new_v4().simple().to_string();
-        let mut command = command(options, &program);
+        let (mut command, messages) = command(options, &program).map_err(failed)?;
         command
             .envs(super::environment::lambda(options))
             .envs(&options.environment)
             .env("AWS_LAMBDA_RUNTIME_API", api.address().to_string())
             .env(tree::MARK, &mark)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
@@ -67,6 +67,8 @@ impl Process {
             command.current_dir(directory);
         }
         let mut child = command.spawn().map_err(failed)?;
+        // With it goes our copy of the other end of the pipe.
+        drop(command);
         let leader = Pid::from_child(&child);
         let group = Group::new(leader, mark.clone());
         if let Some(records) = &records {
@@ -74,6 +76,9 @@ impl Process {
         }
         api.serve(listener, Owner { leader: leader.as_raw_nonzero().get(), mark });
         output::forward(&mut child, &api);
+        if let Some(messages) = messages {
+            output::forward_messages(messages, child.id(), &api);
+        }
         tokio::spawn(watch_exit(child, leader, exits, Arc::clone(&group), records, life_sender));
         Ok(Self {
             api,
@@ -137,16 +142,24 @@ impl Drop for Process {
     }
 }
 
-/// The program itself, or the launcher that becomes it.
-fn command(options: &CommandOptions, program: &Path) -> Command {
+/// The program itself, or the launcher that becomes it; with one, what is logged through `_LAMBDA_TELEMETRY_LOG_FD`.
+fn command(options: &CommandOptions, program: &Path) -> io::Result<(Command, Option<PipeReader>)> {
     let Some(launcher) = &options.launcher else {
         let mut command = Command::new(program);
-        command.args(&options.command[1..]);
-        return command;
+        command.args(&options.command[1..]).stdin(Stdio::null()).env_remove(launch::LOG_FD);
+        return Ok((command, None));
     };
+    // Several processes of a runtime that share the pipe would mix their messages up.
+    let logs = options.concurrency() == 1;
     let mut command = Command::new(launcher);
-    command.args(crate::launch::arguments(program)).args(&options.command[1..]);
-    command
+    command.args(launch::arguments(program, logs)).args(&options.command[1..]).env_remove(launch::LOG_FD);
+    if !logs {
+        command.stdin(Stdio::null());
+        return Ok((command, None));
+    }
+    let (reader, writer) = io::pipe()?;
+    command.stdin(writer);
+    Ok((command, Some(reader)))
 }
 
 async fn watch_exit(

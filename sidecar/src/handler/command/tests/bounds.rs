@@ -171,3 +171,48 @@ async fn a_process_that_is_killed_without_a_stop_is_a_function_error() {
     kill_process(leader, Signal::KILL).unwrap();
     assert_function_error(call.await.unwrap(), "Runtime.ExitError");
 }
+
+#[tokio::test]
+async fn incident_105_a_process_holds_as_many_invocations_as_it_may_and_each_has_an_id_of_its_own() {
+    let Some(rig) = Rig::start() else { return };
+    let handler = rig.handler(|o| {
+        o.maximum_concurrency = Some(1);
+        o.concurrency_per_process = 2;
+    });
+    let environment = ask(&handler, &json!({"do": "environment"})).await;
+    assert_eq!(environment["AWS_LAMBDA_MAX_CONCURRENCY"], "2");
+    let first = ask(&handler, &json!({"do": "headers"})).await;
+    let second = ask(&handler, &json!({"do": "headers"})).await;
+    assert_eq!(first["lambda-runtime-aws-request-id"], second["lambda-runtime-aws-request-id"]);
+    assert_ne!(first["lambda-runtime-invocation-id"], second["lambda-runtime-invocation-id"]);
+    let files = [rig.file("one"), rig.file("two")];
+    let calls = files.clone().map(|file| {
+        let handler = handler.clone();
+        tokio::spawn(async move { invoke(&handler, &json!({"do": "hang", "file": file})).await })
+    });
+    for file in &files {
+        read_pids(file).await;
+    }
+    let third = invoke_within(&handler, Duration::from_millis(100), &json!({"do": "pid"})).await;
+    assert_not_reached(third, "MaximumConcurrency");
+    // Its process cannot go on without it, and the other invocation is innocent.
+    let [innocent, given_up] = calls;
+    given_up.abort();
+    assert_not_reached(innocent.await.unwrap(), "with another invocation in it");
+    for file in &files {
+        for pid in read_pids(file).await {
+            until("it is dead", || !is_running(&pid)).await;
+        }
+    }
+    assert_eq!(invoke(&handler, &json!({"do": "pid"})).await.unwrap(), BatchResponse::success());
+}
+
+#[tokio::test]
+async fn incident_105_an_answer_to_another_attempt_is_refused() {
+    let Some(rig) = Rig::start() else { return };
+    let handler = rig.handler(|_| {});
+    let file = rig.file("answers");
+    let answered = invoke(&handler, &json!({"do": "late-answer", "file": file})).await;
+    assert_eq!(answered.unwrap(), BatchResponse::success());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "400");
+}
