@@ -135,6 +135,7 @@ mod tests {
             checkpoint_owner: None,
             token: None,
             process: None,
+            lease_time: None,
             checkpoint,
             parents,
             children: Vec::new(),

@@ -156,7 +156,7 @@ async fn wait(
             }
             // What it said is in the log, at debug.
             Err(error) if error.is_panic() => {
-                failure = Some("a defect of shardmill: its task panicked".to_owned())
+                failure = Some("a defect of shardmill: its task panicked".to_owned());
             }
             Err(error) => failure = Some(error.to_string()),
         }

@@ -130,8 +130,10 @@ impl Calls {
                     None => this.store.forget_note(&name).await.map(|()| None),
                 }
             };
-            let _ = reply.send(this.bounded(call).await);
-            Done::Answered
+            let result = this.bounded(call).await;
+            let answer = Answer::of_write(&result, |_| true);
+            let _ = reply.send(result);
+            Done::Answered(answer)
         }
         .boxed()
     }

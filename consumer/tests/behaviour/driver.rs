@@ -108,6 +108,24 @@ async fn r23_a_function_that_is_not_reached_spends_no_attempt_and_is_left_alone_
     run.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn incident_100_an_invocation_that_the_stop_ended_early_is_counted_as_cut_and_spends_no_attempt() {
+    let (fake, store, seen) = (stream(1), store(), Seen::default());
+    put(&fake, 1);
+    let handler = scripted(&seen, |call| {
+        Box::pin(async move {
+            (call == 1)
+                .then(|| Err(HandlerError::Cut { reason: "the function was signalled, too".to_owned() }))
+        })
+    });
+    let a = worker("a");
+    let run = launch(consumer(&fake, &a, mapping().maximum_retry_attempts(0), handler, &store));
+    until("the record", || seen.len() == 1).await;
+    let counters = run.report().shards[0].snapshot.as_ref().unwrap().counters;
+    assert_eq!((counters.dropped, counters.failed), (0, 0));
+    assert_eq!(run.stop().await.cut_invocations, 1);
+}
+
 /// Whether `cancelled` fired while the future below waited, and whether that future was dropped.
 #[derive(Clone, Default)]
 struct Watch(Arc<Mutex<(bool, bool)>>);

@@ -2,7 +2,7 @@
 //!
 //! A loopback port can be found and used by every user of the machine. Linux tells which socket is at the other end
 //! (`/proc/net/tcp`) and who holds it (`/proc/PID/fd`). Where that cannot be asked, on another system or without `/proc`,
-//! every local process is answered; see docs/security.md.
+//! every local process is answered ([ADR 0024](../../../../docs/adr/0024-processes-of-functions.md)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
@@ -69,6 +69,11 @@ fn holder(socket: Socket, leader: i32, mark: &str) -> Peer {
             return Peer::Own;
         }
         return Peer::Stranger(format!("process {} of user {}", entry.pid, socket.uid));
+    }
+    // Held by a process that hides what it holds, or by none that this system shows. The user's own processes could use the
+    // function's mark as well.
+    if family.iter().any(|member| user(member) == Some(socket.uid)) {
+        return Peer::Unknown;
     }
     Peer::Stranger(format!("a process of user {}", socket.uid))
 }

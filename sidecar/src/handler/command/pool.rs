@@ -47,6 +47,8 @@ struct State {
     all: Vec<Slots>,
     /// Those that may take another invocation; the one used last is used first.
     free: Vec<Arc<Process>>,
+    /// Those that were killed and may not be gone yet.
+    ending: Vec<Arc<Process>>,
     failed_starts: u32,
     start_not_before: Option<Instant>,
     phase: Phase,
@@ -216,7 +218,10 @@ impl Pool {
     /// Kills a process that cannot be used any more.
     pub(super) fn discard(&self, process: &Arc<Process>) {
         process.kill();
-        self.lock().forget(process);
+        let mut state = self.lock();
+        state.forget(process);
+        state.ending.retain(|other| !other.is_gone());
+        state.ending.push(Arc::clone(process));
     }
 
     /// Stops: see [`CommandHandler::shutdown`](super::CommandHandler::shutdown).
@@ -229,7 +234,8 @@ impl Pool {
                     slots.process.terminate();
                 }
             }
-            state.all.iter().map(|slots| Arc::clone(&slots.process)).collect::<Vec<_>>()
+            let running = state.all.iter().map(|slots| &slots.process);
+            running.chain(&state.ending).map(Arc::clone).collect::<Vec<_>>()
         };
         let gone = async {
             for process in &all {

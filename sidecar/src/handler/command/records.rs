@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -78,7 +78,15 @@ impl Records {
     fn change(&self, change: impl FnOnce(&mut Vec<Recorded>)) {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut record.processes);
-        if let Err(error) = self.write(&record)
+        if record.processes.is_empty() {
+            return self.remove_file();
+        }
+        // Another sidecar may remove the folder, which is empty to it, in between.
+        let written = match self.write(&record) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.write(&record),
+            written => written,
+        };
+        if let Err(error) = written
             && !self.complained.swap(true, Ordering::Relaxed)
         {
             let file = self.file.display();
@@ -94,6 +102,12 @@ impl Records {
         file.write_all(&text)?;
         drop(file);
         fs::rename(&new, &self.file)
+    }
+
+    fn remove_file(&self) {
+        let _ = fs::remove_file(&self.file);
+        // Unless others' are in it.
+        let _ = fs::remove_dir(&self.folder);
     }
 
     /// Ends what sidecars that have died on this host have left running, and forgets it. Blocks until it is gone.
@@ -135,14 +149,17 @@ impl Recorded {
     }
 }
 
+/// Only a file of this user's: another's must not have it end processes.
 fn read(file: &Path) -> Option<Record> {
+    let metadata = fs::symlink_metadata(file).ok()?;
+    if !metadata.is_file() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
 impl Drop for Records {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.file);
-        // Unless others' are in it.
-        let _ = fs::remove_dir(&self.folder);
+        self.remove_file();
     }
 }

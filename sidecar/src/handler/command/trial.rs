@@ -20,7 +20,7 @@ impl CommandHandler {
     /// did not ask within 30 s.
     pub async fn try_start(&self) -> Result<(), ProbeError> {
         let options = &self.pool.options;
-        let process = Process::start(options).map_err(ProbeError)?;
+        let process = Process::start(options, None).await.map_err(ProbeError)?;
         let mut life = process.life.clone();
         let limit = LONGEST.min(options.start_timeout);
         let outcome = match tokio::time::timeout(limit, life.wait_for(|life| *life != Life::Starting)).await {
@@ -29,8 +29,9 @@ impl CommandHandler {
                 Life::InitFailed(error) => {
                     Err(format!("reported that it cannot start: {}: {}", error.summary, error.details))
                 }
-                Life::Exited(how) => Err(format!(
-                    "ended before its first /next ({how}); what it printed stands in the log above"
+                Life::Exited(ended) => Err(format!(
+                    "ended before its first /next ({}); what it printed stands in the log above",
+                    ended.how
                 )),
                 _ => Ok(()),
             },
