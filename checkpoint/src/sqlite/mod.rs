@@ -22,7 +22,8 @@ use self::leases::Leases;
 use self::queue::{Access, Queue};
 use crate::rules;
 use crate::{
-    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership, Renewal, StoreError, UnreadableLease, WorkerId, Write,
+    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership, Renewal,
+    StoreError, UnreadableLease, WorkerId, Write,
 };
 
 /// How a [`SqliteStore`] treats its file.

@@ -89,7 +89,9 @@ impl MappingView {
         } else if let Some(error) = &report.last_error {
             problems.push(format!("{}: {}", self.name, error.message));
         }
-        if let Some(store) = report.store_error.as_ref().filter(|store| report.last_error.as_ref() != Some(*store)) {
+        if let Some(store) =
+            report.store_error.as_ref().filter(|store| report.last_error.as_ref() != Some(*store))
+        {
             problems.push(format!("{}: {}", self.name, store.message));
         }
         problems

@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 use super::ProbeError;
 use super::gate::{Gate, Schedule};
 use super::unread::Unread;
-use api::{Answer, Invocation, Life};
+use api::{Answer, Ended, Invocation, Life};
 pub use group::end_all_processes;
 use pool::{Pool, not_reached};
 use process::Process;
@@ -253,7 +253,7 @@ impl Drop for Running<'_> {
         if self.busy {
             self.pool.discard(&self.process);
         } else {
-            self.pool.release(Arc::clone(&self.process));
+            self.pool.release(&self.process);
         }
     }
 }
@@ -335,21 +335,26 @@ impl Running<'_> {
         if let Ok(answer) = answered.try_recv() {
             return self.judge(answer);
         }
-        if taken() && self.pool.was_cut(&ended).await {
+        Err(self.unanswered(ended, taken()).await)
+    }
+
+    /// The process has ended without an answer.
+    async fn unanswered(&self, ended: Ended, taken: bool) -> Lost {
+        if taken && self.pool.was_cut(&ended).await {
             let reason = format!("the stop of the sidecar ended its process, too: {}", ended.how);
-            return Err(Lost::Judged(HandlerError::Cut { reason }));
+            return Lost::Judged(HandlerError::Cut { reason });
         }
-        let how = ended.how;
-        Err(if self.pool.is_stopped() {
+        if self.pool.is_stopped() {
             Lost::Judged(not_reached("the sidecar stopped before the function answered".into(), None))
-        } else if !taken() {
-            Lost::NotTaken(how)
-        } else if process.was_killed() {
+        } else if !taken {
+            Lost::NotTaken(ended.how)
+        } else if self.process.was_killed() {
             // Another invocation that it held was given up; this one is innocent.
             Lost::Judged(not_reached("the process was ended with another invocation in it".into(), None))
         } else {
-            Lost::Judged(HandlerError::function(format!("Runtime.ExitError: the process ended: {how}")))
-        })
+            let text = format!("Runtime.ExitError: the process ended: {}", ended.how);
+            Lost::Judged(HandlerError::function(text))
+        }
     }
 
     fn judge(&mut self, answer: Answer) -> Result<Bytes, Lost> {

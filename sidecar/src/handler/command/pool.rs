@@ -98,9 +98,8 @@ impl Pool {
             return Ok(());
         }
         let shared = Arc::clone(records);
-        match spawner::run(move || shared.end_left_behind()).await {
-            Some(Err(reason)) => return Err(not_reached(reason, None)),
-            Some(Ok(())) | None => {}
+        if let Some(Err(reason)) = spawner::run(move || shared.end_left_behind()).await {
+            return Err(not_reached(reason, None));
         }
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         leases.insert(cx.shard.clone(), cx.fencing_token);
@@ -203,13 +202,13 @@ impl Pool {
     }
 
     /// Takes a process back that has no invocation any more.
-    pub(super) fn release(&self, process: Arc<Process>) {
+    pub(super) fn release(&self, process: &Arc<Process>) {
         let mut state = self.lock();
         if process.is_gone() {
-            state.forget(&process);
+            state.forget(process);
             return;
         }
-        let is_idle = state.give_back(&process);
+        let is_idle = state.give_back(process);
         if state.phase != Phase::Running && is_idle {
             process.terminate();
         }

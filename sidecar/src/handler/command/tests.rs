@@ -359,7 +359,7 @@ async fn an_idle_process_that_ended_is_replaced_without_spending_an_attempt() {
     let handler = rig.handler(|_| {});
     ask(&handler, &json!({"do": "pid"})).await;
     let idle = handler.pool.acquire().await.unwrap();
-    handler.pool.release(Arc::clone(&idle));
+    handler.pool.release(&idle);
     idle.kill();
     idle.exited().await;
     assert_eq!(invoke(&handler, &json!({"do": "pid"})).await.unwrap(), BatchResponse::success());
