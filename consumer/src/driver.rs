@@ -11,8 +11,9 @@ use futures::{FutureExt, StreamExt};
 use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
 use shardmill_engine::{
     BatchResponse, ChildShard, Condition, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch,
-    FetchFault, Gap, Invocation, LaneId, Mono, Now, OnDestinationFailure, OnGap, Outcome, Oversized, Page,
-    Position, Record, Resume, ShardAction, ShardEvent, ShardId, ShardMachine, Wall, intake,
+    FetchFault, Gap, GapKind, Invocation, LaneId, Mono, Now, OnDestinationFailure, OnGap, OnUndecodable,
+    Outcome, Oversized, Page, Position, Record, Resume, ShardAction, ShardEvent, ShardId, ShardMachine, Wall,
+    intake,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -337,7 +338,8 @@ impl Driver {
     /// What to tell the machine about an action that ended.
     fn done(&mut self, done: Done) -> Option<ShardEvent> {
         Some(match done {
-            Done::Opened(Ok(reader)) => {
+            Done::Opened(Ok(mut reader)) => {
+                reader.skip_undecodable(self.cx.mapping.on_undecodable() == OnUndecodable::Skip);
                 self.reader = Some(reader);
                 ShardEvent::Opened
             }
@@ -428,7 +430,7 @@ impl Driver {
         let shard = &self.event.shard;
         tracing::error!(%shard, kind = gap.kind.as_str(), certain = gap.kind.is_certain(), "a gap: {gap}");
         self.status.failed("gap", &gap);
-        if self.cx.mapping.on_gap() == OnGap::Stop {
+        if self.cx.mapping.on_gap() == OnGap::Stop && gap.kind != GapKind::Undecodable {
             self.cx.stopping_gap.send_replace(Some((shard.clone(), gap)));
         }
     }

@@ -43,6 +43,7 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
         SourceErrorKind::NotFound,
         SourceErrorKind::AccessDenied,
         SourceErrorKind::Rejected,
+        SourceErrorKind::Undecodable,
     ] {
         counter!("shardmill_source_errors_total", "mapping" => Arc::clone(mapping), "kind" => kind.as_str())
             .increment(0);

@@ -12,6 +12,8 @@ pub struct Page {
     /// Where reading goes on if the service named a place (a fan-out subscription's continuation); a polling reader
     /// leaves this empty and goes on after the last record.
     pub continuation: Option<Seq>,
+    /// Records of the page that could not be decoded and were left out, in the shard's order; each of them is a gap (I17).
+    pub skipped: Vec<Seq>,
     /// The shards that follow this one, if the service told them at its end.
     pub children: Vec<ChildShard>,
     /// Whether the shard is closed and this page was its last.
@@ -48,6 +50,8 @@ pub struct Intake {
     pub(crate) polled: usize,
     /// Records that the filter removed.
     pub(crate) filtered: usize,
+    /// Records that could not be decoded, those that were read before left out.
+    pub(crate) skipped: Vec<Seq>,
     pub(crate) children: Vec<ChildShard>,
     pub(crate) end_of_shard: bool,
     pub(crate) millis_behind: Option<u64>,
@@ -87,13 +91,14 @@ impl Intake {
 #[must_use]
 pub fn intake(page: Page, after: &Position, keep: impl FnMut(&Record) -> bool) -> Intake {
     let polled = page.records.len();
-    let mut records = page.records;
+    let (mut records, mut skipped) = (page.records, page.skipped);
     let last = records.last().map(|record| record.seq.clone());
     let last_arrival = records.last().and_then(|record| record.arrival);
     if let Position::After(done) = after {
         // Pages come in order, so only a prefix can be old.
         let old = records.partition_point(|record| record.seq <= *done);
         records.drain(..old);
+        skipped.retain(|seq| seq > done);
     }
     let before = records.len();
     let first = records.first().map(|record| record.seq.clone());
@@ -104,8 +109,9 @@ pub fn intake(page: Page, after: &Position, keep: impl FnMut(&Record) -> bool) -
         records,
         first,
         last_arrival,
-        scanned: page.continuation.max(last),
+        scanned: page.continuation.max(last).max(skipped.last().cloned()),
         polled,
+        skipped,
         children: page.children,
         end_of_shard: page.end_of_shard,
         millis_behind: page.millis_behind,
@@ -149,6 +155,18 @@ mod tests {
         assert_eq!(taken.scanned, Some(Seq::plain("10")));
         let none = intake(page(&["8"]), &Position::TrimHorizon, |_| false);
         assert_eq!((none.records().len(), none.scanned), (0, Some(Seq::plain("8"))));
+    }
+
+    #[test]
+    fn incident_97_a_record_that_was_skipped_moves_the_position_and_is_reported_once() {
+        let with = |skipped: &[&str]| Page {
+            skipped: skipped.iter().map(|n| Seq::plain(*n)).collect(),
+            ..page(&["8", "10"])
+        };
+        let taken = intake(with(&["9", "11"]), &Position::After(Seq::plain("9")), |_| true);
+        assert_eq!((taken.skipped, taken.scanned), (vec![Seq::plain("11")], Some(Seq::plain("11"))));
+        let alone = Page { skipped: vec![Seq::plain("9")], ..Page::default() };
+        assert_eq!(intake(alone, &Position::TrimHorizon, |_| true).scanned, Some(Seq::plain("9")));
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub use fleet::{
 pub use intake::{ChildShard, Intake, Page, intake};
 pub use mapping::{
     EventSource, EventSourceMapping, FailureDestination, MappingBuilder, MappingError, MappingErrorKind,
-    MappingErrors, OnDestinationFailure, OnGap, Polling, Retry, StreamKind, limits,
+    MappingErrors, OnDestinationFailure, OnGap, OnUndecodable, Polling, Retry, StreamKind, limits,
 };
 pub use outcome::{BatchResponse, InvalidResponse, Outcome};
 pub use position::{Position, Seq, SequenceNumber};

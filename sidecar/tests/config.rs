@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shardmill_engine::{FailureDestination, OnDestinationFailure, OnGap, Position, Wall};
+use shardmill_engine::{FailureDestination, OnDestinationFailure, OnGap, OnUndecodable, Position, Wall};
 use shardmill_sidecar::config::{self, Admin, Checkpoints, Loaded, MappingConfig, Target};
 
 fn environment(name: &str) -> Option<String> {
@@ -215,6 +215,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(m.failure_destination(), Some(&FailureDestination::File("./dead.jsonl".into())));
     assert_eq!(m.on_destination_failure(), OnDestinationFailure::Drop);
     assert_eq!(m.on_gap(), OnGap::Stop);
+    assert_eq!(m.on_undecodable(), OnUndecodable::Skip);
     assert_eq!(m.checkpoint_interval(), Duration::from_millis(50));
     assert_eq!(m.timeout(), Duration::from_secs(30));
     assert_eq!(m.invoke_identity_arn(), "arn:aws:iam::123456789012:role/orders");

@@ -88,6 +88,12 @@ pub trait ShardReader: Send {
     /// The next page, of at most `limit` records; may be empty. After an error the reader stands where it stood and
     /// may be asked again, except for [`SourceErrorKind::IteratorExpired`], which asks for a new reader (I14).
     async fn next_page(&mut self, limit: usize) -> Result<Page, SourceError>;
+
+    /// Whether a record that cannot be decoded is left out and named in [`Page::skipped`] from now on. A reader that knows
+    /// no such records does nothing.
+    fn skip_undecodable(&mut self, skips: bool) {
+        let _ = skips;
+    }
 }
 
 /// The shards of a stream.
@@ -175,6 +181,8 @@ pub enum SourceErrorKind {
     AccessDenied,
     /// The service does not accept the request: a position that it does not know, a wrong name.
     Rejected,
+    /// A record of the answer has a form that the service's interface does not describe.
+    Undecodable,
 }
 
 impl SourceErrorKind {
@@ -189,6 +197,7 @@ impl SourceErrorKind {
             Self::NotFound => "not_found",
             Self::AccessDenied => "access_denied",
             Self::Rejected => "rejected",
+            Self::Undecodable => "undecodable",
         }
     }
 }

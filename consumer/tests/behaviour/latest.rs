@@ -109,10 +109,11 @@ async fn incident_98_latest_delivers_what_a_dynamodb_stream_took_before_it_showe
 #[tokio::test(start_paused = true)]
 async fn incident_98_latest_is_remembered_over_a_restart_before_the_first_listing() {
     let (fake, first, seen) = (stream(2), store(), Seen::default());
+    // Their clocks start with the fake's.
+    let [a, b, c] = ["a", "b", "c"].map(worker);
     put(&fake, 20);
     pass(Duration::from_secs(5)).await;
     let away = fake.faults().on_any().hold(Fault::Disconnect);
-    let a = worker("a");
     let run = launch(consumer(&fake, &a, latest(), seen.handler("a"), &first));
     pass(Duration::from_secs(2)).await;
     put(&fake, 10);
@@ -120,7 +121,6 @@ async fn incident_98_latest_is_remembered_over_a_restart_before_the_first_listin
     pass(Duration::from_secs(30)).await;
     put(&fake, 10);
     let second = another(&first);
-    let b = worker("b");
     let run = launch(consumer(&fake, &b, latest(), seen.handler("b"), &second));
     pass(Duration::from_secs(2)).await;
     drop(away);
@@ -132,7 +132,6 @@ async fn incident_98_latest_is_remembered_over_a_restart_before_the_first_listin
         shardmill::checkpoint::LeaseStore::delete(second.inner(), &lease.key).await.unwrap();
     }
     pass(Duration::from_secs(5)).await;
-    let c = worker("c");
     let run = launch(consumer(&fake, &c, latest(), seen.handler("c"), &another(&first)));
     until("the new leases", || run.report().shards.len() == 2).await;
     put(&fake, 3);

@@ -21,3 +21,4 @@ mod stop;
 mod store;
 mod support;
 mod telemetry;
+mod undecodable;

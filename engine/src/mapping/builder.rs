@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::MappingErrors;
 use super::limits;
-use super::{EventSourceMapping, OnDestinationFailure, OnGap};
+use super::{EventSourceMapping, OnDestinationFailure, OnGap, OnUndecodable};
 use crate::time::Wall;
 
 /// Gathers the values of a mapping. No setter fails: [`build`](Self::build) reports everything that is wrong.
@@ -47,6 +47,7 @@ pub struct MappingBuilder {
     checkpoint_interval: i64,
     on_destination_failure: OnDestinationFailure,
     on_gap: OnGap,
+    on_undecodable: OnUndecodable,
 }
 
 macro_rules! setters {
@@ -104,6 +105,7 @@ impl MappingBuilder {
             checkpoint_interval: limits::CHECKPOINT_INTERVAL.default,
             on_destination_failure: OnDestinationFailure::Block,
             on_gap: OnGap::Continue,
+            on_undecodable: OnUndecodable::Stop,
         }
     }
 
@@ -144,6 +146,8 @@ impl MappingBuilder {
         on_destination_failure: on_destination_failure = OnDestinationFailure;
         /// Default [`OnGap::Continue`] (I17).
         on_gap: on_gap = OnGap;
+        /// Default [`OnUndecodable::Stop`].
+        on_undecodable: on_undecodable = OnUndecodable;
     }
 
     text_setters! {

@@ -39,6 +39,7 @@ pub struct EventSourceMapping {
     pub(crate) on_destination_failure: OnDestinationFailure,
     filter: Option<Filter>,
     pub(crate) on_gap: OnGap,
+    pub(crate) on_undecodable: OnUndecodable,
     event_source: EventSource,
     function: arn::Function,
     application_name: String,
@@ -90,6 +91,16 @@ pub enum OnGap {
     Continue,
     /// Log and count it, and stop the mapping.
     Stop,
+}
+
+/// What happens when a record cannot be decoded: its form is not the one that the service's interface describes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnUndecodable {
+    /// The shard waits at it: the record is read again and again, and the trouble is shown, until it can be decoded.
+    #[default]
+    Stop,
+    /// The record is skipped, and reported and counted as a gap (I17). What tells no sequence number is never skipped.
+    Skip,
 }
 
 impl EventSourceMapping {
@@ -237,6 +248,12 @@ impl EventSourceMapping {
     #[must_use]
     pub const fn on_gap(&self) -> OnGap {
         self.on_gap
+    }
+
+    /// What happens when a record cannot be decoded.
+    #[must_use]
+    pub const fn on_undecodable(&self) -> OnUndecodable {
+        self.on_undecodable
     }
 
     /// How long one invocation may take, 1 to 1,800 s, of Lambda Managed Instances to 5,400 s.

@@ -28,6 +28,8 @@ pub enum GapKind {
     BeyondRetention,
     /// The shard itself is gone from the stream: what was left in it is lost, if anything was.
     ShardGone,
+    /// A record could not be decoded and was skipped, as the mapping asks for.
+    Undecodable,
 }
 
 impl GapKind {
@@ -38,13 +40,14 @@ impl GapKind {
             Self::Trimmed => "trimmed",
             Self::BeyondRetention => "beyond_retention",
             Self::ShardGone => "shard_gone",
+            Self::Undecodable => "undecodable",
         }
     }
 
     /// Whether records are lost for certain; otherwise they may be.
     #[must_use]
     pub const fn is_certain(self) -> bool {
-        matches!(self, Self::Trimmed)
+        matches!(self, Self::Trimmed | Self::Undecodable)
     }
 }
 
@@ -62,6 +65,7 @@ impl fmt::Display for Gap {
                 "the shard is gone from the stream: records {} may have been trimmed unread",
                 self.from
             ),
+            GapKind::Undecodable => write!(f, "the record {} cannot be decoded and was skipped", self.from),
         }?;
         match &self.to {
             Some(to) => write!(f, "; reading went on at {to}"),
@@ -94,6 +98,15 @@ mod tests {
             gap(gone, None),
             "the shard is gone from the stream: records after 7 may have been trimmed unread"
         );
+        let skipped = Gap {
+            kind: GapKind::Undecodable,
+            from: Position::At(Seq::plain("7")),
+            to: Some(Seq::plain("9")),
+            at: Wall::default(),
+        };
+        let text = "the record at 7 cannot be decoded and was skipped; reading went on at 9";
+        assert_eq!(skipped.to_string(), text);
+        assert!(skipped.kind.is_certain() && skipped.kind.as_str() == "undecodable");
         assert_eq!([trimmed, old, gone].map(GapKind::as_str), ["trimmed", "beyond_retention", "shard_gone"]);
         assert_eq!([trimmed, old, gone].map(GapKind::is_certain), [true, false, false]);
     }

@@ -288,6 +288,7 @@ impl ShardMachine {
         }
         let is_further = self.reader.fetched(now, &intake, &self.mapping.polling);
         self.close_gap(&intake);
+        self.note_skipped(now, intake.skipped);
         self.counters.polled += intake.polled as u64;
         self.counters.filtered += intake.filtered as u64;
         self.buffered_records += intake.records.len();

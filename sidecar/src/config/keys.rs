@@ -138,6 +138,11 @@ pub(super) static MAPPING: &[Key] = &[
         "When records were lost before they were read: log, count and go on at the oldest one (default), or stop the mapping.",
     ),
     key(
+        "OnUndecodable",
+        Kind::Choice(&["stop", "skip"]),
+        "When a record cannot be decoded: wait at it and try again (default), or skip it as a counted gap.",
+    ),
+    key(
         "OnDestinationFailure",
         Kind::Choice(&["block", "drop"]),
         "When the destination does not accept a batch: hold the checkpoint (default), or drop it as Lambda does.",

@@ -1,6 +1,8 @@
 //! One mapping of the file. Lambda's rules are the engine's; here its findings get their place in the file.
 
-use shardmill_engine::{EventSourceMapping, MappingBuilder, MappingError, OnDestinationFailure, OnGap, Wall};
+use shardmill_engine::{
+    EventSourceMapping, MappingBuilder, MappingError, OnDestinationFailure, OnGap, OnUndecodable, Wall,
+};
 
 use super::error::ConfigError;
 use super::function;
@@ -174,6 +176,9 @@ fn own_part(parts: &Parts<'_, '_>, mut builder: MappingBuilder, report: &mut Rep
     }
     if choice(section, "OnGap", &["continue", "stop"], report) == Some("stop") {
         builder = builder.on_gap(OnGap::Stop);
+    }
+    if choice(section, "OnUndecodable", &["stop", "skip"], report) == Some("skip") {
+        builder = builder.on_undecodable(OnUndecodable::Skip);
     }
     match choice(section, "OnDestinationFailure", &["block", "drop"], report) {
         Some("drop") => builder.on_destination_failure(OnDestinationFailure::Drop),

@@ -7,8 +7,9 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use shardmill_engine::ShardId;
+use shardmill_engine::{Position, ShardId};
 
+use super::undecodable::body_of;
 use crate::source::{SourceError, SourceErrorKind};
 
 /// The stream that a call is about; displayed, it says what and where it is.
@@ -25,6 +26,8 @@ pub(in crate::source) struct Call<'a> {
     pub(in crate::source) api: &'static str,
     pub(in crate::source) stream: &'a dyn Named,
     pub(in crate::source) shard: Option<&'a ShardId>,
+    /// Where the shard is read.
+    pub(in crate::source) at: Option<&'a Position>,
 }
 
 impl Call<'_> {
@@ -34,6 +37,7 @@ impl Call<'_> {
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         let (kind, what, remedy) = match &error {
+            _ if body_of(&error).is_some() => self.unavailable(self.cannot_decode(&root(&error))),
             SdkError::ServiceError(answer) => {
                 let (code, status) = (answer.err().code(), answer.raw().status().as_u16());
                 let kind = code.and_then(by_code).unwrap_or_else(|| by_status(code.is_some(), status));
@@ -60,6 +64,21 @@ impl Call<'_> {
             ),
         };
         self.error(kind, &what, &remedy, Some(Box::new(error)))
+    }
+
+    /// A record of a successful answer cannot be decoded.
+    pub(in crate::source) fn undecodable(self, what: &str) -> SourceError {
+        let remedy = "it is tried again from the same place; OnUndecodable: skip leaves such a record out";
+        self.error(SourceErrorKind::Undecodable, &self.cannot_decode(what), remedy, None)
+    }
+
+    fn cannot_decode(self, what: &str) -> String {
+        let place = match self.at {
+            Some(Position::After(seq)) => format!("after sequence number {seq} "),
+            Some(at) => format!("from {at} "),
+            None => String::new(),
+        };
+        format!("{place}the answer cannot be decoded: {what}")
     }
 
     /// The service answered something that cannot be used.
@@ -125,7 +144,7 @@ impl Call<'_> {
                 "check that the credentials are valid and not expired".to_owned()
             }
             SourceErrorKind::Unavailable => "it is tried again from the same place".to_owned(),
-            SourceErrorKind::Rejected => String::new(),
+            SourceErrorKind::Rejected | SourceErrorKind::Undecodable => String::new(),
         }
     }
 }
@@ -188,7 +207,7 @@ fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// The innermost cause, which names the matter: `Connection refused`.
-fn root(error: &(dyn Error + 'static)) -> String {
+pub(in crate::source) fn root(error: &(dyn Error + 'static)) -> String {
     chain(error).last().map_or_else(String::new, ToString::to_string)
 }
 

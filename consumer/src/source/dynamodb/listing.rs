@@ -95,7 +95,7 @@ pub(super) async fn children_if_ended(
 }
 
 fn call<'a>(source: &'a Inner, shard: Option<&'a ShardId>) -> Call<'a> {
-    Call { api: "DescribeStream", stream: &source.stream, shard }
+    Call { api: "DescribeStream", stream: &source.stream, shard, at: None }
 }
 
 /// All pages: of the whole stream, or of the children of one shard.

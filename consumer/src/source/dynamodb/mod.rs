@@ -4,6 +4,7 @@ mod attributes;
 mod client;
 mod listing;
 mod reader;
+mod salvage;
 #[cfg(test)]
 mod tests;
 

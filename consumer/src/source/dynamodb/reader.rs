@@ -10,6 +10,8 @@ use aws_sdk_dynamodbstreams::primitives::DateTime;
 use aws_sdk_dynamodbstreams::types::ShardIteratorType;
 use shardmill_engine::{ChildShard, DynamoDbEncoder, Page, Position, Record, Seq, ShardId};
 
+use super::attributes::Unusable;
+use super::salvage::salvage;
 use super::{Inner, attributes, listing};
 use crate::source::aws::Call;
 use crate::source::limiter::ShardPace;
@@ -24,13 +26,15 @@ const COARSEST: i64 = 60_000;
 type GetShardIteratorFailure = SdkError<GetShardIteratorError>;
 
 pub(super) struct DynamoDbReader {
-    source: Arc<Inner>,
+    pub(super) source: Arc<Inner>,
     shard: ShardId,
     pace: ShardPace,
     /// After the last record that was read, or where reading began.
     at: Position,
     next: Next,
     encoder: DynamoDbEncoder,
+    /// Records that cannot be decoded are left out.
+    pub(super) skips: bool,
     /// Records from before this time are not wanted; set where the service cannot start at a time itself.
     skip_before: Option<i64>,
     /// How old the last page's last record was when it was read, in milliseconds.
@@ -58,14 +62,16 @@ impl DynamoDbReader {
             at: at.clone(),
             next: if *at == Position::ShardEnd { Next::Nothing } else { Next::Place },
             encoder: DynamoDbEncoder::default(),
+            skips: false,
             skip_before: None,
             behind: None,
             unread: None,
         }
     }
 
-    fn call(&self, api: &'static str) -> Call<'_> {
-        Call { api, stream: &self.source.stream, shard: Some(&self.shard) }
+    pub(super) fn call(&self, api: &'static str) -> Call<'_> {
+        let at = (api == "GetRecords").then_some(&self.at);
+        Call { api, stream: &self.source.stream, shard: Some(&self.shard), at }
     }
 
     /// An iterator for the shard's oldest record.
@@ -131,15 +137,19 @@ impl DynamoDbReader {
         let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
         let reading = self.pace.start().await;
         let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
-        let answer = match request.send().await {
-            Ok(answer) => answer,
+        let (answer, mut skipped) = match request.send().await {
+            Ok(answer) => (answer, Vec::new()),
             Err(error) => {
-                let error = self.call("GetRecords").failed(error);
-                if error.kind == SourceErrorKind::Trimmed {
-                    // The same iterator never reads again; a new one from the horizon does.
-                    self.next = Next::Place;
+                if let Some(salvaged) = salvage(self, &error).await {
+                    salvaged?
+                } else {
+                    let error = self.call("GetRecords").failed(error);
+                    if error.kind == SourceErrorKind::Trimmed {
+                        // The same iterator never reads again; a new one from the horizon does.
+                        self.next = Next::Place;
+                    }
+                    return Err(error);
                 }
-                return Err(error);
             }
         };
         // The limit is on calls; bytes are bounded by the service's own 1 MB a page.
@@ -150,21 +160,28 @@ impl DynamoDbReader {
             let text = "neither records nor a next iterator";
             return Err(self.call("GetRecords").unusable(text));
         }
-        let records = self.convert(answer)?;
-        if let Some(last) = records.last() {
-            self.at = Position::After(last.seq.clone());
+        let records = self.convert(answer, &mut skipped)?;
+        skipped.sort_unstable();
+        if let Some(last) = records.last().map(|record| &record.seq).max(skipped.last()) {
+            self.at = Position::After(last.clone());
         }
         self.next = next.map_or(Next::Verify, Next::Iterator);
-        Ok(self.page(records))
+        Ok(Page { skipped, ..self.page(records) })
     }
 
-    fn convert(&mut self, answer: GetRecordsOutput) -> Result<Vec<Record>, SourceError> {
+    fn convert(
+        &mut self,
+        answer: GetRecordsOutput,
+        skipped: &mut Vec<Seq>,
+    ) -> Result<Vec<Record>, SourceError> {
         let records = answer.records.unwrap_or_default();
         let mut converted = Vec::with_capacity(records.len());
         for record in records {
-            let record = attributes::convert(&mut self.encoder, &record)
-                .map_err(|error| self.call("GetRecords").unusable(&error.to_string()))?;
-            converted.push(record);
+            match attributes::convert(&mut self.encoder, &record) {
+                Ok(record) => converted.push(record),
+                Err(Unusable::Item(number, _)) if self.skips => skipped.push(Seq::plain(number)),
+                Err(error) => return Err(self.call("GetRecords").undecodable(&error.to_string())),
+            }
         }
         Ok(converted)
     }
@@ -230,7 +247,8 @@ impl ShardReader for DynamoDbReader {
                 if !matches!(self.next, Next::Verify) {
                     return Ok(page);
                 }
-                let has_news = !page.records.is_empty() || page.continuation.is_some();
+                let has_news =
+                    !page.records.is_empty() || !page.skipped.is_empty() || page.continuation.is_some();
                 self.unread = has_news.then_some(page);
             }
             Next::Place | Next::Verify => {}
@@ -242,5 +260,8 @@ impl ShardReader for DynamoDbReader {
             (Some(page), Err(_)) => Ok(page),
             (None, Err(error)) => Err(error),
         }
+    }
+    fn skip_undecodable(&mut self, skips: bool) {
+        self.skips = skips;
     }
 }

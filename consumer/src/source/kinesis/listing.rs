@@ -15,7 +15,7 @@ const ATTEMPTS: usize = 3;
 /// Every shard of the stream. A part of a listing is never returned: a missing parent would count as ended (I9).
 pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
     let Summary { epoch, retention, .. } = summary(source).await?;
-    let call = Call { api: "ListShards", stream: &source.stream, shard: None };
+    let call = Call { api: "ListShards", stream: &source.stream, shard: None, at: None };
     for _ in 0..ATTEMPTS {
         if let Some((shards, date)) = pages(source, call).await? {
             if shards.is_empty() {
@@ -42,7 +42,7 @@ pub(super) async fn children_if_ended(
     source: &Inner,
     shard: &ShardId,
 ) -> Result<Option<Vec<ChildShard>>, SourceError> {
-    let call = Call { api: "ListShards", stream: &source.stream, shard: Some(shard) };
+    let call = Call { api: "ListShards", stream: &source.stream, shard: Some(shard), at: None };
     let Some((shards, _)) = pages(source, call).await? else {
         return Err(call.unusable("its token expired while the next page was asked for"));
     };
@@ -61,7 +61,7 @@ struct Summary {
 }
 
 async fn summary(source: &Inner) -> Result<Summary, SourceError> {
-    let call = Call { api: "DescribeStreamSummary", stream: &source.stream, shard: None };
+    let call = Call { api: "DescribeStreamSummary", stream: &source.stream, shard: None, at: None };
     let request = source.client.describe_stream_summary();
     let answer = request.stream_name(source.stream.name()).stream_arn(source.stream.arn()).send().await;
     let answer = answer.map_err(|error| call.failed(error))?;

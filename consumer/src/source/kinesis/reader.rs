@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use aws_sdk_kinesis::error::SdkError;
+use aws_sdk_kinesis::operation::get_records::{GetRecordsError, GetRecordsOutput};
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{ChildShard as SdkChild, Record as SdkRecord, ShardIteratorType};
 use bytes::Bytes;
@@ -11,18 +12,24 @@ use bytes::Bytes;
 use shardmill_engine::{ChildShard, Data, Page, Position, Record, Seq, ShardId};
 
 use super::{Inner, listing};
-use crate::source::aws::{Call, millis};
+use crate::source::aws::{Call, Parts, Replay, body_of, millis, root};
 use crate::source::limiter::ShardPace;
 use crate::source::{ShardReader, SourceError, SourceErrorKind};
 
 /// The most that GetRecords takes for `Limit`.
 const MAX_LIMIT: i32 = 10_000;
 
+type GetRecordsFailure = SdkError<GetRecordsError>;
+
 pub(super) struct KinesisReader {
     source: Arc<Inner>,
     shard: ShardId,
     pace: ShardPace,
+    /// After the last record that was read, or where reading began.
+    at: Position,
     next: Next,
+    /// Records that cannot be decoded are left out.
+    skips: bool,
 }
 
 /// What the next page needs.
@@ -41,6 +48,8 @@ impl KinesisReader {
             source: Arc::clone(source),
             shard: shard.clone(),
             pace: source.limiter.shard(&source.stream.arn, shard),
+            at: at.clone(),
+            skips: false,
             next: match at {
                 Position::ShardEnd => Next::Nothing,
                 place => Next::Place(place.clone()),
@@ -49,7 +58,8 @@ impl KinesisReader {
     }
 
     fn call(&self, api: &'static str) -> Call<'_> {
-        Call { api, stream: &self.source.stream, shard: Some(&self.shard) }
+        let at = (api == "GetRecords").then_some(&self.at);
+        Call { api, stream: &self.source.stream, shard: Some(&self.shard), at }
     }
 
     /// An iterator for the shard's oldest record.
@@ -103,10 +113,49 @@ impl KinesisReader {
         let reading = self.pace.start().await;
         let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
         let answer = request.stream_arn(self.source.stream.arn()).send().await;
-        let answer = answer.map_err(|error| call.failed(error))?;
+        let (answer, skipped) = match answer {
+            Ok(answer) => (answer, Vec::new()),
+            Err(error) => match self.salvage(&error).await {
+                Some(salvaged) => salvaged?,
+                None => return Err(call.failed(error)),
+            },
+        };
         let converted = convert(answer, call)?;
         reading.finish(converted.bytes);
-        Ok((converted.page, converted.next))
+        Ok((Page { skipped, ..converted.page }, converted.next))
+    }
+
+    /// What can be decoded of an answer, and the records that cannot; an error if they are not to be skipped, none if it
+    /// is not about single records.
+    async fn salvage(
+        &self,
+        error: &GetRecordsFailure,
+    ) -> Option<Result<(GetRecordsOutput, Vec<Seq>), SourceError>> {
+        let parts = Parts::of(body_of(error)?)?;
+        let (mut good, mut skipped) = (Vec::new(), Vec::new());
+        for record in &parts.records {
+            let Err(error) = self.replay(parts.with(vec![record.clone()])).await else {
+                good.push(record.clone());
+                continue;
+            };
+            let number = record["SequenceNumber"].as_str().filter(|number| !number.is_empty());
+            match number {
+                Some(number) if self.skips => skipped.push(Seq::plain(number)),
+                _ => {
+                    let what =
+                        format!("record {}: {}", number.unwrap_or("without a sequence number"), root(&error));
+                    return Some(Err(self.call("GetRecords").undecodable(&what)));
+                }
+            }
+        }
+        let answer = self.replay(parts.with(good)).await.ok()?;
+        Some(Ok((answer, skipped)))
+    }
+
+    async fn replay(&self, body: Vec<u8>) -> Result<GetRecordsOutput, GetRecordsFailure> {
+        let replayed = aws_sdk_kinesis::config::Builder::new().http_client(Replay::client(body));
+        let request = self.source.client.get_records().shard_iterator("replayed");
+        request.customize().config_override(replayed).send().await
     }
 }
 
@@ -124,11 +173,18 @@ impl ShardReader for KinesisReader {
         let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
         let (page, next) = self.read(iterator, limit).await?;
         self.next = next;
+        if let Some(last) = page.records.last().map(|record| &record.seq).max(page.skipped.last()) {
+            self.at = Position::After(last.clone());
+        }
         // What was read comes first.
-        if matches!(self.next, Next::Verify) && page.records.is_empty() {
+        if matches!(self.next, Next::Verify) && page.records.is_empty() && page.skipped.is_empty() {
             return self.verify_end().await;
         }
         Ok(page)
+    }
+
+    fn skip_undecodable(&mut self, skips: bool) {
+        self.skips = skips;
     }
 }
 
@@ -165,6 +221,7 @@ fn convert(answer: GetRecordsOutput, call: Call<'_>) -> Result<Converted, Source
         page: Page {
             records,
             continuation: None,
+            skipped: Vec::new(),
             end_of_shard: matches!(next, Next::Nothing),
             children: children.into_iter().map(convert_child).collect(),
             millis_behind: answer.millis_behind_latest.and_then(|ms| u64::try_from(ms).ok()),

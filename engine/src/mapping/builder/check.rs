@@ -77,6 +77,7 @@ impl MappingBuilder {
             checkpoint_interval: checkpoint_interval?,
             on_destination_failure: self.on_destination_failure,
             on_gap: self.on_gap,
+            on_undecodable: self.on_undecodable,
             event_source,
             function,
             application_name,

@@ -61,6 +61,9 @@ fn every_field_comes_out_as_it_was_set() {
     assert_eq!(m.invoke_identity_arn(), "arn:aws:iam::123456789012:role/team/reader");
     assert_eq!((m.tumbling_window(), m.filter()), (None, None));
     assert_eq!(orders().build().unwrap().on_gap(), OnGap::Continue);
+    assert_eq!(orders().build().unwrap().on_undecodable(), OnUndecodable::Stop);
+    let skips = orders().on_undecodable(OnUndecodable::Skip).build().unwrap();
+    assert_eq!(skips.on_undecodable(), OnUndecodable::Skip);
 }
 
 #[test]

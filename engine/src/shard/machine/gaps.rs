@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::ShardMachine;
 use crate::intake::Intake;
 use crate::mapping::OnGap;
+use crate::position::{Position, Seq};
 use crate::shard::exchange::FetchFault;
 use crate::shard::gap::{Gap, GapKind};
 use crate::shard::reader::ReaderState;
@@ -74,11 +75,26 @@ impl ShardMachine {
         self.retention.filter(|_| is_cut || self.reader.opens(now.mono))
     }
 
-    fn note_gap(&mut self, now: Now, kind: GapKind) {
-        let gap = Gap { kind, from: self.reader.at.clone(), to: None, at: now.wall };
+    /// Records that could not be decoded are lost, and the mapping wants to go on behind them whatever `OnGap` says.
+    pub(super) fn note_skipped(&mut self, now: Now, skipped: Vec<Seq>) {
+        for seq in skipped {
+            self.count_gap(Gap {
+                kind: GapKind::Undecodable,
+                from: Position::At(seq),
+                to: None,
+                at: now.wall,
+            });
+        }
+    }
+
+    fn count_gap(&mut self, gap: Gap) {
         self.counters.gaps += 1;
         self.last_gap = Some(gap.clone());
         self.unreported.push_back(gap);
+    }
+
+    fn note_gap(&mut self, now: Now, kind: GapKind) {
+        self.count_gap(Gap { kind, from: self.reader.at.clone(), to: None, at: now.wall });
         if self.mapping.on_gap == OnGap::Stop {
             self.reader.halt();
         }

@@ -430,3 +430,30 @@ fn i17_a_retention_that_is_shortened_behind_the_reader_may_be_a_gap_while_it_rea
         }
     }
 }
+
+#[test]
+fn incident_97_a_record_that_was_skipped_is_a_reported_gap_and_stops_nothing() {
+    for policy in [OnGap::Continue, OnGap::Stop] {
+        let mut machine =
+            ShardMachine::new(mapping(|m| m.on_gap = policy), "shard".into(), after(5), 1, at_hour(0));
+        assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Open { .. })));
+        machine.handle_event(at_hour(0), ShardEvent::Opened);
+        assert!(matches!(machine.poll_action(at_hour(0)), Some(ShardAction::Fetch { .. })));
+        let seq = |n: &str| crate::position::Seq::plain(n);
+        let page = Page { skipped: vec![seq("6"), seq("7")], millis_behind: Some(0), ..Page::default() };
+        machine.handle_event(at_hour(0), ShardEvent::Fetched(intake(page, machine.position(), |_| true)));
+        let actions: Vec<_> = std::iter::from_fn(|| machine.poll_action(at_hour(0))).collect();
+        let [
+            ShardAction::ReportGap(one),
+            ShardAction::ReportGap(two),
+            ShardAction::Checkpoint { upto, .. },
+            ..,
+        ] = &actions[..]
+        else {
+            panic!("{actions:?}")
+        };
+        assert_eq!([&one.from, &two.from], [&Position::At(seq("6")), &Position::At(seq("7"))]);
+        assert_eq!((*upto == after(7), machine.counters().gaps), (true, 2), "the shard is behind them");
+        assert!(matches!(machine.poll_action(at_hour(1)), Some(ShardAction::Fetch { .. })), "{policy:?}");
+    }
+}

@@ -491,6 +491,7 @@ impl Rig {
         let page = Page {
             records,
             continuation: None,
+            skipped: Vec::new(),
             children: if ends { self.children.clone() } else { Vec::new() },
             end_of_shard: ends,
             millis_behind: (self.behind)(self.now, (visible - end) as u64 * 1000),

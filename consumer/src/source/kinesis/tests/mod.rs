@@ -1,4 +1,5 @@
 mod listing;
+mod undecodable;
 
 use std::time::Duration;
 

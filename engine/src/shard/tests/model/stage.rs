@@ -305,6 +305,7 @@ impl<'a> Stage<'a> {
         let of = |rec: &super::Rec| self.stream.real[usize::try_from(rec.n - 1).unwrap()].clone();
         let raw = Raw {
             records: page.records.iter().map(of).collect(),
+            skipped: Vec::new(),
             continuation: None,
             children: Vec::new(),
             end_of_shard: page.is_end,
