@@ -103,6 +103,10 @@ pub fn intake(page: Page, after: &Position, keep: impl FnMut(&Record) -> bool) -
     let before = records.len();
     let first = records.first().map(|record| record.seq.clone());
     records.retain(keep);
+    if records.len() < records.capacity() / 2 {
+        // What the filter leaves of a page does not keep the room of all its records (I13).
+        records.shrink_to_fit();
+    }
     Intake {
         filtered: before - records.len(),
         bytes: records.iter().map(Record::footprint).sum(),

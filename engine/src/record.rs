@@ -216,14 +216,62 @@ impl Record {
     }
 }
 
+/// Records that are freed together: those of a page, or copies of some of them (I13).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slab {
+    records: Vec<Record>,
+    /// What is freed with it, in bytes: the records' footprints and the room for records that are not there.
+    bytes: usize,
+}
+
+impl Slab {
+    /// `footprint`: the sum of the records' footprints.
+    pub(crate) fn new(records: Vec<Record>, footprint: usize) -> Self {
+        let bytes = footprint + (records.capacity() - records.len()) * size_of::<Record>();
+        Self { records, bytes }
+    }
+
+    fn measured(records: Vec<Record>) -> Self {
+        let footprint = footprint(&records);
+        Self::new(records, footprint)
+    }
+
+    /// Copies of these records, whose texts and data are shared.
+    pub(crate) fn copied(records: &[Record]) -> Self {
+        Self::measured(records.to_vec())
+    }
+
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Bytes that are freed with it.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Moves records out to the end of `into`; the room that they took is not freed.
+    pub(crate) fn move_out(&mut self, range: Range<usize>, into: &mut Vec<Record>) {
+        let before = into.len();
+        into.extend(self.records.drain(range));
+        let moved = &into[before..];
+        self.bytes -= footprint(moved) - size_of_val(moved);
+    }
+}
+
+/// The sum of the records' footprints.
+pub(crate) fn footprint(records: &[Record]) -> usize {
+    records.iter().map(Record::footprint).sum()
+}
+
 /// A run of records of one shard that are invoked together; empty only for the final call of a tumbling window (R67).
 ///
-/// Cheap to clone. The encoded event is made at most once and shared by all clones, so a retry reuses it; a part of a
-/// batch is a batch of its own with an event of its own.
+/// Cheap to clone. The encoded event is made at most once and shared by all clones of an invocation; a part of a batch is
+/// a batch of its own with an event of its own. A batch that waits for a retry keeps no event.
 #[derive(Clone)]
 pub struct Batch {
     /// Shared with the other batches of the same page.
-    records: Arc<Vec<Record>>,
+    page: Arc<Slab>,
     range: Range<usize>,
     event: Arc<OnceLock<Bytes>>,
 }
@@ -234,18 +282,34 @@ impl Batch {
     pub fn new(records: impl Into<Vec<Record>>) -> Option<Self> {
         let records = records.into();
         let range = 0..records.len();
-        (!range.is_empty()).then(|| Self::of(Arc::new(records), range))
+        (!range.is_empty()).then(|| Self::of(Arc::new(Slab::measured(records)), range))
     }
 
     /// A batch of the records of a page that are in `range`.
-    pub(crate) fn of(records: Arc<Vec<Record>>, range: Range<usize>) -> Self {
-        Self { records, range, event: Arc::default() }
+    pub(crate) fn of(page: Arc<Slab>, range: Range<usize>) -> Self {
+        Self { page, range, event: Arc::default() }
     }
 
-    /// The same batch with records of its own, for one that outlives its page by long.
-    pub(crate) fn detached(self) -> Self {
-        let records = Arc::new(self.records().to_vec());
-        Self { range: 0..records.len(), records, event: self.event }
+    /// The same batch with records of its own and without its event, for one that outlives its page by long.
+    pub(crate) fn detached(&self) -> Self {
+        Self::of(Arc::new(Slab::copied(self.records())), 0..self.len())
+    }
+
+    /// What is freed only with this batch.
+    pub(crate) const fn page(&self) -> &Arc<Slab> {
+        &self.page
+    }
+
+    /// Gives up the encoded event; whoever needs it again encodes it again.
+    pub(crate) fn forget_event(&mut self) {
+        if self.event.get().is_some() {
+            self.event = Arc::default();
+        }
+    }
+
+    /// Bytes of the encoded event, if there is one.
+    pub(crate) fn event_bytes(&self) -> usize {
+        self.event.get().map_or(0, Bytes::len)
     }
 
     /// The batch of a call without records.
@@ -257,7 +321,7 @@ impl Batch {
     /// The records, in order.
     #[must_use]
     pub fn records(&self) -> &[Record] {
-        self.records.get(self.range.clone()).unwrap_or_default()
+        self.page.records.get(self.range.clone()).unwrap_or_default()
     }
 
     /// How many records.
@@ -295,7 +359,7 @@ impl Batch {
     }
 
     fn part(&self, range: Range<usize>) -> Self {
-        Self::of(Arc::clone(&self.records), range)
+        Self::of(Arc::clone(&self.page), range)
     }
 
     /// The encoded event, made by `encode` at the first call and shared by all later ones.

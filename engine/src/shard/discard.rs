@@ -76,6 +76,23 @@ impl Discards {
         self.in_flight = false;
         self.failures = self.failures.saturating_add(1);
         self.not_before = now + retry.delay(self.failures, rng);
+        if let Some(discard) = self.waiting.front_mut() {
+            discard.failed.batch.forget_event();
+        }
+    }
+
+    /// Bytes that are freed only once their destination has them.
+    pub(super) fn held(&self) -> usize {
+        let mut last = None;
+        let bytes = |discard: &Discard| {
+            // Batches of one window share its state, unless the function changed it in between.
+            let state = discard.failed.window.as_ref().map(|window| &window.state);
+            let at = state.map(|state| state.as_ptr());
+            let is_new = std::mem::replace(&mut last, at) != at;
+            let state = state.filter(|_| is_new).map_or(0, |state| state.len());
+            discard.failed.batch.page().bytes() + discard.failed.batch.event_bytes() + state
+        };
+        self.waiting.iter().map(bytes).sum()
     }
 
     /// Whether the delivery of this discard is under way.

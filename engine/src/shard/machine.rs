@@ -1,4 +1,5 @@
 mod gaps;
+mod memory;
 mod stop;
 mod view;
 
@@ -22,7 +23,7 @@ use crate::intake::Intake;
 use crate::mapping::{EventSourceMapping, OnDestinationFailure};
 use crate::outcome::Outcome;
 use crate::position::Position;
-use crate::record::{Batch, Record, ShardId};
+use crate::record::{Batch, Record, ShardId, footprint};
 use crate::time::{Mono, Now, Wall};
 use crate::window::WindowCall;
 
@@ -51,6 +52,7 @@ pub struct ShardMachine {
     watermark: Watermark,
     progress: Progress,
     buffered_records: usize,
+    /// Bytes of the records that are not resolved; what is held for them is more (see `held`).
     buffered_bytes: usize,
     iterator_age_millis: Option<u64>,
     last_result: LastResult,
@@ -152,7 +154,7 @@ impl ShardMachine {
             ShardEvent::CheckpointFailed => self.progress.failed(now.mono, &retry, rng),
             ShardEvent::LeaseLost => self.phase = Phase::LeaseLost,
             ShardEvent::Stop { deadline } => self.stop(deadline),
-            ShardEvent::Pause => self.paused = true,
+            ShardEvent::Pause => self.pause(),
             ShardEvent::Resume => self.paused = false,
         }
     }
@@ -303,7 +305,7 @@ impl ShardMachine {
         for record in &mut records {
             record.ordinal = self.watermark.admit();
         }
-        self.queue(now, records);
+        self.queue(now, records, intake.bytes);
         // Records that were dropped behind the last kept one count as processed (R15).
         if let Some(seq) = beyond {
             self.watermark.skip(Mark { seq, arrival: intake.last_arrival });
@@ -311,21 +313,23 @@ impl ShardMachine {
     }
 
     /// Hands records to their lanes, in order.
-    fn queue(&mut self, now: Now, records: Vec<Record>) {
+    fn queue(&mut self, now: Now, records: Vec<Record>, bytes: usize) {
         let lanes = self.lanes.len();
         if lanes == 1 {
             if let Some((lane, rules, _)) = self.lane_with_rules(0) {
-                lane.push_all(now, &rules, records);
+                lane.push_all(now, &rules, records, bytes);
             }
             return;
         }
-        let mut parts = vec![Vec::new(); lanes];
+        let mut parts = vec![(Vec::new(), 0); lanes];
         for record in records {
-            parts[lane_of(&record, lanes)].push(record);
+            let (part, bytes) = &mut parts[lane_of(&record, lanes)];
+            *bytes += record.footprint();
+            part.push(record);
         }
-        for (index, part) in parts.into_iter().enumerate() {
+        for (index, (part, bytes)) in parts.into_iter().enumerate() {
             if let Some((lane, rules, _)) = self.lane_with_rules(index) {
-                lane.push_all(now, &rules, part);
+                lane.push_all(now, &rules, part, bytes);
             }
         }
     }
@@ -373,6 +377,9 @@ impl ShardMachine {
             window,
         };
         self.discards.push(Discard { failed, closes });
+        if self.discards.is_full() {
+            self.shed();
+        }
     }
 
     fn dropped(&mut self, id: DiscardId) {
@@ -385,7 +392,7 @@ impl ShardMachine {
     /// These records are done, and if `closes` says so, the window with the records of these ordinals.
     fn resolve(&mut self, batch: &Batch, closes: Option<Range<u64>>) {
         self.buffered_records -= batch.len();
-        self.buffered_bytes -= batch.records().iter().map(Record::footprint).sum::<usize>();
+        self.buffered_bytes -= footprint(batch.records());
         // Ordinals between two records of a lane may belong to other lanes, so each unbroken run is its own.
         for run in batch.records().chunk_by(|a, b| a.ordinal + 1 == b.ordinal) {
             if let [first, ..] = run
@@ -471,7 +478,7 @@ impl ShardMachine {
             read: self.reader.at.clone(),
             millis_behind: self.reader.millis_behind,
             buffered_records: self.buffered_records,
-            buffered_bytes: self.buffered_bytes,
+            buffered_bytes: self.held(),
             undelivered_discards: self.discards.undelivered(),
             read_failures: self.reader.failures(),
             checkpoint_failures: self.progress.failures(),

@@ -8,6 +8,7 @@ mod machine;
 mod progress;
 mod reader;
 mod rng;
+mod slots;
 mod snapshot;
 mod watermark;
 

@@ -17,7 +17,8 @@ pub struct ShardSnapshot {
     pub millis_behind: Option<u64>,
     /// Records that were read and are not resolved.
     pub buffered_records: usize,
-    /// Bytes of the records that were read and are not resolved.
+    /// Bytes that are held for them (I13): the pages that they are in, encoded events, states of windows, and what is
+    /// remembered of records that are done before others.
     pub buffered_bytes: usize,
     /// Batches that are given up and not yet delivered.
     pub undelivered_discards: usize,

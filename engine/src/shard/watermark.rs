@@ -1,8 +1,9 @@
 //! How far a shard has come: the end of the longest prefix of records that are all resolved.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::slots::{Slot, Slots};
 use crate::position::Seq;
 use crate::time::Wall;
 
@@ -25,7 +26,7 @@ pub(super) struct Watermark {
     /// The last record below `low`, within a window.
     passed: Option<Mark>,
     /// The records from `low` to the last resolved one.
-    ahead: VecDeque<Slot>,
+    ahead: Slots,
     /// Tumbling windows by the ordinals of their first records: the watermark may come to stand before one and behind it.
     holds: BTreeMap<u64, Hold>,
 }
@@ -37,17 +38,6 @@ struct Hold {
     earliest: Option<Wall>,
     /// The ordinal behind its last record, once it is closed.
     end: Option<u64>,
-}
-
-/// A record at or above the first unresolved one. Only where a resolved run ends can the watermark come to stand, so only
-/// there a position is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Slot {
-    Unresolved,
-    /// Resolved, and so is the next one.
-    Inner,
-    /// Resolved; the next one is not, or holds the watermark.
-    End(Mark),
 }
 
 impl Watermark {
@@ -66,27 +56,28 @@ impl Watermark {
             return;
         }
         let (first, after) = (self.slot(run.start), self.slot(run.end));
-        if self.ahead.len() < after {
-            self.ahead.resize(after, Slot::Unresolved);
-        }
-        let joins = |slot: Option<&Slot>, ordinal| {
-            slot.is_some_and(|slot| *slot != Slot::Unresolved) && !self.holds.contains_key(&ordinal)
+        self.ahead.grow(after);
+        let joins = |slot: Option<Slot<'_>>, ordinal| {
+            slot.is_some_and(|slot| slot != Slot::Unresolved) && !self.holds.contains_key(&ordinal)
         };
-        let last = if joins(self.ahead.get(after), run.end) { Slot::Inner } else { Slot::End(end()) };
+        let is_inner = joins(self.ahead.get(after), run.end);
         let before = first.checked_sub(1).filter(|before| joins(self.ahead.get(*before), run.start));
         for slot in before.into_iter().chain(first..after - 1) {
-            self.ahead[slot] = Slot::Inner;
+            self.ahead.set_inner(slot);
         }
-        self.ahead[after - 1] = last;
+        match is_inner {
+            true => self.ahead.set_inner(after - 1),
+            false => self.ahead.set_end(after - 1, end()),
+        }
         self.advance();
     }
 
     /// Notes that what came in after the newest record, up to here, needs no resolving.
     pub(super) fn skip(&mut self, to: Mark) {
         let newest = self.next.checked_sub(self.low + 1).and_then(|slot| usize::try_from(slot).ok());
-        if let Some(Slot::End(mark)) = newest.and_then(|slot| self.ahead.get_mut(slot)) {
+        if let Some(slot) = newest.filter(|slot| matches!(self.ahead.get(*slot), Some(Slot::End(_)))) {
             // Behind a record that is stuck, page after page may come of which nothing is kept.
-            *mark = to;
+            self.ahead.set_end(slot, to);
             return;
         }
         let ordinal = self.admit();
@@ -116,11 +107,11 @@ impl Watermark {
     fn advance(&mut self) {
         let is_open = |hold: &Hold| hold.end.is_none();
         while !self.holds.get(&self.low).is_some_and(is_open)
-            && let Some(slot) = self.ahead.pop_front_if(|slot| *slot != Slot::Unresolved)
+            && let Some(end) = self.ahead.pop_resolved()
         {
             self.low += 1;
-            if let Slot::End(mark) = slot {
-                self.passed = Some(mark);
+            if end.is_some() {
+                self.passed = end;
             }
             if !self.is_within_a_window()
                 && let Some(mark) = self.passed.take()
@@ -152,6 +143,11 @@ impl Watermark {
     /// Records between the lowest unresolved one and the newest.
     pub(super) const fn span(&self) -> u64 {
         self.next - self.low
+    }
+
+    /// Bytes that it takes to remember what is done ahead.
+    pub(super) fn held(&self) -> usize {
+        self.ahead.held()
     }
 
     /// The last record of the resolved prefix; none before the first.
@@ -238,7 +234,7 @@ mod tests {
         for n in (1..100).step_by(2).chain((2..100).step_by(2)) {
             mark.resolve(n..n + 1, || seq(n));
         }
-        let ends = mark.ahead.iter().filter(|slot| matches!(slot, Slot::End(_))).count();
+        let ends = (0..100).filter(|n| matches!(mark.ahead.get(*n), Some(Slot::End(_)))).count();
         assert_eq!((ends, mark.span()), (1, 100));
         mark.resolve(0..1, || seq(0));
         assert_eq!(mark.reached(), Some(&seq(99)));

@@ -1,42 +1,75 @@
 //! Records that wait to be put into a batch, and how far the next batch reaches (R3).
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::Rules;
 use super::age::Age;
 use super::tumbling::Tumbling;
-use crate::record::{Batch, Record};
+use crate::record::{Batch, Record, Slab, footprint};
 use crate::time::Now;
 
 /// A page's records stay where they are: a batch is a range of them. Only a batch that reaches over the end of a page
 /// gets records of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     pages: VecDeque<Waiting>,
     /// Records that wait.
     len: usize,
+    /// Bytes of the pages (I13).
+    held: usize,
     /// The batch that grows at the front.
     next: Extent,
 }
 
+/// Queues are equal whose records are, whatever the pages that they are in: what is kept of a page decides nothing.
+impl PartialEq for Queue {
+    fn eq(&self, other: &Self) -> bool {
+        self.next == other.next && self.pages == other.pages
+    }
+}
+
+impl Eq for Queue {}
+
+impl Hash for Queue {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.next.hash(state);
+        self.pages.hash(state);
+    }
+}
+
 /// The records of a page that wait; never none.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 struct Waiting {
-    page: Arc<Vec<Record>>,
+    page: Arc<Slab>,
     range: Range<usize>,
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.records() == other.records()
+    }
+}
+
+impl Eq for Waiting {}
+
+impl Hash for Waiting {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.records().hash(state);
+    }
 }
 
 impl Waiting {
     fn records(&self) -> &[Record] {
-        self.page.get(self.range.clone()).unwrap_or_default()
+        self.page.records().get(self.range.clone()).unwrap_or_default()
     }
 
     /// Moves the first `count` records out, or copies them if a batch still uses the page.
     fn move_into(mut self, count: usize, into: &mut Vec<Record>) -> Option<Self> {
         if let Some(page) = Arc::get_mut(&mut self.page) {
-            into.extend(page.drain(self.range.start..self.range.start + count));
+            page.move_out(self.range.start..self.range.start + count, into);
             self.range.end -= count;
         } else {
             into.extend_from_slice(&self.records()[..count]);
@@ -65,12 +98,38 @@ impl Queue {
         self.pages.front()?.records().first()
     }
 
-    /// Adds records at the end.
-    pub(super) fn push_all(&mut self, records: Vec<Record>) {
+    /// Adds records at the end; `bytes` is the sum of their footprints.
+    pub(super) fn push_all(&mut self, records: Vec<Record>, bytes: usize) {
         let range = 0..records.len();
         if !range.is_empty() {
             self.len += records.len();
-            self.pages.push_back(Waiting { page: Arc::new(records), range });
+            let page = Arc::new(Slab::new(records, bytes));
+            self.held += page.bytes();
+            self.pages.push_back(Waiting { page, range });
+        }
+    }
+
+    /// Bytes of the pages whose records wait, those included that were taken out of them.
+    pub(super) const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The page at the front.
+    pub(super) fn front_page(&self) -> Option<&Arc<Slab>> {
+        self.pages.front().map(|waiting| &waiting.page)
+    }
+
+    /// The bytes of the records of the front page that wait.
+    pub(super) fn front_bytes(&self) -> usize {
+        self.pages.front().map_or(0, |waiting| footprint(waiting.records()))
+    }
+
+    /// Copies what waits of the front page, so that the page can be freed.
+    pub(super) fn detach_front(&mut self) {
+        if let Some(waiting) = self.pages.front_mut() {
+            let page = Arc::new(Slab::copied(waiting.records()));
+            self.held = self.held - waiting.page.bytes() + page.bytes();
+            *waiting = Waiting { range: 0..page.records().len(), page };
         }
     }
 
@@ -167,6 +226,7 @@ impl Queue {
             let batch = Batch::of(Arc::clone(&front.page), range);
             front.range.start += count;
             if front.range.is_empty() {
+                self.held -= front.page.bytes();
                 self.pages.pop_front();
             }
             return Some(batch);
@@ -176,7 +236,9 @@ impl Queue {
             && let Some(waiting) = self.pages.pop_front()
         {
             let taken = waiting.range.len().min(count - records.len());
+            self.held -= waiting.page.bytes();
             if let Some(rest) = waiting.move_into(taken, &mut records) {
+                self.held += rest.page.bytes();
                 self.pages.push_front(rest);
             }
         }
@@ -197,6 +259,12 @@ mod tests {
         numbers.map(record).collect()
     }
 
+    fn push(queue: &mut Queue, numbers: Range<u64>) {
+        let records = page(numbers);
+        let bytes = footprint(&records);
+        queue.push_all(records, bytes);
+    }
+
     fn numbers(batch: Option<&Batch>) -> Vec<u64> {
         let number = |record: &Record| record.seq.number.as_str().parse().unwrap();
         batch.into_iter().flat_map(|batch| batch.records().iter().map(number)).collect()
@@ -206,10 +274,10 @@ mod tests {
     fn a_batch_within_a_page_copies_nothing_and_one_over_its_end_takes_the_records_with_it() {
         let mut queue = Queue::default();
         for range in [0..4, 4..5, 5..9] {
-            queue.push_all(page(range));
+            push(&mut queue, range);
         }
         let first = queue.take(3).unwrap();
-        assert!(std::ptr::eq(&first.records()[2], &raw const queue.pages[0].page[2]));
+        assert!(std::ptr::eq(&first.records()[2], &raw const queue.pages[0].page.records()[2]));
         assert_eq!(queue.front().unwrap().seq, Seq::plain("3"));
         assert_eq!(numbers(queue.take(4).as_ref()), [3, 4, 5, 6], "the first page is still in use");
         assert_eq!(numbers(queue.take(9).as_ref()), [7, 8]);
@@ -220,7 +288,7 @@ mod tests {
     fn the_records_after_some_are_found_in_whatever_page_they_are() {
         let mut queue = Queue::default();
         for range in [0..3, 3..4, 4..7] {
-            queue.push_all(page(range));
+            push(&mut queue, range);
         }
         queue.take(1);
         for skip in 0..=6 {

@@ -72,7 +72,7 @@ impl Lane {
 
     /// What an answer says about the current batch: what it means here, in `LastProcessingResult` and in the log.
     pub(in crate::shard) fn judge(&self, answer: &BatchResponse, rules: &Rules<'_>) -> Option<Verdict> {
-        Some(judge(&self.current()?.batch, answer, rules.mapping))
+        Some(judge(&self.current()?.batch, answer, rules))
     }
 
     /// Whether an answer to the current batch is what its mapping asks for (R18).
@@ -89,8 +89,8 @@ impl Lane {
         rng: &mut fastrand::Rng,
     ) -> Resolution {
         let has_windows = rules.mapping.tumbling_window.is_some();
-        let done = match judge(&attempt.batch, answer, rules.mapping) {
-            // Without the state the window could not go on (R66).
+        let done = match judge(&attempt.batch, answer, rules) {
+            // Without a state that it can be called with the window could not go on (R66).
             Verdict::Unusable(_) => return self.no_progress(now, attempt, rules, rng),
             Verdict::Succeeded if attempt.batch.is_empty() => {
                 let closes = self.tumbling.close();
@@ -187,5 +187,6 @@ impl Lane {
     fn wait(&mut self, now: Mono, attempt: Attempt, backoff: Duration, reason: Reason) {
         self.stack.push(attempt);
         self.state = LaneState::Waiting { until: now + backoff, reason };
+        self.shed();
     }
 }

@@ -33,6 +33,13 @@ pub(super) struct OpenWindow {
     records: Range<u64>,
 }
 
+/// What a window's next call says of it if its function answers this state, or what it says at most: whether a record
+/// comes before the final call is not known.
+pub(super) fn next_call(state: &Bytes) -> WindowCall {
+    let ends = state.len() > LARGEST_STATE;
+    WindowCall { state: state.clone(), is_final: ends, is_terminated_early: ends, ..WindowCall::default() }
+}
+
 impl OpenWindow {
     fn is_terminated_early(&self) -> bool {
         self.state.len() > LARGEST_STATE
@@ -46,6 +53,11 @@ impl Tumbling {
 
     pub(super) const fn open(&self) -> Option<&OpenWindow> {
         self.open.as_ref()
+    }
+
+    /// Bytes of the open window's state.
+    pub(super) fn held(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.state.len())
     }
 
     pub(super) const fn earliest(&self) -> Option<Wall> {

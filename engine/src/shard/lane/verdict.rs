@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::mapping::EventSourceMapping;
+use super::{Rules, tumbling};
 use crate::outcome::{BatchResponse, ItemFailure};
 use crate::position::SequenceNumber;
 use crate::record::Batch;
@@ -31,6 +31,11 @@ pub enum AnswerProblem {
     NoIdentifier,
     /// The mapping has tumbling windows, and `state` is missing or no object (R66).
     NoState,
+    /// The state leaves no room for the rest of the window's next event, which would be too large for ever.
+    StateTooLarge {
+        /// The bytes of the state as it was answered.
+        bytes: usize,
+    },
 }
 
 impl fmt::Display for AnswerProblem {
@@ -52,17 +57,21 @@ impl fmt::Display for AnswerProblem {
                 "the answer has no state for its tumbling window; answer {\"state\": {...}} to every invocation, the \
                  final one included",
             ),
+            Self::StateTooLarge { bytes } => write!(
+                f,
+                "the state has {bytes} bytes, which leaves no room for the window's next event; answer a smaller state"
+            ),
         }
     }
 }
 
 /// The lowest reported identifier wins; one that names no record of the batch fails all of it (R35, R36, I7). An answer
-/// without the state that its window needs fails it as well (R66).
-pub(super) fn judge(batch: &Batch, answer: &BatchResponse, mapping: &EventSourceMapping) -> Verdict {
-    if mapping.tumbling_window.is_some() && answer.state().is_none() {
-        return Verdict::Unusable(AnswerProblem::NoState);
+/// without a state that its window can go on with fails it as well (R66).
+pub(super) fn judge(batch: &Batch, answer: &BatchResponse, rules: &Rules<'_>) -> Verdict {
+    if let Some(problem) = rules.mapping.tumbling_window.and_then(|_| state_problem(batch, answer, rules)) {
+        return Verdict::Unusable(problem);
     }
-    if !mapping.report_batch_item_failures || answer.failures().is_empty() {
+    if !rules.mapping.report_batch_item_failures || answer.failures().is_empty() {
         return Verdict::Succeeded;
     }
     let mut lowest = usize::MAX;
@@ -73,6 +82,14 @@ pub(super) fn judge(batch: &Batch, answer: &BatchResponse, mapping: &EventSource
         }
     }
     Verdict::FailedFrom(lowest)
+}
+
+/// Why the window of a batch cannot go on with what its function answered. A final call passes nothing on.
+fn state_problem(batch: &Batch, answer: &BatchResponse, rules: &Rules<'_>) -> Option<AnswerProblem> {
+    let Some(state) = answer.state() else { return Some(AnswerProblem::NoState) };
+    let (size, limit) = rules.size.filter(|_| !batch.is_empty())?;
+    let is_too_large = size.frame(Some(&tumbling::next_call(state))) > limit;
+    is_too_large.then_some(AnswerProblem::StateTooLarge { bytes: state.len() })
 }
 
 /// Which record of the batch a reported failure names.

@@ -1,0 +1,35 @@
+//! What a shard holds in memory (I13).
+
+use super::ShardMachine;
+use crate::shard::lane::Lane;
+
+impl ShardMachine {
+    /// Bytes that are held until records are resolved. More than the records come to: a page is freed only as a whole.
+    pub(super) fn held(&self) -> usize {
+        let lanes: usize = self.lanes.iter().map(Lane::held).sum();
+        lanes + self.discards.held() + self.watermark.held()
+    }
+
+    /// Nothing more is invoked for a while: lets go of what is not needed until then.
+    pub(super) fn shed(&mut self) {
+        self.lanes.iter_mut().for_each(Lane::shed);
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.paused = true;
+        self.shed();
+    }
+}
+
+#[cfg(test)]
+impl ShardMachine {
+    /// The batch that the first lane works on.
+    pub(in crate::shard) fn current_batch(&self) -> Option<crate::record::Batch> {
+        self.lanes.first()?.current().map(|attempt| attempt.batch.clone())
+    }
+
+    /// Bytes of the records that are not resolved.
+    pub(in crate::shard) const fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+}
