@@ -444,7 +444,7 @@ impl Driver {
 
     fn publish(&mut self, now: Now) {
         let snapshot = self.machine.snapshot(now);
-        self.share.set(snapshot.buffered_bytes);
+        self.share.set(snapshot.buffered_bytes, snapshot.buffered_records);
         self.metrics.publish(&snapshot);
         let oversized = snapshot.lanes.iter().find_map(|lane| lane.oversized.clone());
         self.status.publish(now, snapshot);

@@ -1,0 +1,202 @@
+//! Room for pages: how much, and for whom.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures::FutureExt;
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+/// What a record comes to.
+const RECORD: usize = 1 << 10;
+
+#[test]
+fn i13_a_full_budget_holds_back_shards_that_already_hold_a_page() {
+    let budget = Budget::new(100);
+    let (busy, idle) = (budget.share(), budget.share());
+    busy.set(120, 1);
+    assert!(busy.room(10, RECORD).now_or_never().is_none());
+    assert!(idle.room(10, RECORD).now_or_never().is_some(), "each shard gets some records");
+    busy.set(40, 1);
+    assert!(busy.room(10, RECORD).now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn a_waiting_shard_goes_on_when_another_one_ends() {
+    let budget = Budget::new(100);
+    let (ending, waiting) = (budget.share(), budget.share());
+    ending.set(99, 1);
+    waiting.set(1, 1);
+    let mut room = Box::pin(waiting.room(10, RECORD));
+    assert!((&mut room).now_or_never().is_none());
+    drop(ending);
+    room.await;
+}
+
+#[tokio::test]
+async fn i13_two_thousand_shards_that_catch_up_at_once_stay_within_the_budget_and_an_eighth() {
+    let budget = Budget::new(128 * MIB);
+    let shares: Vec<Share> = (0..2_000).map(|_| budget.share()).collect();
+    let mut held = 0;
+    for round in 0..3 {
+        let mut rooms = Vec::new();
+        for share in &shares {
+            rooms.extend(share.room(10_000, RECORD).now_or_never().map(|room| (share, room)));
+        }
+        for (share, room) in rooms {
+            // Each page is as large as it may be.
+            let bytes = room.records * RECORD;
+            share.read(bytes);
+            drop(room);
+            let own = locked(&share.own).held + bytes;
+            share.set(own, own / RECORD);
+        }
+        held = budget.state().used;
+        assert!(held <= 144 * MIB, "{held} in round {round}");
+    }
+    assert!(held >= 120 * MIB, "the budget is there to be used: {held}");
+    drop(shares);
+    let state = budget.state();
+    assert_eq!((state.used, state.reserved, state.shards, state.active), (0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn one_busy_shard_among_thousands_of_idle_ones_reads_full_pages() {
+    let budget = Budget::new(128 * MIB);
+    let shares: Vec<Share> = (0..2_000).map(|_| budget.share()).collect();
+    for share in &shares {
+        drop(share.room(10_000, RECORD).await);
+        share.read(0);
+    }
+    // All of them are being read again.
+    let idle: Vec<Room> =
+        shares[1..].iter().filter_map(|share| share.room(10_000, RECORD).now_or_never()).collect();
+    shares[0].read(10 * MIB);
+    let page = shares[0].room(10_000, RECORD).await;
+    assert_eq!((idle.len(), page.records), (1_999, 10_000));
+}
+
+#[tokio::test]
+async fn a_record_larger_than_the_budget_passes_and_the_next_page_is_asked_for_alone() {
+    let budget = Budget::new(16 * MIB);
+    let (share, _other) = (budget.share(), budget.share());
+    share.read(20 * MIB);
+    share.read(20 * MIB);
+    assert_eq!(share.room(10_000, 15 * MIB).await.records, 1);
+}
+/// Counts how often a task is woken.
+#[derive(Debug, Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+type Waits = Pin<Box<dyn Future<Output = Room> + Send>>;
+
+fn poll(room: &mut Waits, wakes: &Arc<Wakes>) -> Poll<Room> {
+    room.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
+}
+
+#[test]
+fn incident_85_room_that_becomes_free_wakes_the_one_read_that_gets_it_in_the_order_of_the_queue() {
+    const SHARDS: usize = 6_000;
+    const PAGE: usize = 100 * RECORD;
+    let budget = Budget::new(SHARDS * PAGE);
+    let shares: Vec<Share> = (0..SHARDS).map(|_| budget.share()).collect();
+    for share in &shares {
+        share.read(PAGE);
+        share.set(PAGE, 100);
+    }
+    let wakes: Arc<Wakes> = Arc::default();
+    let mut rooms: Vec<Waits> =
+        shares.iter().map(|share| -> Waits { Box::pin(share.room(10_000, RECORD)) }).collect();
+    assert!(rooms.iter_mut().all(|room| poll(room, &wakes).is_pending()));
+    for turn in 0..10 {
+        // Some other shard has worked off a page.
+        shares[SHARDS - 1 - turn].set(RECORD, 1);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), turn + 1, "a page is freed, one read goes on");
+        let Poll::Ready(room) = poll(&mut rooms[turn], &wakes) else { panic!("{turn} is at the front") };
+        shares[turn].set(PAGE + room.records * RECORD, 100 + room.records);
+        drop(room);
+    }
+    let before = wakes.0.load(Ordering::Relaxed);
+    // And one does it record by record: a read goes on with each small page that there is room for.
+    (1..100).rev().for_each(|left| shares[3_000].set(left * RECORD, left));
+    let woken = wakes.0.load(Ordering::Relaxed) - before;
+    assert!((1..=10).contains(&woken), "{woken}");
+}
+
+#[test]
+fn incident_85_a_read_that_gives_up_leaves_the_queue_and_what_it_was_given_goes_to_the_next() {
+    let budget = Budget::new(100 * RECORD);
+    let (holding, gone, given, next) = (budget.share(), budget.share(), budget.share(), budget.share());
+    holding.set(100 * RECORD, 100);
+    [&gone, &given, &next].into_iter().for_each(|share| share.set(1, 1));
+    let wakes: Arc<Wakes> = Arc::default();
+    let wait = |share: &Share| -> Waits {
+        let mut room: Waits = Box::pin(share.room(1_000, RECORD));
+        assert!(poll(&mut room, &wakes).is_pending());
+        room
+    };
+    let (gone, given, mut next) = (wait(&gone), wait(&given), wait(&next));
+    drop(gone);
+    assert_eq!(budget.state().waiting.len(), 2);
+    let before = wakes.0.load(Ordering::Relaxed);
+    holding.set(99 * RECORD, 99);
+    assert_eq!(wakes.0.load(Ordering::Relaxed), before + 1);
+    assert!(poll(&mut next, &wakes).is_pending(), "it is not the next one's turn");
+    drop(given);
+    assert!(poll(&mut next, &wakes).is_ready());
+    drop(holding);
+    let state = budget.state();
+    assert_eq!((state.waiting.len(), state.reserved), (0, 0));
+}
+
+#[test]
+fn incident_85_large_and_small_requests_are_served_in_the_order_in_which_they_came() {
+    let budget = Budget::new(100 * RECORD);
+    let shares: Vec<Share> = (0..6).map(|_| budget.share()).collect();
+    shares[0].set(100 * RECORD, 100);
+    shares[1..].iter().for_each(|share| share.set(1, 1));
+    let wakes: Arc<Wakes> = Arc::default();
+    // Every second one asks for more than there will ever be at once.
+    let asked = |index: usize| if index.is_multiple_of(2) { 10_000 } else { 1 };
+    let mut rooms: Vec<(usize, Waits)> = (1..6)
+        .map(|index| -> (usize, Waits) { (index, Box::pin(shares[index].room(asked(index), RECORD))) })
+        .collect();
+    assert!(rooms.iter_mut().all(|(_, room)| poll(room, &wakes).is_pending()));
+    let mut order = Vec::new();
+    for left in (0..100).rev() {
+        shares[0].set(left * RECORD, left);
+        rooms.retain_mut(|(index, room)| match poll(room, &wakes) {
+            Poll::Ready(room) => {
+                // Its page stays for ever.
+                shares[*index].set(room.records * RECORD, room.records);
+                order.push(*index);
+                false
+            }
+            Poll::Pending => true,
+        });
+    }
+    assert_eq!(order, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_shard_that_has_no_records_any_more_does_not_wait_for_its_turn() {
+    let budget = Budget::new(100 * RECORD);
+    let (stuck, first, emptied) = (budget.share(), budget.share(), budget.share());
+    stuck.set(200 * RECORD, 200);
+    let wakes: Arc<Wakes> = Arc::default();
+    [&first, &emptied].into_iter().for_each(|share| share.set(RECORD, 1));
+    let mut rooms = [&first, &emptied].map(|share| -> Waits { Box::pin(share.room(10, RECORD)) });
+    assert!(rooms.iter_mut().all(|room| poll(room, &wakes).is_pending()));
+    emptied.set(RECORD, 0);
+    let [first, emptied] = &mut rooms;
+    assert!(poll(emptied, &wakes).is_ready(), "what it still holds is no record that would make room");
+    assert!(poll(first, &wakes).is_pending());
+}
