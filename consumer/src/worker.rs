@@ -98,7 +98,7 @@ impl WorkerOptions {
         self
     }
 
-    /// Bytes of records that all shards together may buffer; default 512 MiB. The shards that have records divide it
+    /// Bytes that all shards together may hold for records that are not resolved; default 512 MiB. The shards that have records divide it
     /// evenly: the more there are, the smaller their pages. One that holds none reads a few although the budget is used
     /// up, which takes up to an eighth of it more.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
@@ -106,8 +106,10 @@ impl WorkerOptions {
         self
     }
 
-    /// Reads under way at the same time over all shards; default 256. There is at most one for every 2 MiB of
-    /// [`buffer_bytes`](Self::buffer_bytes), but 16 whatever the budget.
+    /// Calls under way at the same time over all shards to open and to read them; default 256. There is at most one for
+    /// every 2 MiB of [`buffer_bytes`](Self::buffer_bytes), but 16 whatever the budget. Half of them are divided evenly
+    /// among the worker's sources, so that calls that hang on one stream hold up no other. Each may need a connection of
+    /// its own: the process's limit of open files must be well above it.
     pub fn maximum_concurrent_reads(mut self, reads: usize) -> Self {
         self.maximum_concurrent_reads = reads.max(1);
         self

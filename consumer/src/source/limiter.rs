@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shardmill_engine::ShardId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
+
+use super::permits::{Party, Permit, Permits};
 
 /// 5 GetRecords a second and shard (Kinesis, "Quotas and limits").
 const SPACING: Duration = Duration::from_millis(200);
@@ -22,15 +23,19 @@ const BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
 const SMALL_REGISTRY: usize = 64;
 
 /// Paces the reads of a process: at most 5 GetRecords a second and 2 MiB a second per shard, counted over all sources
-/// that share this limiter (I12), and optionally a bound on the reads in flight.
+/// that share this limiter (I12), and optionally a bound on the calls in flight that reading takes.
 ///
-/// Waiting readers of one shard take turns in the order in which they came. Clones share their state.
+/// Waiting readers of one shard take turns in the order in which they came. Sources have shares of the calls in flight:
+/// half of them are divided evenly and kept, so that reads that hang on one stream hold up no other. Clones share their
+/// state.
 #[derive(Clone, Debug, Default)]
 pub struct ReadLimiter {
     /// `None` switches pacing off.
     pacing: Option<Arc<Mutex<Registry>>>,
-    /// `None` leaves the number of reads in flight unbounded.
-    reads: Option<Arc<Semaphore>>,
+    /// `None` leaves the number of calls in flight unbounded.
+    permits: Option<Arc<Permits>>,
+    /// The source that this limiter was given to.
+    party: Option<Arc<Party>>,
 }
 
 type ShardKey = (Arc<str>, ShardId);
@@ -57,32 +62,44 @@ impl ReadLimiter {
     /// A limiter with the service's limits.
     #[must_use]
     pub fn new() -> Self {
-        Self { pacing: Some(Arc::default()), reads: None }
+        Self { pacing: Some(Arc::default()), permits: None, party: None }
     }
 
     /// A limiter that never waits, for benchmarks against a fake: a real service would throttle.
     #[must_use]
     pub fn without_pacing() -> Self {
-        Self { pacing: None, reads: None }
+        Self { pacing: None, permits: None, party: None }
     }
 
-    /// Bounds the reads in flight over all shards; 0 counts as 1. A read that waits for its shard's turn is not in flight.
+    /// Bounds the calls in flight over all shards that reading takes, GetRecords and GetShardIterator; 0 counts as 1. A
+    /// read that waits for its shard's turn is not in flight.
     #[must_use]
     pub fn with_concurrent_reads(mut self, maximum: usize) -> Self {
-        self.reads = Some(Arc::new(Semaphore::new(maximum.clamp(1, Semaphore::MAX_PERMITS))));
+        self.permits = Some(Permits::new(maximum));
+        self.party = None;
         self
+    }
+
+    /// The same limiter for another source, which gets a share of the calls in flight.
+    pub(crate) fn for_source(mut self) -> Self {
+        self.party = self.permits.as_ref().map(Permits::join);
+        self
+    }
+
+    fn party(&self) -> Option<Arc<Party>> {
+        self.party.clone().or_else(|| self.permits.as_ref().map(Permits::join))
     }
 
     /// The pace of one shard of the stream `arn`.
     pub(crate) fn shard(&self, arn: &Arc<str>, shard: &ShardId) -> ShardPace {
-        ShardPace { slot: self.slot((Arc::clone(arn), shard.clone()), SPACING), reads: self.reads.clone() }
+        ShardPace { slot: self.slot((Arc::clone(arn), shard.clone()), SPACING), party: self.party() }
     }
 
     /// The pace of DescribeStream in one account and region, which all DynamoDB streams there share. These calls are no
     /// reads and do not count as such.
     pub(crate) fn describe_stream(&self, account: &str, region: &str) -> ShardPace {
         let key = (Arc::from(format!("{account}.{region}")), ShardId::from("DescribeStream"));
-        ShardPace { slot: self.slot(key, DESCRIBE_SPACING), reads: None }
+        ShardPace { slot: self.slot(key, DESCRIBE_SPACING), party: None }
     }
 
     fn slot(&self, key: ShardKey, spacing: Duration) -> Option<Arc<Slot>> {
@@ -122,7 +139,7 @@ impl Slot {
 #[derive(Debug)]
 pub(crate) struct ShardPace {
     slot: Option<Arc<Slot>>,
-    reads: Option<Arc<Semaphore>>,
+    party: Option<Arc<Party>>,
 }
 
 impl ShardPace {
@@ -131,21 +148,37 @@ impl ShardPace {
         let Some(slot) = &self.slot else {
             return Reading { of: None, _permit: self.permit().await };
         };
-        let mut last_start = slot.last_start.lock().await;
-        // A page that another reader just finished may move the time on.
-        while let Some(ready) = slot.ready_at(*last_start).filter(|ready| *ready > Instant::now()) {
-            sleep_until(ready).await;
+        let mut permit = None;
+        loop {
+            let mut last_start = slot.last_start.lock().await;
+            // A page that another reader just finished may move the time on.
+            while let Some(ready) = slot.ready_at(*last_start).filter(|ready| *ready > Instant::now()) {
+                sleep_until(ready).await;
+            }
+            if permit.is_none()
+                && let Some(party) = &self.party
+            {
+                permit = party.try_acquire();
+                if permit.is_none() {
+                    // Readers of other mappings may have permits and need not wait for the shard's turn behind this one.
+                    drop(last_start);
+                    permit = Some(party.acquire().await);
+                    continue;
+                }
+            }
+            let started = Instant::now();
+            *last_start = Some(started);
+            return Reading { of: Some((slot, started)), _permit: permit };
         }
-        let permit = self.permit().await;
-        let started = Instant::now();
-        *last_start = Some(started);
-        Reading { of: Some((slot, started)), _permit: permit }
     }
 
-    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        let reads = Arc::clone(self.reads.as_ref()?);
-        // Fails only if the semaphore is closed, which nobody does.
-        reads.acquire_owned().await.ok()
+    /// Waits until a call may be in flight that is no read, such as GetShardIterator: it counts among the reads, but not
+    /// against the shard's pace.
+    pub(super) async fn permit(&self) -> Option<Permit> {
+        match &self.party {
+            Some(party) => Some(party.acquire().await),
+            None => None,
+        }
     }
 }
 
@@ -154,7 +187,7 @@ impl ShardPace {
 #[must_use = "the bytes that were read slow down the next read"]
 pub(crate) struct Reading<'a> {
     of: Option<(&'a Slot, Instant)>,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<Permit>,
 }
 
 impl Reading<'_> {
@@ -297,5 +330,21 @@ mod tests {
         assert!(timeout(Duration::from_secs(60), &mut waits).await.is_err(), "one read is in flight");
         drop(reading);
         assert!(timeout(Duration::from_millis(1), waits).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn incident_82_a_mapping_without_permits_holds_up_no_other_mapping_of_the_same_shard() {
+        let limiter = ReadLimiter::new().with_concurrent_reads(4);
+        let (hanging, healthy) = (limiter.clone().for_source(), limiter.clone().for_source());
+        let hung: Vec<ShardPace> = (0..8).map(|n| pace(&hanging, &format!("s{n}"))).collect();
+        let mut reads: Vec<_> = hung.iter().map(|shard| Box::pin(shard.start())).collect();
+        let held: Vec<_> =
+            reads.iter_mut().filter_map(|read| futures::FutureExt::now_or_never(read)).collect();
+        assert_eq!(held.len(), 3, "one permit is kept for the other mapping");
+        for n in 0..8 {
+            let shard = pace(&healthy, &format!("s{n}"));
+            let read = timeout(Duration::from_secs(1), shard.start()).await;
+            read.expect("no shard's turn is held by a read that waits for a permit").finish(0);
+        }
     }
 }

@@ -7,6 +7,7 @@ mod dynamodb;
 #[cfg(feature = "kinesis")]
 mod kinesis;
 mod limiter;
+mod permits;
 
 #[cfg(feature = "dynamodb-streams")]
 pub use dynamodb::{DynamoDbSource, DynamoDbStream};

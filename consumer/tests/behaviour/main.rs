@@ -17,6 +17,7 @@ mod latest;
 mod leases;
 mod lineage;
 mod logs;
+mod shares;
 mod stop;
 mod store;
 mod support;

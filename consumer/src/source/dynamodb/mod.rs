@@ -16,11 +16,16 @@ use async_trait::async_trait;
 use aws_sdk_dynamodbstreams::Client;
 use aws_types::SdkConfig;
 use shardmill_engine::{Position, ShardId};
+use tokio::sync::Semaphore;
 
 use super::aws::{Named, endpoint};
 use super::limiter::ReadLimiter;
 use super::{Glance, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::clock::ServiceClock;
+
+/// Shards of one stream that are asked about their end at the same time. These calls have a pace of their own, for which
+/// they would wait with permits that reads need.
+const CONCURRENT_ENDS: usize = 8;
 
 /// The stream of a DynamoDB table, as its ARN names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -131,6 +136,8 @@ struct Inner {
     clock: ServiceClock,
     /// Shards that take no more records, as far as descriptions told.
     closed: Mutex<HashSet<ShardId>>,
+    /// Descriptions under way that find out whether a shard has ended.
+    ends: Semaphore,
 }
 
 impl DynamoDbSource {
@@ -171,8 +178,9 @@ impl DynamoDbSource {
     }
 
     fn of(client: Client, stream: DynamoDbStream, clock: &ServiceClock, limiter: ReadLimiter) -> Self {
-        let (clock, closed) = (clock.clone(), Mutex::default());
-        Self { inner: Arc::new(Inner { client, stream, limiter, clock, closed }) }
+        let (clock, closed, limiter) = (clock.clone(), Mutex::default(), limiter.for_source());
+        let ends = Semaphore::new(CONCURRENT_ENDS);
+        Self { inner: Arc::new(Inner { client, stream, limiter, clock, closed, ends }) }
     }
 
     /// The stream that this source reads.

@@ -125,6 +125,8 @@ impl DynamoDbReader {
                 .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
                 .sequence_number(seq.number.as_str()),
         };
+        // Opening many shards at once must not need a connection for each of them.
+        let _permit = self.pace.permit().await;
         let answer = request.send().await.map_err(|error| call.failed(error))?;
         answer
             .shard_iterator
@@ -214,7 +216,10 @@ impl DynamoDbReader {
 
     /// The children of the shard, whose last answer named no next iterator, unless it goes on.
     async fn verify_end(&mut self) -> Result<Vec<ChildShard>, SourceError> {
-        if let Some(children) = listing::children_if_ended(&self.source, &self.shard).await? {
+        let turn = self.source.ends.acquire().await;
+        let ended = listing::children_if_ended(&self.source, &self.shard).await;
+        drop(turn);
+        if let Some(children) = ended? {
             self.next = Next::Nothing;
             return Ok(children);
         }

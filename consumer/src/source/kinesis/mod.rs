@@ -137,6 +137,7 @@ impl KinesisSource {
         let stream = KinesisStream::from_arn(stream_arn)?;
         let clock = clock.for_endpoint(&endpoint(&stream, stream.region(), config.endpoint_url()));
         let client = client::from_config(config, &stream, &clock);
+        let limiter = limiter.for_source();
         Ok(Self { inner: Arc::new(Inner { client, stream, limiter, clock }) })
     }
 
@@ -153,6 +154,7 @@ impl KinesisSource {
         let stream = KinesisStream::from_arn(stream_arn)?;
         let clock = clock.for_client(&endpoint(&stream, stream.region(), None));
         let client = client::from_client(client, &clock);
+        let limiter = limiter.for_source();
         Ok(Self { inner: Arc::new(Inner { client, stream, limiter, clock }) })
     }
 

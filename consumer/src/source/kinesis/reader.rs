@@ -88,6 +88,8 @@ impl KinesisReader {
                 .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
                 .starting_sequence_number(number.as_str()),
         };
+        // Opening many shards at once must not need a connection for each of them.
+        let _permit = self.pace.permit().await;
         let answer = request.send().await.map_err(|error| call.failed(error))?;
         answer
             .shard_iterator
@@ -97,7 +99,10 @@ impl KinesisReader {
 
     /// The end of the shard, unless a listing shows that it goes on.
     async fn verify_end(&mut self) -> Result<Page, SourceError> {
-        let Some(children) = listing::children_if_ended(&self.source, &self.shard).await? else {
+        let permit = self.pace.permit().await;
+        let ended = listing::children_if_ended(&self.source, &self.shard).await?;
+        drop(permit);
+        let Some(children) = ended else {
             let text = "it names no next iterator, but the shard has not ended";
             let error = self.call("GetRecords").unusable(text);
             // Opened again at the last position, it goes on.

@@ -24,7 +24,6 @@ use super::snapshot::{LaneSnapshot, Oversized};
 use crate::event::EventSize;
 use crate::failure::Condition;
 use crate::mapping::EventSourceMapping;
-use crate::outcome::BatchResponse;
 use crate::record::{Batch, Record};
 use crate::time::{Mono, Now, Wall};
 use crate::window::WindowCall;
