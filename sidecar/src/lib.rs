@@ -19,6 +19,7 @@ pub mod assembly;
 pub mod check;
 pub mod config;
 pub mod demo;
+pub mod descriptors;
 pub mod handler;
 pub mod identity;
 pub mod launch;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::admin::{Admin, AdminError, MappingView};
 use crate::assembly::{self, AssemblyError, Parts};
 use crate::config::{self, Loaded};
+use crate::descriptors::Descriptors;
 use crate::identity::Positions;
 use crate::signals;
 pub use readiness::FunctionState;
@@ -71,16 +72,18 @@ pub async fn run(path: &Path) -> Result<(), SidecarError> {
     run_config(loaded).await
 }
 
-async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
+async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
     let metrics = crate::admin::metrics_recorder().map_err(SidecarError::Setup)?;
     let signalled = signals::shutdown_on_signal()
         .map_err(|error| SidecarError::Setup(format!("cannot receive signals: {error}")))?;
     // Ends the run also without a signal.
     let shutdown = signalled.child_token();
     crate::handler::adopt_orphans();
+    let reads = bound_reads(&mut loaded.config);
     let worker = assembly::worker(&loaded.config.worker)?;
     let (stop, lease) = (loaded.config.worker.stop, loaded.config.worker.lease);
     let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
+    let aws = aws.into_builder().http_client(crate::descriptors::http_client(reads)).build();
     let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let admin = Admin::bind(loaded.config.admin).await?;
     let taken = Arc::new(assembly::identities(&loaded.config.mappings));
@@ -132,6 +135,14 @@ async fn run_config(loaded: Loaded) -> Result<(), SidecarError> {
         Some(failure) => Err(SidecarError::Stopped(failure)),
         None => Ok(()),
     }
+}
+
+/// As many reads at once as the process has descriptors for.
+fn bound_reads(config: &mut config::Config) -> usize {
+    let descriptors = Descriptors::raise();
+    descriptors.log(config);
+    config.worker.maximum_concurrent_reads = descriptors.reads(config);
+    config.worker.maximum_concurrent_reads
 }
 
 /// Waits until the mappings have ended: all of them by themselves, or after the signal. Gives back why the last one

@@ -321,7 +321,11 @@ static WORKER: &[Key] = &[
     ),
     key("StopSeconds", Kind::Integer(&STOP_SECONDS), "How long running invocations may take after SIGTERM."),
     key("BufferBytes", Kind::Integer(&WORKER_BUFFER_BYTES), "Bytes that all shards together may buffer."),
-    key("MaximumConcurrentReads", Kind::Integer(&MAXIMUM_CONCURRENT_READS), "Reads at once over all shards."),
+    key(
+        "MaximumConcurrentReads",
+        Kind::Integer(&MAXIMUM_CONCURRENT_READS),
+        "Reads and openings of shards at once, over all shards and mappings; fewer if the process may open fewer files.",
+    ),
 ];
 
 static ADMIN: &[Key] = &[key(

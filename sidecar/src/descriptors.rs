@@ -1,0 +1,114 @@
+//! File descriptors: how many the process may have, and how many of them reads may use.
+
+use aws_sdk_kinesis::config::SharedHttpClient;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::{Builder, ConnectorBuilder, tls};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::{Config, MappingConfig, Target};
+
+/// More is not asked for, whatever the hard limit: functions inherit the limit, and some programs close every descriptor
+/// that there could be, one by one.
+const MOST: u64 = 65_536;
+
+/// What the process itself takes: its runtime, log, signals, checkpoint files, and the admin endpoints.
+const OWN: u64 = 96;
+
+/// Each mapping: a destination, discovery, and checks whether shards have ended.
+const PER_MAPPING: u64 = 16;
+
+/// A function's process: three pipes and two connections.
+const PER_PROCESS: u64 = 5;
+
+/// Connections to a URL if nothing bounds its invocations: more are closed and opened again.
+const UNBOUNDED_URL: u64 = 64;
+
+/// A read: its connection, and one that is kept from an earlier read or is being closed.
+const PER_READ: u64 = 2;
+
+/// A limit of descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// What the process may have; `None`: as many as it likes.
+    pub limit: Option<u64>,
+    /// What it might have had, if it was raised.
+    pub raised_from: Option<u64>,
+}
+
+impl Descriptors {
+    /// Raises the process's soft limit to its hard one, or to 65,536 if that is less.
+    #[must_use]
+    pub fn raise() -> Self {
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let Some(soft) = current else { return Self { limit: None, raised_from: None } };
+        let wanted = maximum.map_or(MOST, |hard| hard.min(MOST));
+        let raised =
+            wanted > soft && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok();
+        match raised {
+            true => Self { limit: Some(wanted), raised_from: Some(soft) },
+            false => Self { limit: Some(soft), raised_from: None },
+        }
+    }
+
+    /// How many reads may be under way at the same time: what is configured, or as many as the limit has descriptors for
+    /// beside those that are kept for the store, the admin endpoints and the functions; at least 1.
+    #[must_use]
+    pub fn reads(&self, config: &Config) -> usize {
+        let configured = config.worker.maximum_concurrent_reads;
+        let Some(limit) = self.limit else { return configured };
+        let permitted = limit.saturating_sub(kept(config)) / PER_READ;
+        configured.min(usize::try_from(permitted).unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// Says what the limit is, and warns if it is too low for what is configured.
+    pub fn log(&self, config: &Config) {
+        let Some(limit) = self.limit else { return };
+        match self.raised_from {
+            Some(from) => tracing::info!(from, to = limit, "raised the limit of open files (RLIMIT_NOFILE)"),
+            None => tracing::debug!(limit, "the limit of open files (RLIMIT_NOFILE)"),
+        }
+        let (configured, reads) = (config.worker.maximum_concurrent_reads, self.reads(config));
+        if reads < configured {
+            let needed = kept(config).saturating_add(configured as u64 * PER_READ);
+            tracing::warn!(
+                limit,
+                needed,
+                "Worker.MaximumConcurrentReads is {configured}, but the process may open only {limit} files and connections: \
+                 at most {reads} reads are made at once; raise the hard limit (ulimit -Hn, LimitNOFILE=) to {needed}"
+            );
+        }
+    }
+}
+
+/// Descriptors that are not for reads.
+fn kept(config: &Config) -> u64 {
+    let of = |mapping: &MappingConfig| {
+        let at_once = mapping.function.maximum_concurrency.map(|at_once| at_once as u64);
+        PER_MAPPING
+            + match &mapping.function.target {
+                Target::Url { .. } => at_once.unwrap_or(UNBOUNDED_URL),
+                Target::Command { .. } => {
+                    let cpus = || std::thread::available_parallelism().map_or(1, usize::from) as u64;
+                    at_once.unwrap_or_else(|| 4 * cpus()) * PER_PROCESS
+                }
+                Target::Stdout => 0,
+            }
+    };
+    OWN + config.mappings.iter().map(of).sum::<u64>()
+}
+
+/// The SDK's own HTTP client, shared by all streams and destinations and with fewer idle connections: without a bound,
+/// each client would keep as many as it ever had at once.
+#[must_use]
+pub fn http_client(reads: usize) -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
+        let mut connector = ConnectorBuilder::default().tls_provider(provider).pool_max_idle_per_host(reads);
+        connector.set_connector_settings(settings.cloned());
+        connector.set_proxy_config(Some(ProxyConfig::from_env()));
+        if let Some(components) = components {
+            connector.set_sleep_impl(components.sleep_impl());
+        }
+        connector.build()
+    })
+}
