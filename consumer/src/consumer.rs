@@ -19,6 +19,7 @@ use crate::pin::Pin;
 use crate::run::Run;
 use crate::source::StreamSource;
 use crate::status::ConsumerStatus;
+use crate::trouble::Troubles;
 use crate::unread::Unread;
 use crate::worker::{Worker, WorkerOptions};
 
@@ -32,6 +33,7 @@ pub struct Consumer {
     worker: Arc<Worker>,
     discovery_interval: Duration,
     status: ConsumerStatus,
+    troubles: Arc<Troubles>,
 }
 
 /// Puts a [`Consumer`] together.
@@ -165,6 +167,7 @@ impl Consumer {
             pin,
             stopping_gap: watch::Sender::new(None),
             list_now: Notify::new(),
+            troubles: self.troubles,
         };
         Run::new(Arc::new(cx), grants, self.worker, self.status, self.discovery_interval)
             .until(shutdown)
@@ -202,18 +205,23 @@ impl ConsumerBuilder {
     /// # Errors
     /// A part is missing, or the worker's thread could not be started.
     pub fn build(self) -> Result<Consumer, BuildError> {
+        let worker = match self.worker {
+            Some(worker) => worker,
+            None => Worker::start(WorkerOptions::default())?,
+        };
+        let (status, name) = (ConsumerStatus::default(), self.mapping.application_name());
+        let troubles = Arc::new(Troubles::new(name.into(), worker.clock()));
+        status.attach(Arc::clone(&troubles));
         Ok(Consumer {
             mapping: Arc::new(self.mapping),
             source: self.source,
             handler: self.handler,
             destination: self.destination,
             store: self.store.ok_or(BuildError::NoLeaseStore)?,
-            worker: match self.worker {
-                Some(worker) => worker,
-                None => Worker::start(WorkerOptions::default())?,
-            },
+            worker,
             discovery_interval: self.discovery_interval,
-            status: ConsumerStatus::default(),
+            status,
+            troubles,
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Where logic meets IO: carries out a shard machine's actions and hands it what became of them. An `if` about
 //! semantics belongs in the engine.
 
+mod ended;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +14,7 @@ use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
 use shardmill_engine::{
     BatchResponse, ChildShard, Condition, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch,
     FetchFault, Gap, GapKind, Invocation, LaneId, Mono, Now, OnDestinationFailure, OnGap, OnUndecodable,
-    Outcome, Oversized, Page, Position, Record, Resume, ShardAction, ShardEvent, ShardId, ShardMachine, Wall,
-    intake,
+    Oversized, Page, Position, Record, Resume, ShardAction, ShardEvent, ShardId, ShardMachine, Wall, intake,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -26,10 +27,11 @@ use crate::destination::{Destination, DestinationError, Failure, FailureNames};
 use crate::discovery::{Listed, PINNED_START};
 use crate::handler::{DynHandler, HandlerError, InvokeContext};
 use crate::keeper::{Held, KeeperError, Leases};
-use crate::metrics::{self, InvocationOutcome, ShardMetrics};
+use crate::metrics::{self, ShardMetrics};
 use crate::pin::Pin;
 use crate::source::{ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::status::ShardCell;
+use crate::trouble::{ShardTrouble, Troubles};
 
 /// The longest sleep, so that a shard that hangs can be told from one with nothing to do.
 const TICK: Duration = Duration::from_secs(5);
@@ -64,6 +66,8 @@ pub(crate) struct MappingContext {
     pub(crate) stopping_gap: watch::Sender<Option<(ShardId, Gap)>>,
     /// Asks for a listing before its time.
     pub(crate) list_now: Notify,
+    /// What is told of failures, over all shards.
+    pub(crate) troubles: Arc<Troubles>,
 }
 
 /// Runs one shard.
@@ -82,6 +86,7 @@ pub(crate) struct Driver {
     cancelled: CancellationToken,
     metrics: ShardMetrics,
     status: Arc<ShardCell>,
+    trouble: ShardTrouble,
     /// What was warned of last.
     oversized: Option<Oversized>,
 }
@@ -117,6 +122,7 @@ impl Driver {
         status: Arc<ShardCell>,
     ) -> Self {
         let metrics = ShardMetrics::new(&cx.name, &event.shard);
+        let trouble = ShardTrouble::new(event.shard.clone(), Arc::clone(&cx.troubles));
         Self {
             machine,
             cx,
@@ -130,6 +136,7 @@ impl Driver {
             cancelled: CancellationToken::new(),
             metrics,
             status,
+            trouble,
             oversized: None,
         }
     }
@@ -194,7 +201,10 @@ impl Driver {
                 ShardAction::Open { at } => self.open(at),
                 ShardAction::Fetch { limit } => self.fetch(limit),
                 ShardAction::Invoke(invocation) => self.invoke(invocation, now),
-                ShardAction::Discard { id, failed } => self.discard(id, failed),
+                ShardAction::Discard { id, failed } => {
+                    self.trouble.given_up(failed.request_id);
+                    self.discard(id, failed)
+                }
                 ShardAction::ReportGap(gap) => {
                     self.report_gap(gap);
                     continue;
@@ -266,8 +276,9 @@ impl Driver {
     }
 
     fn discard(&self, id: DiscardId, failed: FailedBatch) -> BoxFuture<'static, Done> {
+        let name = Arc::clone(&self.cx.name);
         let Some(destination) = self.cx.destination.clone() else {
-            log_dropped(&failed, "no on-failure destination is configured");
+            log_dropped(&name, &failed, "no on-failure destination is configured");
             return async move { Done::Dropped(id) }.boxed();
         };
         let drops = self.cx.mapping.on_destination_failure() == OnDestinationFailure::Drop;
@@ -284,8 +295,10 @@ impl Driver {
                     DELIVERY.as_secs()
                 ))),
             };
-            if result.is_err() && drops {
-                log_dropped(&failure.failed, "the on-failure destination did not take them");
+            if result.is_ok() {
+                log_delivered(&name, &failure.failed, &destination.describe());
+            } else if drops {
+                log_dropped(&name, &failure.failed, "the on-failure destination did not take them");
             }
             Done::Delivered { id, result }
         }
@@ -349,7 +362,7 @@ impl Driver {
             }
             Done::Fetched(reader, Ok(page), _room) => {
                 self.reader = Some(reader);
-                self.status.source_answered();
+                self.trouble.was_read(self.cx.clock.now().mono);
                 self.missing_since = None;
                 let filter = self.cx.mapping.filter();
                 let mut passes = filter.map(|filter| filter.of_shard(&self.event.shard));
@@ -364,14 +377,16 @@ impl Driver {
                 ShardEvent::FetchFailed(self.fault(&error))
             }
             Done::Invoked { lane, result, took } => {
-                let (outcome, label) = self.outcome(result);
-                self.metrics.invoked(label, took);
+                let outcome = self.ended(lane, result, took);
                 ShardEvent::Invoked { lane, outcome }
             }
-            Done::Delivered { id, result: Ok(()) } => ShardEvent::Delivered(id),
+            Done::Delivered { id, result: Ok(()) } => {
+                self.trouble.delivered();
+                ShardEvent::Delivered(id)
+            }
             Done::Delivered { id, result: Err(error) } => {
                 self.status.failed("destination", &error);
-                tracing::warn!(shard = %self.event.shard, %error, "the on-failure destination did not take a batch");
+                self.trouble.refused(&error);
                 ShardEvent::DeliverFailed(id)
             }
             Done::Cut => return None,
@@ -383,26 +398,6 @@ impl Driver {
                 ShardEvent::CheckpointFailed
             }
         })
-    }
-
-    fn outcome(&self, result: Result<BatchResponse, HandlerError>) -> (Outcome, InvocationOutcome) {
-        let error = match result {
-            Ok(response) => return (Outcome::Answered(response), InvocationOutcome::Success),
-            Err(error) => error,
-        };
-        self.status.failed("function", &error);
-        tracing::debug!(shard = %self.event.shard, %error, details = error.details(), "an invocation failed");
-        match error {
-            HandlerError::Function(_) => (Outcome::FunctionError, InvocationOutcome::FunctionError),
-            HandlerError::TooLarge(_) => (Outcome::TooLarge, InvocationOutcome::TooLarge),
-            HandlerError::NotReached { retry_after, .. } => {
-                (Outcome::NotReached { retry_after }, InvocationOutcome::NotReached)
-            }
-            HandlerError::Cut { .. } => {
-                self.status.cut();
-                (Outcome::NotReached { retry_after: None }, InvocationOutcome::NotReached)
-            }
-        }
     }
 
     /// What a failure to read means. A shard that the service does not know any more is gone only if the stream is there
@@ -428,41 +423,27 @@ impl Driver {
 
     fn report_gap(&self, gap: Gap) {
         let shard = &self.event.shard;
-        tracing::error!(%shard, kind = gap.kind.as_str(), certain = gap.kind.is_certain(), "a gap: {gap}");
+        tracing::error!(mapping = %self.cx.name, %shard, kind = gap.kind.as_str(), certain = gap.kind.is_certain(), "a gap: {gap}");
         self.status.failed("gap", &gap);
         if self.cx.mapping.on_gap() == OnGap::Stop && gap.kind != GapKind::Undecodable {
             self.cx.stopping_gap.send_replace(Some((shard.clone(), gap)));
         }
     }
 
-    fn source_failed(&self, error: &SourceError) {
+    fn source_failed(&mut self, error: &SourceError) {
         metrics::source_failed(&self.cx.name, error);
-        if self.status.source_failed(error) {
-            tracing::warn!(shard = %self.event.shard, %error, "reading the shard fails; trying again until it succeeds");
-        }
+        self.status.failed(error.api, error);
+        self.trouble.read_failed(error);
     }
 
     fn publish(&mut self, now: Now) {
         let snapshot = self.machine.snapshot(now);
         self.share.set(snapshot.buffered_bytes, snapshot.buffered_records);
-        self.metrics.publish(&snapshot);
-        let oversized = snapshot.lanes.iter().find_map(|lane| lane.oversized.clone());
-        self.status.publish(now, snapshot);
-        self.warn_of_oversized(oversized);
-    }
-
-    /// Says once for each record that no invocation will ever bring it (R24).
-    fn warn_of_oversized(&mut self, oversized: Option<Oversized>) {
-        let Some(found) = oversized.filter(|found| self.oversized.as_ref() != Some(found)) else { return };
-        let limit = self.cx.mapping.payload_limit().unwrap_or_default();
-        let record = found.record.as_ref().map_or_else(String::new, |seq| format!(" of record {seq}"));
-        let text = format!(
-            "the event{record} has {} bytes, more than the {limit} that the function takes",
-            found.bytes
-        );
-        tracing::warn!(shard = %self.event.shard, "{text}: its attempts are spent without invoking the function; MaximumRetryAttempts or MaximumRecordAgeInSeconds ends them");
-        self.status.failed("function", &text);
-        self.oversized = Some(found);
+        self.note_oversized(now, &snapshot);
+        self.trouble.look(now.mono, &snapshot);
+        let oldest = self.trouble.oldest_waiting(now.mono, &snapshot);
+        self.metrics.publish(&snapshot, oldest);
+        self.status.publish(now, snapshot, self.trouble.lanes(), oldest);
     }
 }
 
@@ -491,7 +472,7 @@ pub(crate) fn child_start(starting_position: &Position) -> Position {
 }
 
 /// Records that are given up and go nowhere leave at least their positions in the log (I3).
-fn log_dropped(failed: &FailedBatch, why: &str) {
+fn log_dropped(mapping: &str, failed: &FailedBatch, why: &str) {
     let seq = |record: Option<&Record>| record.map(|record| tracing::field::display(record.seq.clone()));
     let too_large = failed.response.is_none() && failed.condition == Condition::RetryAttemptsExhausted;
     let why = if too_large {
@@ -500,9 +481,19 @@ fn log_dropped(failed: &FailedBatch, why: &str) {
         why.to_owned()
     };
     tracing::warn!(
-        shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
+        mapping, shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
         from = seq(failed.batch.first()), to = seq(failed.batch.last()), condition = failed.condition.as_str(),
         "dropped records that are given up: {why}"
+    );
+}
+
+/// One line for each batch that the destination has taken: where its records are from, and where they are.
+fn log_delivered(mapping: &str, failed: &FailedBatch, destination: &str) {
+    let seq = |record: Option<&Record>| record.map(|record| tracing::field::display(record.seq.clone()));
+    tracing::info!(
+        mapping, shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
+        from = seq(failed.batch.first()), to = seq(failed.batch.last()), condition = failed.condition.as_str(),
+        destination, "records that are given up were delivered to the on-failure destination"
     );
 }
 

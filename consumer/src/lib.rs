@@ -82,6 +82,7 @@ mod shown;
 mod source;
 mod status;
 mod suspended;
+mod trouble;
 mod unread;
 mod worker;
 
@@ -114,6 +115,7 @@ pub use source::{
 pub use source::{KinesisSource, KinesisStream};
 pub use status::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport};
 pub use tokio_util::sync::CancellationToken;
+pub use trouble::{LaneTrouble, TroubleKind, TroubleReport};
 pub use worker::{Worker, WorkerOptions};
 
 /// The README's example compiles.

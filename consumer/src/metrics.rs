@@ -7,6 +7,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use shardmill_engine::{Counters, ShardId, ShardSnapshot};
 
 use crate::source::{SourceError, SourceErrorKind};
+use crate::trouble::TroubleKind;
 
 /// Makes the mapping's counters visible from its start, also on a worker that has no shard yet: an alert on a series
 /// that appears with its first fault misses that fault.
@@ -97,12 +98,18 @@ pub(crate) fn source_failed(mapping: &Arc<str>, error: &SourceError) {
     counter!("shardmill_source_errors_total", "mapping" => Arc::clone(mapping), "kind" => error.kind.as_str()).increment(1);
 }
 
+/// How many lanes of shards are in this kind of trouble.
+pub(crate) fn troubled(mapping: &Arc<str>, kind: TroubleKind, lanes: usize) {
+    gauge!("shardmill_troubled_lanes", "mapping" => Arc::clone(mapping), "kind" => kind.as_str())
+        .set(lanes as f64);
+}
+
 pub(crate) fn clock_offset(mapping: &Arc<str>, millis: i64) {
     gauge!("shardmill_clock_offset_milliseconds", "mapping" => Arc::clone(mapping)).set(millis as f64);
 }
 
 /// The `outcome` label, in the order of [`InvocationOutcome`].
-const OUTCOMES: [&str; 4] = ["success", "function_error", "too_large", "not_reached"];
+const OUTCOMES: [&str; 5] = ["success", "function_error", "too_large", "not_reached", "unusable_answer"];
 
 /// How an invocation ended, as a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +118,8 @@ pub(crate) enum InvocationOutcome {
     FunctionError,
     TooLarge,
     NotReached,
+    /// The function answered something that its mapping cannot use (R35, R66).
+    UnusableAnswer,
 }
 
 /// One shard's metrics. Counters carry the mapping only, so that they stay cheap with ten thousand shards.
@@ -123,7 +132,7 @@ pub(crate) struct ShardMetrics {
     delivered: Counter,
     delivery_failures: Counter,
     gaps: Counter,
-    outcomes: [Counter; 4],
+    outcomes: [Counter; 5],
     duration: Histogram,
     iterator_age: Gauge,
     undelivered: Gauge,
@@ -161,13 +170,14 @@ impl ShardMetrics {
             InvocationOutcome::FunctionError => 1,
             InvocationOutcome::TooLarge => 2,
             InvocationOutcome::NotReached => 3,
+            InvocationOutcome::UnusableAnswer => 4,
         };
         self.outcomes[index].increment(1);
         self.duration.record(took);
     }
 
-    /// Adds what was counted since the last call.
-    pub(crate) fn publish(&mut self, snapshot: &ShardSnapshot) {
+    /// Adds what was counted since the last call. `oldest`: how long the oldest record has waited that is not resolved.
+    pub(crate) fn publish(&mut self, snapshot: &ShardSnapshot, oldest: Duration) {
         let (now, seen) = (&snapshot.counters, &self.seen);
         if now != seen {
             self.polled.increment(now.polled - seen.polled);
@@ -182,11 +192,7 @@ impl ShardMetrics {
         }
         self.undelivered.set(snapshot.undelivered_discards as f64);
         self.buffered.set(snapshot.buffered_bytes as f64);
-        match snapshot.iterator_age_millis {
-            Some(age) => self.iterator_age.set(age as f64),
-            // A recorder may forget what is not touched for long.
-            None => self.iterator_age.increment(0.0),
-        }
+        self.iterator_age.set(oldest.as_millis() as f64);
     }
 }
 

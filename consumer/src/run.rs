@@ -62,6 +62,8 @@ pub(crate) struct Run {
     finished: Counters,
     summarised: Counters,
     summary_at: Instant,
+    /// Invocations that had not reached the function when the last minute's line was written.
+    not_reached: u64,
 }
 
 type Discovery<'a> = futures::future::BoxFuture<'a, Result<Discovered, DiscoveryError>>;
@@ -97,6 +99,7 @@ impl Run {
             finished: Counters::default(),
             summarised: Counters::default(),
             summary_at: Instant::now() + SUMMARY,
+            not_reached: 0,
         }
     }
 
@@ -116,6 +119,7 @@ impl Run {
             self.status.tick(self.now());
             self.summarise();
             self.settle_clock();
+            self.cx.troubles.tick();
             if discovery.is_none() && Instant::now() >= self.discover_at {
                 // Whoever asks for the next one meanwhile is not forgotten.
                 self.discover_at = Instant::now() + self.interval;
@@ -170,7 +174,7 @@ impl Run {
         let Grant { lease, held } = grant;
         let (shard, key) = (lease.key.shard.clone(), lease.key.clone());
         let event = EventContext::new(&self.cx.mapping, shard.clone());
-        tracing::debug!(%shard, checkpoint = %lease.checkpoint, "got the lease");
+        tracing::debug!(mapping = %self.cx.name, %shard, checkpoint = %lease.checkpoint, "got the lease");
         let seed = fastrand::u64(..);
         let pinned = lease.app.get(PINNED_START).cloned();
         let mapping = Arc::clone(&self.cx.mapping);
@@ -227,9 +231,9 @@ impl Run {
             Err(error) => {
                 let panics = self.panics.entry(key.clone()).or_default();
                 *panics = panics.saturating_add(1);
-                tracing::error!(shard = %key.shard, "a shard's task panicked: a defect of shardmill or of a custom source");
+                tracing::error!(mapping = %self.cx.name, shard = %key.shard, "a shard's task panicked: a defect of shardmill or of a custom source");
                 // What a panic says may quote what it stumbled over.
-                tracing::debug!(shard = %key.shard, %error, "what the panic said");
+                tracing::debug!(mapping = %self.cx.name, shard = %key.shard, %error, "what the panic said");
             }
         }
         if let Some(grant) = self.early.remove(&key) {
@@ -247,7 +251,7 @@ impl Run {
                 }
                 self.say_beginning(found.beginning);
                 if found.created > 0 {
-                    tracing::info!(created = found.created, known = found.known, "found shards");
+                    tracing::info!(mapping = %self.cx.name, created = found.created, known = found.known, "found shards");
                 }
                 self.discovery_failures = 0;
                 self.status.source_answered();
@@ -297,10 +301,10 @@ impl Run {
         }
         match holes.first() {
             Some((from, to)) => tracing::warn!(
-                holes = holes.len(), %from, %to,
+                mapping = %self.cx.name, holes = holes.len(), %from, %to,
                 "the listing lacks the shards of some hash keys: their records are read once it shows them"
             ),
-            None => tracing::info!("the listing covers all hash keys again"),
+            None => tracing::info!(mapping = %self.cx.name, "the listing covers all hash keys again"),
         }
     }
 
@@ -321,6 +325,7 @@ impl Run {
     fn check_epoch(&mut self, epoch: String) {
         if self.epoch.as_ref().is_some_and(|old| *old != epoch) {
             tracing::warn!(
+                mapping = %self.cx.name,
                 shards = self.shards.len(),
                 "the stream was deleted and created again under its name: its shards are read from the starting position, what is left of the old ones is given up"
             );
@@ -369,6 +374,7 @@ impl Run {
         };
         if tokio::time::timeout(timeout + STOP_GRACE, all).await.is_err() {
             tracing::warn!(
+                mapping = %self.cx.name,
                 shards = self.tasks.len(),
                 "the checkpoint store did not take the last checkpoints and releases in time: records may come again"
             );
@@ -379,6 +385,7 @@ impl Run {
         }
         if self.report.cut_invocations > 0 {
             tracing::warn!(
+                mapping = %self.cx.name,
                 invocations = self.report.cut_invocations,
                 "the stop timeout cut invocations off: their records come again, no attempt is spent"
             );
@@ -396,18 +403,29 @@ impl Run {
         }
         let since = self.summarised;
         let behind = self.shards.values().filter_map(|cell| cell.millis_behind()).max();
+        let oldest = self.shards.values().filter_map(|cell| cell.oldest_waiting_millis()).max();
+        let retrying: usize = self.shards.values().map(|cell| cell.retrying()).sum();
+        let not_reached = self.cx.troubles.not_reached();
+        let (blocked, trouble) = self.cx.troubles.summary();
         tracing::info!(
             mapping = %self.cx.name,
             shards = self.shards.len(),
             polled = total.polled - since.polled,
+            filtered = total.filtered - since.filtered,
             invoked = total.invoked - since.invoked,
             failed = total.failed - since.failed,
+            not_reached = not_reached - self.not_reached,
+            retrying,
+            blocked,
             dropped = total.dropped - since.dropped,
             delivered_to_destination = total.delivered - since.delivered,
             millis_behind = behind,
+            oldest_waiting_millis = oldest,
+            trouble,
             "the last minute"
         );
         self.summarised = total;
+        self.not_reached = not_reached;
     }
 
     fn now(&self) -> Mono {

@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use shardmill_checkpoint::UnreadableLease;
 use shardmill_engine::{Counters, Mono, Now, ShardId, ShardSnapshot, Wall};
 
 use crate::keeper::{Board, LeaseReport};
-use crate::source::{SourceError, SourceErrorKind};
+use crate::trouble::{Facts, Holder, LaneTrouble, TroubleKind, TroubleReport, Troubles};
 
 /// A running consumer, as it is now. Cheap to clone; stays readable after the run.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,7 @@ struct Inner {
     board: Option<Arc<Board>>,
     ticked: Mono,
     state: RunState,
+    troubles: Option<Arc<Troubles>>,
 }
 
 /// Where a consumer is in its life.
@@ -74,6 +76,8 @@ pub struct ConsumerReport {
     pub last_stream_gap: Option<ErrorReport>,
     /// Hash keys that no shard of the last listing covers, inclusive ranges; Kinesis only. Readers are not held up.
     pub uncovered_hash_keys: Vec<(u128, u128)>,
+    /// Trouble that lasts, one entry for each kind.
+    pub troubles: Vec<TroubleReport>,
     /// When the run last went round, on the clock of [`Mono`].
     pub ticked: Mono,
     /// When the lease keeper last went round.
@@ -90,6 +94,11 @@ pub struct ShardReport {
     pub snapshot: Option<ShardSnapshot>,
     /// The last error.
     pub last_error: Option<ErrorReport>,
+    /// Its lanes whose last invocation failed and whose batch waits to be retried.
+    pub troubles: Vec<LaneTrouble>,
+    /// How long the oldest record has waited that is not resolved, in milliseconds, those included that could not be
+    /// read; none before the first round.
+    pub oldest_waiting_millis: Option<u64>,
     /// When its driver last went round.
     pub ticked: Mono,
 }
@@ -117,9 +126,10 @@ struct CellState {
     snapshot: Option<ShardSnapshot>,
     last_error: Option<ErrorReport>,
     now: Now,
-    source_fault: Option<SourceErrorKind>,
     /// Invocations that ended with the stop before its deadline.
     cut: usize,
+    troubles: Vec<LaneTrouble>,
+    oldest_waiting_millis: Option<u64>,
 }
 
 impl ShardCell {
@@ -127,8 +137,16 @@ impl ShardCell {
         Arc::new(Self { shard, state: Mutex::default() })
     }
 
-    pub(crate) fn publish(&self, now: Now, snapshot: ShardSnapshot) {
+    pub(crate) fn publish(
+        &self,
+        now: Now,
+        snapshot: ShardSnapshot,
+        troubles: Vec<LaneTrouble>,
+        oldest: Duration,
+    ) {
         let mut state = lock(&self.state);
+        state.troubles = troubles;
+        state.oldest_waiting_millis = Some(u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX));
         state.now = now;
         state.snapshot = Some(snapshot);
     }
@@ -139,16 +157,13 @@ impl ShardCell {
         state.last_error = Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at });
     }
 
-    /// Notes a failed read; whether it is a new kind of failure, worth a line in the log.
-    pub(crate) fn source_failed(&self, error: &SourceError) -> bool {
-        self.failed(error.api, error);
-        // An expired iterator and a throttle are part of a healthy run.
-        let quiet = matches!(error.kind, SourceErrorKind::IteratorExpired | SourceErrorKind::Throttled);
-        lock(&self.state).source_fault.replace(error.kind) != Some(error.kind) && !quiet
+    /// Lanes whose batch failed and is retried.
+    pub(crate) fn retrying(&self) -> usize {
+        lock(&self.state).troubles.len()
     }
 
-    pub(crate) fn source_answered(&self) {
-        lock(&self.state).source_fault = None;
+    pub(crate) fn oldest_waiting_millis(&self) -> Option<u64> {
+        lock(&self.state).oldest_waiting_millis
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -180,6 +195,8 @@ impl ShardCell {
             shard: self.shard.clone(),
             snapshot: state.snapshot.clone(),
             last_error: state.last_error.clone(),
+            troubles: state.troubles.clone(),
+            oldest_waiting_millis: state.oldest_waiting_millis,
             ticked: state.now.mono,
         }
     }
@@ -204,9 +221,27 @@ impl ConsumerStatus {
             stream_gaps: inner.stream_gaps,
             last_stream_gap: inner.last_stream_gap.clone(),
             uncovered_hash_keys: inner.uncovered_hash_keys.clone(),
+            troubles: inner.troubles.as_ref().map(|troubles| troubles.report()).unwrap_or_default(),
             ticked: inner.ticked,
             keeper_ticked: inner.board.as_ref().map(|board| board.ticked()).unwrap_or_default(),
         }
+    }
+
+    /// For a program that asks the function whether it is there before records come: why it is not, or none if it is.
+    /// Both are told in the log as they would be of an invocation, and shown in [`ConsumerReport::troubles`].
+    pub fn function_probed(&self, problem: Option<&str>) {
+        let Some(troubles) = lock(&self.inner).troubles.clone() else { return };
+        match problem {
+            Some(error) => {
+                let facts = Facts { error: error.to_owned(), ..Facts::default() };
+                troubles.fails(TroubleKind::NotReached, &Holder::Probe, &facts);
+            }
+            None => troubles.clears(TroubleKind::NotReached, &Holder::Probe),
+        }
+    }
+
+    pub(crate) fn attach(&self, troubles: Arc<Troubles>) {
+        lock(&self.inner).troubles = Some(troubles);
     }
 
     pub(crate) fn set_state(&self, state: RunState) {

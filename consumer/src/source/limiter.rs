@@ -338,8 +338,7 @@ mod tests {
         let (hanging, healthy) = (limiter.clone().for_source(), limiter.clone().for_source());
         let hung: Vec<ShardPace> = (0..8).map(|n| pace(&hanging, &format!("s{n}"))).collect();
         let mut reads: Vec<_> = hung.iter().map(|shard| Box::pin(shard.start())).collect();
-        let held: Vec<_> =
-            reads.iter_mut().filter_map(|read| futures::FutureExt::now_or_never(read)).collect();
+        let held: Vec<_> = reads.iter_mut().filter_map(futures::FutureExt::now_or_never).collect();
         assert_eq!(held.len(), 3, "one permit is kept for the other mapping");
         for n in 0..8 {
             let shard = pace(&healthy, &format!("s{n}"));

@@ -13,17 +13,22 @@ use shardmill::{Batch, BatchResponse, Destination, DestinationError, Failure, Ha
 use crate::logs;
 use crate::support::*;
 
-/// Counters and gauges added up over their labels, but for the outcome.
+/// Counters and gauges added up over their labels, but for the outcome and the kind of trouble.
 #[derive(Default)]
-struct Metrics(BTreeMap<String, u64>);
+pub(crate) struct Metrics(BTreeMap<String, u64>);
 
 impl Metrics {
     /// Adds what was counted since the last call; a snapshot takes the counters with it.
-    fn take(&mut self, snapshotter: &Snapshotter) {
+    pub(crate) fn take(&mut self, snapshotter: &Snapshotter) {
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {
             let mut name = key.key().name().to_owned();
             if let Some(outcome) = key.key().labels().find(|label| label.key() == "outcome") {
                 name = format!("{name} {}", outcome.value());
+            }
+            if name == "shardmill_troubled_lanes"
+                && let Some(kind) = key.key().labels().find(|label| label.key() == "kind")
+            {
+                name = format!("{name} {}", kind.value());
             }
             match value {
                 DebugValue::Counter(value) => *self.0.entry(name).or_default() += value,
@@ -37,7 +42,7 @@ impl Metrics {
         }
     }
 
-    fn get(&self, name: &str) -> u64 {
+    pub(crate) fn get(&self, name: &str) -> u64 {
         self.0.get(&format!("shardmill_{name}")).copied().unwrap_or(0)
     }
 }

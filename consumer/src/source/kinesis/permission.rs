@@ -22,7 +22,7 @@ pub(super) async fn prove(source: &Arc<Inner>, shard: &ShardId) -> Result<(), So
     if error.code() == Some(WOULD_SUCCEED) {
         return Ok(());
     }
-    let call = Call { api: "GetRecords", stream: &source.stream, shard: Some(shard) };
+    let call = Call { api: "GetRecords", stream: &source.stream, shard: Some(shard), at: None };
     match call.failed(error) {
         // Whoever is throttled is allowed.
         error if error.kind == SourceErrorKind::Throttled => Ok(()),
