@@ -82,7 +82,7 @@ pub use record::{Batch, Data, DynamoDbRecord, InvalidBase64, Payload, Record, Sh
 pub use request::RequestId;
 pub use shard::{
     AnswerProblem, Counters, DiscardId, Exit, FetchFault, Gap, GapKind, Invocation, LaneId, LaneSnapshot,
-    LastResult, Oversized, Resume, ShardAction, ShardEvent, ShardMachine, ShardSnapshot, Verdict,
+    LastResult, Oversized, PlaceRule, Resume, ShardAction, ShardEvent, ShardMachine, ShardSnapshot, Verdict,
 };
 pub use time::{Mono, Now, Wall};
 pub use window::WindowCall;

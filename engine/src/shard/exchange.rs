@@ -52,6 +52,11 @@ pub enum ShardEvent {
         /// How it ended.
         outcome: Outcome,
     },
+    /// A lane that asked for it has a place.
+    Granted {
+        /// The lane.
+        lane: LaneId,
+    },
     /// The destination took a discard.
     Delivered(DiscardId),
     /// No destination is configured: the discard was logged.
@@ -101,7 +106,17 @@ pub enum ShardAction {
         /// At most this many records.
         limit: usize,
     },
-    /// Invoke the function.
+    /// Ask for a place for the lane's next invocation: only where places are given out, see [`PlaceRule`].
+    Reserve {
+        /// Names the lane in the answer.
+        lane: LaneId,
+    },
+    /// Give back the place that the lane was granted: nothing is left that it could invoke. Needs no answer.
+    Release {
+        /// The lane.
+        lane: LaneId,
+    },
+    /// Invoke the function. Uses up the place that the lane was granted, if it asked for one.
     Invoke(Invocation),
     /// Hand a batch that is given up to the destination.
     Discard {
@@ -144,6 +159,20 @@ pub struct Invocation {
     pub deadline: Mono,
     /// The tumbling window of the records, if the mapping has windows.
     pub window: Option<WindowCall>,
+}
+
+/// Whether a lane needs a place before it may invoke the function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PlaceRule {
+    /// No: it invokes at once.
+    #[default]
+    Unlimited,
+    /// Yes: so many invocations at once and no more. Waiting for a place spends no attempt and has no backoff; the
+    /// records' age and the event's size are judged, and the function's time begins, when the place is granted.
+    Limited,
+    /// Yes, and nobody reaches the function at present: who gives out the places decides when it is tried again, so
+    /// that no lane has a backoff of its own.
+    Away,
 }
 
 /// How a run ended.

@@ -1,5 +1,6 @@
 mod gaps;
 mod memory;
+mod places;
 mod stop;
 mod view;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::discard::{Discard, DiscardId, Discards};
-use super::exchange::{Invocation, Resume, ShardAction, ShardEvent};
+use super::exchange::{Invocation, PlaceRule, Resume, ShardAction, ShardEvent};
 use super::gap::Gap;
 use super::lane::{GivenUp, Lane, LaneId, LaneState, Resolution, Rules, Step, lane_of};
 use super::progress::Progress;
@@ -65,6 +66,7 @@ pub struct ShardMachine {
     unreported: VecDeque<Gap>,
     /// If the mapping limits the size of events.
     event_size: Option<EventSize>,
+    places: PlaceRule,
     rng: Rng,
 }
 
@@ -118,6 +120,7 @@ impl ShardMachine {
             retention_cut: false,
             last_gap: None,
             unreported: VecDeque::new(),
+            places: PlaceRule::Unlimited,
             rng: Rng(fastrand::Rng::with_seed(seed)),
         }
     }
@@ -135,6 +138,7 @@ impl ShardMachine {
             ShardEvent::FetchFailed(fault) => self.read_failed(now, ReaderState::Fetching, fault),
             ShardEvent::Fetched(intake) => self.take_in(now, intake),
             ShardEvent::Invoked { lane, outcome } => self.invoked(now, lane, outcome),
+            ShardEvent::Granted { lane } => self.granted(lane),
             ShardEvent::Delivered(id) => {
                 if let Some(discard) = self.discards.settle(id) {
                     self.counters.delivered += discard.failed.batch.len() as u64;
@@ -237,6 +241,7 @@ impl ShardMachine {
                             return Some(discard);
                         }
                     }
+                    Some(Step::Reserve) => return Some(ShardAction::Reserve { lane: lane_id(index)? }),
                     Some(Step::Invoke { window, opens }) => {
                         if let Some(first) = opens {
                             let earliest = self.earliest_window();
@@ -248,7 +253,7 @@ impl ShardMachine {
                 }
             }
         }
-        None
+        self.poll_release()
     }
 
     fn invocation(&mut self, now: Now, index: usize, window: Option<WindowCall>) -> Option<ShardAction> {
@@ -258,7 +263,7 @@ impl ShardMachine {
             self.iterator_age_millis = age_millis(now, last);
         }
         Some(ShardAction::Invoke(Invocation {
-            lane: LaneId(u16::try_from(index).ok()?),
+            lane: lane_id(index)?,
             batch: attempt.batch.clone(),
             request_id: attempt.request_id,
             attempt: attempt.invokes.saturating_add(1),
@@ -430,11 +435,12 @@ impl ShardMachine {
     }
 
     fn rules(&self) -> Rules<'_> {
-        rules(&self.mapping, self.event_size.as_ref(), &self.reader, self.buffered_bytes)
+        rules(&self.mapping, self.event_size.as_ref(), &self.reader, self.buffered_bytes, self.places)
     }
 
     fn lane_with_rules(&mut self, index: usize) -> Option<(&mut Lane, Rules<'_>, &mut fastrand::Rng)> {
-        let rules = rules(&self.mapping, self.event_size.as_ref(), &self.reader, self.buffered_bytes);
+        let size = self.event_size.as_ref();
+        let rules = rules(&self.mapping, size, &self.reader, self.buffered_bytes, self.places);
         Some((self.lanes.get_mut(index)?, rules, &mut self.rng.0))
     }
 
@@ -500,6 +506,7 @@ fn rules<'a>(
     event_size: Option<&'a EventSize>,
     reader: &Reader,
     buffered: usize,
+    places: PlaceRule,
 ) -> Rules<'a> {
     let ended = reader.state == ReaderState::Ended;
     Rules {
@@ -509,7 +516,12 @@ fn rules<'a>(
         ended,
         tip_read: reader.tip_read,
         clock_in_doubt: reader.clock_doubt.is_some(),
+        places,
     }
+}
+
+fn lane_id(index: usize) -> Option<LaneId> {
+    u16::try_from(index).ok().map(LaneId)
 }
 
 fn age_millis(now: Now, record: &Record) -> Option<u64> {

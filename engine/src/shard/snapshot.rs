@@ -79,6 +79,9 @@ pub struct LaneSnapshot {
     pub queued: usize,
     /// Whether an invocation is under way.
     pub invoking: bool,
+    /// Whether the lane has something to invoke and waits for a place of `Function.MaximumConcurrency`, or for the
+    /// function to be reached again.
+    pub waits_for_place: bool,
     /// Records of the current batch.
     pub batch: usize,
     /// Its first record; none for the final call of a tumbling window.

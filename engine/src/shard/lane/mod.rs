@@ -4,6 +4,7 @@ mod age;
 mod attempt;
 mod key;
 mod memory;
+mod place;
 mod queue;
 mod result;
 mod tumbling;
@@ -18,8 +19,10 @@ pub(super) use result::Resolution;
 pub use verdict::{AnswerProblem, Verdict};
 
 use self::age::{Age, Cut};
+use self::place::Place;
 use self::queue::Queue;
 use self::tumbling::Tumbling;
+use super::exchange::PlaceRule;
 use super::snapshot::{LaneSnapshot, Oversized};
 use crate::event::EventSize;
 use crate::failure::Condition;
@@ -46,6 +49,8 @@ pub(super) struct Rules<'a> {
     pub(super) tip_read: Option<Wall>,
     /// Whether a record is too old cannot be told.
     pub(super) clock_in_doubt: bool,
+    /// Whether an invocation needs a place.
+    pub(super) places: PlaceRule,
 }
 
 impl Rules<'_> {
@@ -64,6 +69,7 @@ pub(super) struct Lane {
     /// first and left to right (R42).
     stack: Vec<Attempt>,
     state: LaneState,
+    place: Place,
     /// Tries in a row that did not reach the function, whatever their batches (R23).
     misses: u32,
     /// When the last invocation finished, or the lane was made: where batching windows start (R4).
@@ -87,11 +93,15 @@ pub(super) enum Reason {
     Batch,
     /// Whatever comes next, because the function was not reached.
     Function,
+    /// Whatever comes next, because the function asked to be left alone.
+    Asked,
 }
 
 /// What a lane wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// Ask for a place.
+    Reserve,
     /// Invoke the current batch.
     Invoke {
         window: Option<WindowCall>,
@@ -118,6 +128,7 @@ impl Lane {
             queue: Queue::default(),
             stack: Vec::new(),
             state: LaneState::Ready,
+            place: Place::None,
             misses: 0,
             batching_origin: now,
             batching_ends: now,
@@ -143,19 +154,23 @@ impl Lane {
         match self.state {
             LaneState::Invoking => None,
             LaneState::Waiting { until, .. } => {
-                let front = self.stack.last().map_or(self.queue.front(), |attempt| attempt.batch.first());
-                Some(over_at(front).map_or(until, |over_at| over_at.min(until)))
+                Some(over_at(self.front()).map_or(until, |over_at| over_at.min(until)))
             }
+            LaneState::Ready if self.place == Place::Asked => over_at(self.front()),
             LaneState::Ready if !self.stack.is_empty() => Some(now.mono),
             LaneState::Ready => {
-                let batch = self.queue.front().map(|_| match rules.flushes || self.queue.is_full() {
-                    true => now.mono,
-                    false => self.batching_ends,
-                });
+                // What was due when the place was asked for is still due.
+                let is_due = rules.flushes || self.queue.is_full() || self.place == Place::Granted;
+                let batch = self.queue.front().map(|_| if is_due { now.mono } else { self.batching_ends });
                 // A record's age does not wait for a batch to fill (R31).
                 [batch, over_at(self.queue.front()), self.closes_at(now, rules)].into_iter().flatten().min()
             }
         }
+    }
+
+    /// The first record of what comes next.
+    fn front(&self) -> Option<&Record> {
+        self.stack.last().map_or(self.queue.front(), |attempt| attempt.batch.first())
     }
 
     /// When the open tumbling window closes, with no batch left (R67).
@@ -188,6 +203,11 @@ impl Lane {
                     self.queue.measure_again(now, rules, &self.tumbling);
                     return Some(self.give_up_expired(now, rules, Attempt::new(expired, rng)));
                 }
+                if self.needs_place(rules) {
+                    // The batch goes on growing while it waits.
+                    return self.ask();
+                }
+                self.takes();
                 let batch = match self.closes_at(now, rules).is_some_and(|at| at <= now.mono) {
                     true => Batch::empty(),
                     false => self.queue.take_next(now, rules.age())?,
@@ -231,6 +251,10 @@ impl Lane {
             let oversized = Some(bytes);
             return self.spend_on_too_large(now, rules, Attempt { oversized, ..attempt }, rng);
         }
+        if self.needs_place(rules) {
+            self.stack.push(attempt);
+            return self.ask();
+        }
         let window = rules.mapping.tumbling_window.zip(attempt.batch.first());
         let opens = window.and_then(|(size, first)| self.tumbling.enter(first, size, now));
         if opens.is_some() {
@@ -239,6 +263,7 @@ impl Lane {
         let window = self.call(now, rules, &attempt.batch);
         self.stack.push(attempt);
         self.state = LaneState::Invoking;
+        self.place = Place::None;
         Some(Step::Invoke { window, opens })
     }
 
@@ -299,6 +324,7 @@ impl Lane {
         LaneSnapshot {
             queued: self.queue.len(),
             invoking: self.state == LaneState::Invoking,
+            waits_for_place: self.place == Place::Asked,
             batch: self.current().map_or(0, |attempt| attempt.batch.len()),
             first: self.current().and_then(|attempt| Some(attempt.batch.first()?.seq.clone())),
             last: self.current().and_then(|attempt| Some(attempt.batch.last()?.seq.clone())),

@@ -9,6 +9,7 @@ use super::{GivenUp, Lane, LaneState, Reason, Rules, Step};
 use crate::failure::{Condition, FunctionResponse};
 use crate::outcome::{BatchResponse, Outcome};
 use crate::record::Batch;
+use crate::shard::exchange::PlaceRule;
 use crate::time::{Mono, Now};
 
 /// A function that asks to be left alone for longer is asked again after this: a mistake there must not stop a shard
@@ -48,10 +49,16 @@ impl Lane {
             Outcome::Answered(_) | Outcome::FunctionError | Outcome::TooLarge => 0,
         };
         match outcome {
+            Outcome::NotReached { retry_after: None } if rules.places == PlaceRule::Away => {
+                self.misses = 0;
+                self.stack.push(attempt);
+                Resolution::Pending
+            }
             Outcome::NotReached { retry_after } => {
+                let reason = if retry_after.is_some() { Reason::Asked } else { Reason::Function };
                 let backoff = rules.mapping.retry.delay(self.misses, rng);
                 let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
-                self.wait(now.mono, attempt, backoff.max(asked), Reason::Function);
+                self.wait(now.mono, attempt, backoff.max(asked), reason);
                 Resolution::Pending
             }
             Outcome::Answered(answer) => {

@@ -14,6 +14,7 @@ mod model;
 mod observer;
 mod partial;
 mod payload;
+mod places;
 mod property;
 mod reading;
 mod retries;

@@ -9,7 +9,7 @@ use super::rig::{Did, Reply, Rig, failed_at, mapping, ms, success};
 use crate::mapping::{EventSourceMapping, OnDestinationFailure};
 use crate::outcome::Outcome;
 use crate::position::Position;
-use crate::shard::{Exit, FetchFault, ShardEvent};
+use crate::shard::{Exit, FetchFault, PlaceRule, ShardEvent};
 
 /// What happens to a run from outside.
 #[derive(Clone, Debug)]
@@ -43,6 +43,7 @@ struct Plan {
     destination_fails: u64,
     store_fails: u64,
     read_fails: u64,
+    places: PlaceRule,
     /// After so many milliseconds, this.
     troubles: Vec<(u64, Trouble)>,
 }
@@ -87,6 +88,7 @@ fn plan(troubles: usize) -> impl Strategy<Value = Plan> {
             destination_fails: faults.1,
             store_fails: faults.2,
             read_fails: faults.3,
+            places: if shape.0.is_multiple_of(2) { PlaceRule::Unlimited } else { PlaceRule::Limited },
             troubles,
         },
     )
@@ -183,10 +185,12 @@ impl Plan {
                 Reply::After(dice % 250, chance(dice, &[1]) % 100 >= fails)
             }
         };
+        rig.set_places(self.places);
         rig.store = Box::new(peer(21, self.store_fails));
         rig.opens = Box::new(peer(22, self.read_fails));
         rig.destination =
             if self.has_destination { Some(Box::new(peer(23, self.destination_fails))) } else { None };
+        rig.places = Box::new(peer(25, 0));
         let reads = peer(24, self.read_fails);
         rig.reads = Box::new(move |n| {
             let fault = if n % 2 == 0 { FetchFault::IteratorExpired } else { FetchFault::Other };

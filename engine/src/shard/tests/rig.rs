@@ -14,7 +14,9 @@ use crate::outcome::{BatchResponse, Outcome};
 use crate::position::{Position, Seq};
 use crate::record::{Batch, Data, Record};
 use crate::request::RequestId;
-use crate::shard::{DiscardId, Exit, FetchFault, Gap, LaneId, Resume, ShardAction, ShardEvent, ShardMachine};
+use crate::shard::{
+    DiscardId, Exit, FetchFault, Gap, LaneId, PlaceRule, Resume, ShardAction, ShardEvent, ShardMachine,
+};
 use crate::time::{Mono, Now, Wall};
 use crate::window::WindowCall;
 
@@ -72,6 +74,8 @@ pub(super) const fn success() -> Outcome {
 pub(super) enum Did {
     Open(Position),
     Fetch(usize),
+    Reserve(LaneId),
+    Release(LaneId),
     Invoke {
         records: Vec<u64>,
         attempt: u32,
@@ -130,6 +134,8 @@ pub(super) struct Rig {
     pub(super) destination: Option<Peer>,
     pub(super) store: Peer,
     pub(super) opens: Peer,
+    /// Grants places; false never happens.
+    pub(super) places: Peer,
     pub(super) reads: Reads,
     pub(super) children: Vec<ChildShard>,
     /// The filter.
@@ -148,9 +154,12 @@ pub(super) struct Rig {
     cursor: usize,
     due: Vec<(u64, Due)>,
     calls: BTreeMap<Vec<u64>, u32>,
-    counts: [usize; 4],
+    counts: [usize; 5],
     seed: u64,
     exited: Option<Exit>,
+    rule: PlaceRule,
+    /// Places that were granted and neither used nor given back.
+    granted: Vec<LaneId>,
 }
 
 /// Something that is under way and will be answered.
@@ -158,6 +167,7 @@ pub(super) struct Rig {
 enum Due {
     Open(bool),
     Read(usize, Result<(), FetchFault>),
+    Grant(LaneId),
     Invoke(LaneId, Outcome),
     Discard(DiscardId, Given, bool),
     Store(Resume, bool),
@@ -184,6 +194,9 @@ impl Rig {
             destination: Some(Box::new(|_| Reply::Now(true))),
             store: Box::new(|_| Reply::Now(true)),
             opens: Box::new(|_| Reply::Now(true)),
+            places: Box::new(|_| Reply::Now(true)),
+            rule: PlaceRule::Unlimited,
+            granted: Vec::new(),
             reads: Box::new(|_| Reply::Now(Ok(()))),
             children: Vec::new(),
             keeps: |_| true,
@@ -197,7 +210,7 @@ impl Rig {
             cursor: 0,
             due: Vec::new(),
             calls: BTreeMap::new(),
-            counts: [0; 4],
+            counts: [0; 5],
             seed: 42,
             exited: None,
         }
@@ -263,6 +276,12 @@ impl Rig {
         self.machine.handle_event(self.now(), event);
     }
 
+    /// Whether invocations need places from now on.
+    pub(super) fn set_places(&mut self, rule: PlaceRule) {
+        self.rule = rule;
+        self.machine.set_places(rule);
+    }
+
     pub(super) fn stop(&mut self, within: u64) {
         let deadline = self.now().mono + ms(within);
         self.inject(ShardEvent::Stop { deadline });
@@ -279,6 +298,7 @@ impl Rig {
                 _ => {}
             }
         }
+        self.granted.clear();
         self.see(Fact::Begun(self.stored.clone()));
         self.seed += 1;
         self.exited = None;
@@ -290,6 +310,7 @@ impl Rig {
             retention: self.retention,
         };
         self.machine = ShardMachine::new(mapping, "shard".into(), resume, self.seed, now);
+        self.machine.set_places(self.rule);
     }
 
     /// Runs for `millis` of virtual time, or until the machine exits.
@@ -335,6 +356,8 @@ impl Rig {
             let Some(action) = self.machine.poll_action(self.now()) else { break };
             self.carry_out(action);
         }
+        let kept = self.granted.len();
+        assert!(kept == 0 || self.exit().is_some(), "a place is neither used nor given back at {}", self.now);
         if let Some(wake) = self.machine.poll_timeout(self.now()) {
             assert!(wake > self.now().mono, "busy loop at {}", self.now);
         }
@@ -385,7 +408,19 @@ impl Rig {
                 let reply = (self.reads)(n);
                 self.later(reply, |result| Due::Read(limit, result));
             }
+            ShardAction::Reserve { lane } => {
+                self.trace.push((self.now, Did::Reserve(lane)));
+                let n = self.count(4);
+                let reply = (self.places)(n);
+                self.later(reply, |_| Due::Grant(lane));
+            }
+            ShardAction::Release { lane } => {
+                self.trace.push((self.now, Did::Release(lane)));
+                assert!(self.take_place(lane), "a place is given back that was not granted");
+            }
             ShardAction::Invoke(invocation) => {
+                let has_place = self.take_place(invocation.lane);
+                assert!(has_place || self.rule == PlaceRule::Unlimited, "invoked without a place");
                 let (lane, request_id) = (invocation.lane, invocation.request_id);
                 let records = numbers(&invocation.batch);
                 let window = invocation.window.clone();
@@ -415,6 +450,11 @@ impl Rig {
                 self.trace.push((self.now, Did::Exit(exit)));
             }
         }
+    }
+
+    fn take_place(&mut self, lane: LaneId) -> bool {
+        let place = self.granted.iter().position(|granted| *granted == lane);
+        place.map(|at| self.granted.remove(at)).is_some()
     }
 
     fn discard(&mut self, id: DiscardId, failed: &FailedBatch) {
@@ -447,6 +487,10 @@ impl Rig {
             Due::Open(false) => ShardEvent::OpenFailed(FetchFault::Other),
             Due::Read(limit, Ok(())) => self.read(limit),
             Due::Read(_, Err(fault)) => ShardEvent::FetchFailed(fault),
+            Due::Grant(lane) => {
+                self.granted.push(lane);
+                ShardEvent::Granted { lane }
+            }
             Due::Invoke(lane, outcome) => {
                 self.see(Fact::Ended { lane, outcome: outcome.clone() });
                 ShardEvent::Invoked { lane, outcome }

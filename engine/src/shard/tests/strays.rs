@@ -22,6 +22,8 @@ fn answers() -> Vec<ShardEvent> {
         ShardEvent::FetchFailed(FetchFault::Other),
         ShardEvent::Invoked { lane: LaneId(0), outcome: success() },
         ShardEvent::Invoked { lane: LaneId(9), outcome: Outcome::FunctionError },
+        ShardEvent::Granted { lane: LaneId(0) },
+        ShardEvent::Granted { lane: LaneId(9) },
         ShardEvent::Checkpointed,
         ShardEvent::CheckpointFailed,
     ]

@@ -33,6 +33,7 @@ pub(super) const FEATURES: [Feature; 7] = [
 pub(super) enum Point {
     Opening,
     Reading,
+    Reserving,
     Invoking,
     InvokingFinally,
     Delivering,
@@ -45,6 +46,7 @@ impl From<&UnderWay> for Point {
         match under_way {
             UnderWay::Open => Self::Opening,
             UnderWay::Fetch(_) => Self::Reading,
+            UnderWay::Reserve(_) => Self::Reserving,
             UnderWay::Invoke(_, records, _) if records.is_empty() => Self::InvokingFinally,
             UnderWay::Invoke(..) => Self::Invoking,
             UnderWay::Discard(_, given) if given.final_of.is_some() => Self::DeliveringFinal,

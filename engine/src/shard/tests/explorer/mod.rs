@@ -22,8 +22,8 @@ use super::rig::{mapping, ms, seq};
 use crate::mapping::{EventSourceMapping, OnDestinationFailure};
 use crate::position::Position;
 use crate::record::{Data, Record};
-use crate::shard::Exit;
 use crate::shard::lane::lane_of;
+use crate::shard::{Exit, PlaceRule};
 use crate::time::Wall;
 
 /// An exploration of fewer states would be a mistake in its setup.
@@ -59,6 +59,7 @@ struct Case {
     stream: Vec<Record>,
     filters: fn(u64) -> bool,
     pages: &'static [usize],
+    places: PlaceRule,
 }
 
 impl Case {
@@ -156,7 +157,7 @@ fn case(records: u64, pages: &'static [usize], change: impl FnOnce(&mut EventSou
     });
     let lanes = mapping.parallelization_factor;
     let stream = (1..=records).map(|n| record(n, lanes)).collect();
-    Case { mapping, features: Vec::new(), stream, filters: |_| false, pages }
+    Case { mapping, features: Vec::new(), stream, filters: |_| false, pages, places: PlaceRule::Unlimited }
 }
 
 /// The mapping with exactly these features.
@@ -329,4 +330,32 @@ fn explored_a_stop_at_any_point_and_the_run_after_it() {
     let explored = explore(&case, troubles);
     assert!(explored.stops > 0);
     assert!(explored.states > SMALL, "{}", explored.states);
+}
+
+#[test]
+fn explored_places_that_are_granted_at_any_time_are_used_at_once_or_given_back() {
+    for places in [PlaceRule::Limited, PlaceRule::Away] {
+        let mut aged = case(3, &[3], |m| {
+            m.batch_size = 2;
+            m.parallelization_factor = 2;
+            m.maximum_record_age = Some(ms(AGE));
+        });
+        aged.places = places;
+        let troubles = Troubles {
+            stops: 1,
+            crashes: 1,
+            deliveries_fail: 1,
+            not_reached: 1,
+            ticks: 2,
+            ..Troubles::default()
+        };
+        let explored = explore_within(&aged, troubles, ROOM);
+        assert!(explored.stops > 0);
+        assert!(explored.states > SMALL, "{}", explored.states);
+        let mut windows = featured(&[Feature::Bisect, Feature::Partial, Feature::Window], 2, &[2]);
+        windows.places = places;
+        let troubles = Troubles { states: 1, too_large: 1, tips: 1, ..Troubles::default() };
+        let explored = explore_within(&windows, troubles, ROOM);
+        assert!(explored.states > SMALL, "{}", explored.states);
+    }
 }

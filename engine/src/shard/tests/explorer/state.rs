@@ -17,7 +17,9 @@ use crate::mapping::OnDestinationFailure;
 use crate::outcome::{BatchResponse, Outcome};
 use crate::position::{Position, Seq};
 use crate::shard::tests::rig::{START, failed_at, ms, numbers, success};
-use crate::shard::{DiscardId, Exit, FetchFault, LaneId, Resume, ShardAction, ShardEvent, ShardMachine};
+use crate::shard::{
+    DiscardId, Exit, FetchFault, LaneId, PlaceRule, Resume, ShardAction, ShardEvent, ShardMachine,
+};
 use crate::time::{Mono, Now, Wall};
 use crate::window::WindowCall;
 
@@ -35,6 +37,7 @@ static TOO_LARGE: LazyLock<BatchResponse> = LazyLock::new(|| {
 pub(super) enum UnderWay {
     Open,
     Fetch(usize),
+    Reserve(LaneId),
     Invoke(LaneId, Vec<u64>, Option<WindowCall>),
     Discard(DiscardId, Given),
     Store(Resume),
@@ -56,6 +59,8 @@ pub(super) struct State {
     pub(super) resolved: Vec<u64>,
     /// Invocations of this run by their records: what a budget is judged by.
     invoked: BTreeMap<Vec<u64>, u8>,
+    /// Places that were granted and neither used nor given back.
+    granted: Vec<LaneId>,
     troubles: Troubles,
     stopping: bool,
     pub(super) exited: Option<Exit>,
@@ -65,7 +70,9 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn begin(case: &Case, stored: Resume, now: Now, troubles: Troubles) -> Self {
-        let machine = ShardMachine::new(Arc::clone(&case.mapping), "shard".into(), stored.clone(), 1, now);
+        let mut machine =
+            ShardMachine::new(Arc::clone(&case.mapping), "shard".into(), stored.clone(), 1, now);
+        machine.set_places(case.places);
         let mut state = Self {
             machine,
             now,
@@ -74,6 +81,7 @@ impl State {
             stored: stored.clone(),
             resolved: Vec::new(),
             invoked: BTreeMap::new(),
+            granted: Vec::new(),
             troubles,
             stopping: false,
             exited: None,
@@ -132,6 +140,8 @@ impl State {
             let Some(action) = self.machine.poll_action(self.now) else { break };
             self.start(case, action);
         }
+        let kept = self.exited.is_none() && !self.granted.is_empty();
+        assert!(!kept, "a place is neither used nor given back: {:?}", self.machine);
         let wake = self.machine.poll_timeout(self.now);
         assert!(wake.is_none_or(|wake| wake > self.now.mono), "busy loop: {:?}", self.machine);
         assert!(
@@ -152,7 +162,14 @@ impl State {
                 self.see(case, Fact::Fetching);
                 UnderWay::Fetch(limit)
             }
+            ShardAction::Reserve { lane } => UnderWay::Reserve(lane),
+            ShardAction::Release { lane } => {
+                assert!(self.take_place(lane), "a place is given back that was not granted");
+                return;
+            }
             ShardAction::Invoke(invocation) => {
+                let has_place = self.take_place(invocation.lane);
+                assert_eq!(has_place, case.places != PlaceRule::Unlimited, "invoked without a place");
                 let records = numbers(&invocation.batch);
                 let (lane, request_id) = (invocation.lane, invocation.request_id);
                 let seqs = invocation.batch.records().iter().map(|record| record.seq.clone()).collect();
@@ -180,6 +197,11 @@ impl State {
         self.under_way.push(under_way);
     }
 
+    fn take_place(&mut self, lane: LaneId) -> bool {
+        let place = self.granted.iter().position(|granted| *granted == lane);
+        place.map(|at| self.granted.remove(at)).is_some()
+    }
+
     /// The state after `event`, which answers what was under way at `index`.
     fn after(
         &self,
@@ -205,6 +227,11 @@ impl State {
                 UnderWay::Open => {
                     coverage.reach(case, Step::Opened);
                     next.push(self.after(case, index, [], ShardEvent::Opened));
+                }
+                UnderWay::Reserve(lane) => {
+                    let mut granted = self.after(case, index, [], ShardEvent::Granted { lane: *lane });
+                    granted.granted.push(*lane);
+                    next.push(granted);
                 }
                 UnderWay::Fetch(limit) => self.reads(case, index, *limit, &mut next, coverage),
                 UnderWay::Invoke(lane, records, window) => {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::scenario::{Answer, Call, Page, Rec, Reply, Rules};
+use crate::shard::PlaceRule;
 
 pub(super) const STEP: u64 = 16;
 /// The service's clock at time 0.
@@ -134,6 +135,11 @@ const fn next(at: u64, kind: u64) -> u64 {
 }
 
 impl Plan {
+    /// Every other run must ask for its places.
+    pub(super) const fn places(&self) -> PlaceRule {
+        if self.seed.is_multiple_of(2) { PlaceRule::Unlimited } else { PlaceRule::Limited }
+    }
+
     pub(super) fn rules(&self) -> Rules {
         let (lanes, tumbling) = match self.shape {
             Shape::Lanes { count, .. } => (count, None),

@@ -59,6 +59,7 @@ pub(super) struct Checkpoint {
 enum Due {
     Opened,
     Fetched(usize),
+    Granted(LaneId),
     Invoked(LaneId, Outcome),
     Delivered(DiscardId, bool),
     Stored,
@@ -133,7 +134,8 @@ impl<'a> Stage<'a> {
         let cx = EventContext::new(&mapping, "shard".into());
         rules.envelope = encoded_len(&Batch::empty(), &cx, None);
         let stream = Stream::of(plan, &rules, &mapping);
-        let machine = new_machine(&mapping, &Position::TrimHorizon.into(), 0, now_at(&rules, 0));
+        let mut machine = new_machine(&mapping, &Position::TrimHorizon.into(), 0, now_at(&rules, 0));
+        machine.set_places(plan.places());
         let pages = plan.pages(&stream.told, 0, 0);
         Self {
             plan,
@@ -174,6 +176,7 @@ impl<'a> Stage<'a> {
         };
         self.pages = self.plan.pages(&self.stream.told, self.now, after);
         self.machine = new_machine(&self.mapping, stored, self.run as u64, now_at(&self.rules, self.now));
+        self.machine.set_places(self.plan.places());
     }
 
     /// Runs up to and including this time, or until the machine exits.
@@ -225,6 +228,9 @@ impl<'a> Stage<'a> {
                 self.due.push((page.at, Due::Fetched(self.page)));
                 self.page += 1;
             }
+            // Places that are granted at once change nothing.
+            ShardAction::Reserve { lane } => self.due.insert(0, (self.now, Due::Granted(lane))),
+            ShardAction::Release { .. } => {}
             ShardAction::Invoke(invocation) => {
                 let (lane, attempt) = (invocation.lane, invocation.attempt);
                 let records = super::super::rig::numbers(&invocation.batch);
@@ -289,6 +295,7 @@ impl<'a> Stage<'a> {
         let event = match due {
             Due::Opened => ShardEvent::Opened,
             Due::Fetched(page) => self.fetched(page),
+            Due::Granted(lane) => ShardEvent::Granted { lane },
             Due::Invoked(lane, outcome) => ShardEvent::Invoked { lane, outcome },
             Due::Delivered(id, true) => ShardEvent::Delivered(id),
             Due::Delivered(id, false) => ShardEvent::DeliverFailed(id),
