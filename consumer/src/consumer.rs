@@ -148,6 +148,7 @@ impl Consumer {
             mapping_uuid: self.mapping.uuid().to_owned(),
         };
         let clock = self.source.clock().unwrap_or_else(|| self.worker.clock());
+        let places = self.handler.places();
         let handler: Arc<dyn DynHandler> = match self.mapping.report_batch_item_failures() {
             true => self.handler,
             false => Arc::new(Unread::around(self.handler, &name)),
@@ -159,6 +160,7 @@ impl Consumer {
             mapping: self.mapping,
             name,
             source: self.source,
+            places,
             handler,
             destination: self.destination,
             clock,

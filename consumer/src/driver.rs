@@ -2,6 +2,7 @@
 //! semantics belongs in the engine.
 
 mod ended;
+mod places;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -25,10 +26,11 @@ use crate::budget::{Room, Share};
 use crate::clock::ServiceClock;
 use crate::destination::{Destination, DestinationError, Failure, FailureNames};
 use crate::discovery::{Listed, PINNED_START};
-use crate::handler::{DynHandler, HandlerError, InvokeContext};
+use crate::handler::{DynHandler, HandlerError, InvokeContext, MayStart};
 use crate::keeper::{Held, KeeperError, Leases};
 use crate::metrics::{self, ShardMetrics};
 use crate::pin::Pin;
+use crate::places::{Place, Places};
 use crate::source::{ShardReader, SourceError, SourceErrorKind, StreamSource};
 use crate::status::ShardCell;
 use crate::trouble::{ShardTrouble, Troubles};
@@ -54,6 +56,7 @@ pub(crate) struct MappingContext {
     pub(crate) name: Arc<str>,
     pub(crate) source: Arc<dyn StreamSource>,
     pub(crate) handler: Arc<dyn DynHandler>,
+    pub(crate) places: Places,
     pub(crate) destination: Option<Arc<dyn Destination>>,
     pub(crate) names: Arc<FailureNames>,
     pub(crate) function_arn: Arc<str>,
@@ -82,6 +85,9 @@ pub(crate) struct Driver {
     /// Since when the service says that the shard does not exist.
     missing_since: Option<Instant>,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Places that are not used yet.
+    granted: Vec<(LaneId, Place)>,
+    may_start: MayStart,
     share: Share,
     cancelled: CancellationToken,
     metrics: ShardMetrics,
@@ -96,6 +102,7 @@ enum Done {
     Opened(Result<Box<dyn ShardReader>, SourceError>),
     /// The room is free again once what the page holds is accounted for.
     Fetched(Box<dyn ShardReader>, Result<Page, SourceError>, Room),
+    Granted(LaneId, Place),
     /// An invocation was dropped because nobody waits for it any more.
     Cut,
     Invoked {
@@ -123,7 +130,10 @@ impl Driver {
     ) -> Self {
         let metrics = ShardMetrics::new(&cx.name, &event.shard);
         let trouble = ShardTrouble::new(event.shard.clone(), Arc::clone(&cx.troubles));
+        let (clock, is_valid) = (cx.clock.clone(), held.validity());
         Self {
+            may_start: MayStart::new(move || is_valid(clock.now().mono)),
+            granted: Vec::new(),
             machine,
             cx,
             event: Arc::new(event),
@@ -144,9 +154,10 @@ impl Driver {
     /// Runs until the machine exits; `stop` carries the deadline once the mapping is to stop.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<Option<Mono>>) -> Exit {
         let lost = self.held.lost();
+        let mut away = self.cx.places.watch_away();
         let exit = loop {
+            self.refresh();
             let now = self.now();
-            self.machine.set_retention(self.cx.listed.retention());
             if let Some(exit) = self.act(now) {
                 break exit;
             }
@@ -162,8 +173,10 @@ impl Driver {
                 () = lost.cancelled() => Some(ShardEvent::LeaseLost),
                 Some(done) = self.running.next() => self.done(done),
                 Ok(()) = stop.changed(), if deadline.is_none() => None,
+                Ok(()) = away.changed() => None,
                 () = tokio::time::sleep(wake) => None,
             };
+            self.refresh();
             let now = self.now();
             if let Some(event) = event {
                 self.machine.handle_event(now, event);
@@ -177,6 +190,7 @@ impl Driver {
         self.cancelled.cancel();
         // What is in flight is dropped before the lease is given up.
         self.running.clear();
+        self.granted.clear();
         if exit != Exit::LeaseLost {
             self.held.release().await;
         }
@@ -200,7 +214,15 @@ impl Driver {
             let work = match action {
                 ShardAction::Open { at } => self.open(at),
                 ShardAction::Fetch { limit } => self.fetch(limit),
-                ShardAction::Invoke(invocation) => self.invoke(invocation, now),
+                ShardAction::Reserve { lane } => self.reserve(lane),
+                ShardAction::Release { lane } => {
+                    drop(self.take_place(lane));
+                    continue;
+                }
+                ShardAction::Invoke(invocation) => {
+                    let place = self.take_place(invocation.lane);
+                    self.invoke(invocation, place, now)
+                }
                 ShardAction::Discard { id, failed } => {
                     self.trouble.given_up(failed.request_id);
                     self.discard(id, failed)
@@ -236,7 +258,7 @@ impl Driver {
         .boxed()
     }
 
-    fn invoke(&self, invocation: Invocation, now: Now) -> BoxFuture<'static, Done> {
+    fn invoke(&self, invocation: Invocation, place: Option<Place>, now: Now) -> BoxFuture<'static, Done> {
         let Invocation { lane, batch, request_id, attempt, deadline, window } = invocation;
         let started = Instant::now();
         let deadline = started + deadline.since(now.mono);
@@ -250,12 +272,21 @@ impl Driver {
             function_arn: Arc::clone(&self.cx.function_arn),
             window,
             event: Arc::clone(&self.event),
+            may_start: self.may_start.clone(),
         };
         let span = tracing::debug_span!("invocation", %request_id, attempt, records = batch.len());
         let handler = Arc::clone(&self.cx.handler);
-        let cancelled = self.cancelled.clone();
+        let (cancelled, places) = (self.cancelled.clone(), self.cx.places.clone());
         async move {
-            let call = AssertUnwindSafe(async { handler.call(batch, cx).await }).catch_unwind();
+            // Given back when the invocation has ended, however it does.
+            let _place = place;
+            let call = async {
+                match cx.may_start() {
+                    true => handler.call(batch, cx).await,
+                    false => Err(HandlerError::not_started()),
+                }
+            };
+            let call = AssertUnwindSafe(call).catch_unwind();
             let ended = tokio::select! {
                 biased;
                 () = cancelled.cancelled() => return Done::Cut,
@@ -269,6 +300,9 @@ impl Driver {
                 )),
                 Err(_) => Err(HandlerError::function("no answer within the function's timeout")),
             };
+            if let Some(change) = places.note(started, &result) {
+                tracing::debug!(?change, "whether anybody reaches the function");
+            }
             Done::Invoked { lane, result, took: started.elapsed() }
         }
         .instrument(span)
@@ -388,6 +422,10 @@ impl Driver {
                 self.status.failed("destination", &error);
                 self.trouble.refused(&error);
                 ShardEvent::DeliverFailed(id)
+            }
+            Done::Granted(lane, place) => {
+                self.granted.push((lane, place));
+                ShardEvent::Granted { lane }
             }
             Done::Cut => return None,
             Done::Dropped(id) => ShardEvent::Dropped(id),

@@ -1,5 +1,6 @@
 //! The seam to user code: what is called with a batch.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use shardmill_engine::{Batch, BatchResponse, EventContext, RequestId, ShardId, WindowCall};
 use tokio_util::sync::CancellationToken;
+
+use crate::places::Places;
 
 /// Processes batches. Implemented by closures `Fn(Batch, InvokeContext) -> Future`.
 ///
@@ -21,6 +24,12 @@ pub trait Handler: Send + Sync + 'static {
         batch: Batch,
         cx: InvokeContext,
     ) -> impl Future<Output = Result<BatchResponse, HandlerError>> + Send;
+
+    /// How many invocations may run at once over all shards and consumers that share the function. Asked for once, when
+    /// the consumer starts; by default any number.
+    fn places(&self) -> Places {
+        Places::unlimited()
+    }
 }
 
 impl<F, Fut> Handler for F
@@ -59,6 +68,7 @@ pub struct InvokeContext {
     /// `TumblingWindowInSeconds` (R65). The answer must carry the new state (R66).
     pub window: Option<WindowCall>,
     pub(crate) event: Arc<EventContext>,
+    pub(crate) may_start: MayStart,
 }
 
 impl InvokeContext {
@@ -68,9 +78,25 @@ impl InvokeContext {
         batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event, self.window.as_ref()))
     }
 
-    /// A context for testing a handler: attempt 1, a deadline one minute away.
+    /// Whether the invocation may begin at this moment: the shard's lease is valid and nobody called it off (I10).
+    ///
+    /// A handler that waits before it hands the event over, for a connection or a process say, asks right before it does,
+    /// each time it does; if the answer is no, it returns [`HandlerError::not_started`]. Meanwhile the machine may have been
+    /// suspended, and another worker may have taken the shard.
+    #[must_use]
+    pub fn may_start(&self) -> bool {
+        !self.cancelled.is_cancelled() && (self.may_start.0)()
+    }
+
+    /// A context for testing a handler: attempt 1, a deadline one minute away, a lease that is always valid.
     #[must_use]
     pub fn for_test(shard: &str) -> Self {
+        Self::for_test_while(shard, || true)
+    }
+
+    /// The same with a lease that is valid whenever `may_start` says so.
+    #[must_use]
+    pub fn for_test_while(shard: &str, may_start: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         let event = EventContext {
             event_source_arn: "arn:aws:kinesis:us-east-1:000000000000:stream/test".into(),
             region: "us-east-1".into(),
@@ -87,7 +113,24 @@ impl InvokeContext {
             function_arn: "arn:aws:lambda:us-east-1:000000000000:function:test".into(),
             window: None,
             event: Arc::new(event),
+            may_start: MayStart::new(may_start),
         }
+    }
+}
+
+/// Whether a shard's lease is valid at the moment of the call.
+#[derive(Clone)]
+pub(crate) struct MayStart(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl MayStart {
+    pub(crate) fn new(may_start: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(may_start))
+    }
+}
+
+impl fmt::Debug for MayStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MayStart").field(&(self.0)()).finish()
     }
 }
 
@@ -107,7 +150,9 @@ pub enum HandlerError {
     NotReached {
         /// What happened.
         reason: String,
-        /// How long the function asked to be left alone.
+        /// How long the function asked to be left alone: this shard waits at least so long, with a backoff of its own.
+        /// `None`: nothing was there to ask; if it answers nobody else either, all shards together try it once a second
+        /// (see [`Places`]).
         retry_after: Option<Duration>,
     },
     /// The stop of this process ended the function, too, before it answered: spends no attempt and counts as cut (I16).
@@ -126,6 +171,14 @@ impl HandlerError {
     #[must_use]
     pub fn function(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Function(error.into())
+    }
+
+    /// An invocation that did not begin because it no longer [may](InvokeContext::may_start).
+    #[must_use]
+    pub fn not_started() -> Self {
+        let reason =
+            "the shard's lease ran out, or the invocation was called off, before it began".to_owned();
+        Self::NotReached { reason, retry_after: Some(Duration::ZERO) }
     }
 
     /// A function error whose text everybody may read, with what the function said in its own words.
@@ -159,11 +212,16 @@ impl std::fmt::Debug for Detailed {
 /// [`Handler`] as an object.
 pub(crate) trait DynHandler: Send + Sync {
     fn call(&self, batch: Batch, cx: InvokeContext) -> BoxFuture<'_, Result<BatchResponse, HandlerError>>;
+    fn places(&self) -> Places;
 }
 
 impl<H: Handler> DynHandler for H {
     fn call(&self, batch: Batch, cx: InvokeContext) -> BoxFuture<'_, Result<BatchResponse, HandlerError>> {
         Box::pin(self.handle(batch, cx))
+    }
+
+    fn places(&self) -> Places {
+        Handler::places(self)
     }
 }
 

@@ -77,6 +77,8 @@ mod handler_lambda;
 mod keeper;
 mod metrics;
 mod pin;
+mod places;
+mod reach;
 mod run;
 mod shown;
 mod source;
@@ -99,6 +101,7 @@ pub use handler::{Handler, HandlerError, InvokeContext};
 #[cfg(feature = "lambda")]
 pub use handler_lambda::LambdaHandler;
 pub use keeper::LeaseReport;
+pub use places::Places;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{

@@ -44,6 +44,10 @@ impl Validity {
         Self { until: AtomicU64::new(until.as_millis()), lost: CancellationToken::new() }
     }
 
+    fn holds(&self, now: Mono) -> bool {
+        now.as_millis() < self.until.load(Ordering::Acquire)
+    }
+
     pub(super) fn extend(&self, until: Option<Mono>) {
         self.until.store(until.map_or(0, Mono::as_millis), Ordering::Release);
     }
@@ -302,7 +306,13 @@ impl Held {
 
     /// Whether something may be started now (I10).
     pub(crate) fn is_valid(&self, now: Mono) -> bool {
-        now.as_millis() < self.shared.until.load(Ordering::Acquire)
+        self.shared.holds(now)
+    }
+
+    /// The same question for whoever starts something later on.
+    pub(crate) fn validity(&self) -> impl Fn(Mono) -> bool + Send + Sync + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |now| shared.holds(now)
     }
 
     /// Cancelled when the lease is lost.

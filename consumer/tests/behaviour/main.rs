@@ -9,6 +9,7 @@ mod cost;
 mod destinations;
 mod discovery;
 mod driver;
+mod fairness;
 mod filters;
 mod finished;
 mod gaps;

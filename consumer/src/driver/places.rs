@@ -1,0 +1,27 @@
+//! The places that a shard's lanes asked for.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use shardmill_engine::LaneId;
+
+use super::{Done, Driver};
+use crate::places::Place;
+
+impl Driver {
+    /// What the machine knows of the world outside of its shard.
+    pub(super) fn refresh(&mut self) {
+        self.machine.set_retention(self.cx.listed.retention());
+        self.machine.set_places(self.cx.places.rule());
+    }
+
+    pub(super) fn reserve(&self, lane: LaneId) -> BoxFuture<'static, Done> {
+        let places = self.cx.places.clone();
+        async move { Done::Granted(lane, places.place().await) }.boxed()
+    }
+
+    /// The place that was granted to this lane, if it asked for one.
+    pub(super) fn take_place(&mut self, lane: LaneId) -> Option<Place> {
+        let at = self.granted.iter().position(|(granted, _)| *granted == lane)?;
+        Some(self.granted.swap_remove(at).1)
+    }
+}
