@@ -66,7 +66,8 @@ fn machine(mapping: MappingBuilder) -> Fallible<f64> {
                     ShardEvent::Invoked { lane: invocation.lane, outcome }
                 }
                 ShardAction::Discard { id, .. } => ShardEvent::Dropped(id),
-                ShardAction::ReportGap(_) => continue,
+                ShardAction::Reserve { lane } => ShardEvent::Granted { lane },
+                ShardAction::ReportGap(_) | ShardAction::Release { .. } => continue,
                 ShardAction::Checkpoint { .. } => ShardEvent::Checkpointed,
                 ShardAction::Exit(_) => return Err("the machine exits".into()),
             };

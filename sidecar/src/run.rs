@@ -104,11 +104,7 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
         parts.function.stop_with(&shutdown);
         let positions = Positions::new(&parts, &taken);
         let consumer = assembly::consumer(&parts, Arc::clone(&worker))?;
-        let function = FunctionState::watch(
-            parts.function.clone(),
-            parts.config.mapping.application_name(),
-            shutdown.clone(),
-        );
+        let function = FunctionState::watch(parts.function.clone(), consumer.status(), shutdown.clone());
         views.push(MappingView::enabled(&parts.config, consumer.status(), function));
         closed::ends(&parts.function, &shutdown);
         handlers.push(parts.function);

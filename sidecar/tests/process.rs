@@ -158,8 +158,9 @@ fn a_function_that_does_not_answer_is_logged_and_turns_readyz_red() {
     let file = MAPPING.replace("{Stdout: true, Timeout: 5}", "{Url: \"http://127.0.0.1:1/\", Timeout: 5}");
     let mut run = Running::start(shardmill(folder.path(), &["run", "-c", "c.yaml"], &file));
     let admin = run.admin();
-    let line = run.line("the function does not answer");
+    let line = run.line("the function is not reached");
     assert_eq!(line["level"], "WARN");
+    assert!(line["mapping"].as_str().is_some_and(|name| !name.is_empty()), "{line}");
     assert!(line["error"].as_str().unwrap().contains("cannot connect to http://127.0.0.1:1/"), "{line}");
     let ready = get(admin, "/readyz");
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("the function: cannot connect"), "{ready}");

@@ -5,8 +5,11 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shardmill::engine::{Gap, LaneSnapshot, Mono, ShardSnapshot};
-use shardmill::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport, Worker};
+use shardmill::engine::{Gap, LaneSnapshot, Mono};
+use shardmill::{
+    ConsumerReport, ConsumerStatus, ErrorReport, LaneTrouble, RunState, ShardReport, TroubleKind, TroubleReport,
+    Worker,
+};
 
 use crate::config::MappingConfig;
 use crate::run::FunctionState;
@@ -96,7 +99,8 @@ impl MappingView {
         }
         problems
             .extend(report.unreadable_leases.iter().map(|lease| format!("{}: {}", self.name, lease.reason)));
-        problems.extend(function.problem().map(|reason| format!("{}: the function: {reason}", self.name)));
+        let function = function.problem().or_else(|| unreached(&report.troubles));
+        problems.extend(function.map(|reason| format!("{}: the function: {reason}", self.name)));
         problems
     }
 
@@ -120,6 +124,7 @@ impl MappingView {
             let holes = report.uncovered_hash_keys.iter();
             let hole = |(from, to): &(u128, u128)| json!([from.to_string(), to.to_string()]);
             fields.insert("uncoveredHashKeys".into(), holes.map(hole).collect());
+            fields.insert("troubles".into(), report.troubles.iter().map(trouble_json).collect());
             fields.insert("shards".into(), Value::Array(shards_json(&report, worker)));
         }
         value
@@ -128,6 +133,12 @@ impl MappingView {
     fn report(&self) -> Option<ConsumerReport> {
         self.running.as_ref().map(|(status, _)| status.report())
     }
+}
+
+/// Why the function cannot be reached now, although it has answered before.
+fn unreached(troubles: &[TroubleReport]) -> Option<String> {
+    let lasts = |trouble: &&TroubleReport| trouble.kind == TroubleKind::NotReached && trouble.lanes > 0;
+    troubles.iter().find(lasts).map(|trouble| trouble.message.clone())
 }
 
 /// Every shard with a lease, and what this worker knows of those it reads itself.
@@ -167,14 +178,17 @@ fn add_own(value: &mut Value, shard: &ShardReport, worker: &Worker) {
     let Value::Object(fields) = value else { return };
     fields.insert("owner".into(), json!(worker.id().as_str()));
     fields.insert("lastError".into(), error_json(shard.last_error.as_ref()));
-    if let (Some(snapshot), Value::Object(own)) = (&shard.snapshot, snapshot_json(shard.snapshot.as_ref())) {
+    fields.insert("oldestWaitingMilliseconds".into(), json!(shard.oldest_waiting_millis));
+    if let (Some(snapshot), Value::Object(own)) = (&shard.snapshot, snapshot_json(shard)) {
         fields.insert("checkpoint".into(), json!(snapshot.checkpoint.to_string()));
         fields.extend(own);
     }
 }
 
-fn snapshot_json(snapshot: Option<&ShardSnapshot>) -> Value {
-    let Some(snapshot) = snapshot else { return Value::Null };
+fn snapshot_json(shard: &ShardReport) -> Value {
+    let Some(snapshot) = &shard.snapshot else { return Value::Null };
+    let trouble = |index: usize| shard.troubles.iter().find(|trouble| usize::from(trouble.lane.0) == index);
+    let lanes = snapshot.lanes.iter().enumerate().map(|(index, lane)| lane_json(lane, trouble(index)));
     let counters = &snapshot.counters;
     json!({
         "read": snapshot.read.to_string(),
@@ -188,7 +202,7 @@ fn snapshot_json(snapshot: Option<&ShardSnapshot>) -> Value {
         "lastProcessingResult": snapshot.last_result.as_str(),
         "gaps": counters.gaps,
         "lastGap": snapshot.last_gap.as_ref().map(gap_json),
-        "lanes": snapshot.lanes.iter().map(lane_json).collect::<Vec<_>>(),
+        "lanes": lanes.collect::<Vec<_>>(),
         "counts": {
             "polled": counters.polled,
             "filteredOut": counters.filtered,
@@ -212,10 +226,31 @@ fn gap_json(gap: &Gap) -> Value {
     })
 }
 
-fn lane_json(lane: &LaneSnapshot) -> Value {
+/// Trouble of a mapping that lasts.
+fn trouble_json(trouble: &TroubleReport) -> Value {
+    json!({
+        "kind": trouble.kind.as_str(),
+        "sinceEpochMilliseconds": trouble.since.as_millis(),
+        "lanes": trouble.lanes,
+        "failures": trouble.failures,
+        "firstShardId": trouble.shard.as_ref().map(shardmill::ShardId::as_str),
+        "message": trouble.message,
+    })
+}
+
+fn lane_json(lane: &LaneSnapshot, trouble: Option<&LaneTrouble>) -> Value {
     json!({
         "invoking": lane.invoking,
         "batchRecords": lane.batch,
+        "firstSequenceNumber": lane.first.as_ref().map(ToString::to_string),
+        "lastSequenceNumber": lane.last.as_ref().map(ToString::to_string),
+        "requestId": lane.request_id.map(|id| id.to_string()),
+        "trouble": trouble.map(|trouble| json!({
+            "kind": trouble.kind.as_str(),
+            "sinceEpochMilliseconds": trouble.since.as_millis(),
+            "failures": trouble.failures,
+            "message": trouble.message,
+        })),
         "attempts": lane.attempts,
         "retryInMilliseconds": lane.retry_in.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         "queuedRecords": lane.queued,
@@ -232,7 +267,10 @@ fn error_json(error: Option<&ErrorReport>) -> Value {
 mod tests {
     use std::cell::Cell;
 
+    use shardmill::CancellationToken;
+
     use super::*;
+    use crate::{assembly, config};
 
     #[test]
     fn incident_83_the_status_of_eight_thousand_shards_looks_at_each_lease_and_each_shard_once() {
@@ -248,5 +286,37 @@ mod tests {
         assert_eq!(looked.get(), 16_000);
         assert_eq!(found[0], (&leases[0], None));
         assert!(found[1..].iter().all(|(lease, shard)| Some(*lease) == *shard));
+    }
+
+    #[tokio::test]
+    async fn incident_102_readyz_and_status_say_that_the_function_is_not_reached_until_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("c.yaml");
+        let text = "EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/orders\nFunctionName: f\n\
+                    StartingPosition: TRIM_HORIZON\nFunction: {Url: \"http://127.0.0.1:1/\", Timeout: 5}\n\
+                    Checkpoints: \"memory:\"\nAws: {EndpointUrl: \"http://127.0.0.1:1\"}\n";
+        std::fs::write(&file, text).unwrap();
+        let config = config::load(&file, &|_| None).unwrap().config;
+        let aws = assembly::aws(&config.aws, "eu-west-1").await;
+        let worker = assembly::worker(&config.worker).unwrap();
+        let mut stores = assembly::Stores::new(config.worker.lease);
+        let mapping = config.mappings.into_iter().next().unwrap();
+        let parts = assembly::parts(mapping, &aws, &worker, &mut stores).await.unwrap();
+        let status = assembly::consumer(&parts, std::sync::Arc::clone(&worker)).unwrap().status();
+        // A watcher that asks nothing more: what counts is what the run has met since.
+        let over = CancellationToken::new();
+        over.cancel();
+        let function = FunctionState::watch(parts.function.clone(), status.clone(), over);
+        let view = MappingView::enabled(&parts.config, status.clone(), function);
+        status.function_probed(Some("cannot connect to http://127.0.0.1:1/"));
+        let shown = view.json(&worker);
+        assert_eq!(shown["ready"], false);
+        assert_eq!(shown["troubles"][0]["kind"], "not_reached", "{shown}");
+        assert_eq!(shown["troubles"][0]["message"], "cannot connect to http://127.0.0.1:1/");
+        let report = view.report().unwrap();
+        assert_eq!(unreached(&report.troubles).as_deref(), Some("cannot connect to http://127.0.0.1:1/"));
+        status.function_probed(None);
+        assert_eq!(unreached(&view.report().unwrap().troubles), None);
+        assert_eq!(view.json(&worker)["troubles"], json!([]));
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shardmill::CancellationToken;
+use shardmill::{CancellationToken, ConsumerStatus};
 
 use crate::handler::{FunctionHandler, Readiness};
 
@@ -17,24 +17,17 @@ pub struct FunctionState {
 }
 
 impl FunctionState {
-    /// Asks until the function answers or `shutdown` is cancelled.
+    /// Asks until the function answers or `shutdown` is cancelled. `status` tells it in the log, as one trouble with
+    /// invocations that do not reach the function.
     #[must_use]
-    pub fn watch(handler: FunctionHandler, mapping: &str, shutdown: CancellationToken) -> Self {
+    pub fn watch(handler: FunctionHandler, status: ConsumerStatus, shutdown: CancellationToken) -> Self {
         let unanswered = Arc::new(Mutex::new(Some("not asked yet".to_owned())));
         let state = Self { handler: handler.clone(), unanswered: Arc::clone(&unanswered) };
-        let mapping = mapping.to_owned();
         tokio::spawn(shutdown.run_until_cancelled_owned(async move {
-            let mut failed = false;
             loop {
                 let result = handler.probe().await.err().map(|error| error.to_string());
-                match &result {
-                    Some(error) if !failed => {
-                        tracing::warn!(mapping, error, "the function does not answer; asking until it does");
-                    }
-                    None if failed => tracing::info!(mapping, "the function answers"),
-                    _ => {}
-                }
-                failed = result.is_some();
+                status.function_probed(result.as_deref());
+                let failed = result.is_some();
                 *unanswered.lock().unwrap_or_else(PoisonError::into_inner) = result;
                 if !failed {
                     return;

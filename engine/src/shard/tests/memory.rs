@@ -80,9 +80,11 @@ impl Shard {
                         Some(outcome) => ShardEvent::Invoked { lane: invocation.lane, outcome },
                         None => continue,
                     },
-                    ShardAction::Discard { .. } | ShardAction::ReportGap(_) | ShardAction::Exit(_) => {
-                        continue;
-                    }
+                    ShardAction::Reserve { lane } => ShardEvent::Granted { lane },
+                    ShardAction::Release { .. }
+                    | ShardAction::Discard { .. }
+                    | ShardAction::ReportGap(_)
+                    | ShardAction::Exit(_) => continue,
                     ShardAction::Checkpoint { .. } => ShardEvent::Checkpointed,
                 };
                 self.machine.handle_event(self.now, event);

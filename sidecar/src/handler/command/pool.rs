@@ -180,10 +180,8 @@ impl Pool {
         state.failed_starts = state.failed_starts.saturating_add(1);
         state.start_not_before = Some(Instant::now() + wait);
         drop(state);
-        let before = self.readiness.send_replace(Readiness::NotReady { reason: reason.as_str().into() });
-        if before == Readiness::Ready {
-            tracing::warn!(reason, "the function cannot be started; trying again until it starts");
-        }
+        // The invocation that is not reached thereby is what the log tells, under its mapping's name.
+        self.readiness.send_replace(Readiness::NotReady { reason: reason.as_str().into() });
         not_reached(reason, Some(wait))
     }
 
@@ -193,12 +191,8 @@ impl Pool {
         state.failed_starts = 0;
         state.start_not_before = None;
         drop(state);
-        let changed = self
-            .readiness
+        self.readiness
             .send_if_modified(|readiness| std::mem::replace(readiness, Readiness::Ready) != Readiness::Ready);
-        if changed {
-            tracing::info!("the function can be started again");
-        }
     }
 
     /// Takes a process back that has no invocation any more.
