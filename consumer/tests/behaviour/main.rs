@@ -18,6 +18,7 @@ mod latest;
 mod leases;
 mod lineage;
 mod logs;
+mod quiet_trouble;
 mod shares;
 mod stop;
 mod store;
