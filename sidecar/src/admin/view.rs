@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shardmill::engine::{Gap, LaneSnapshot, Mono};
 use shardmill::{
-    ConsumerReport, ConsumerStatus, ErrorReport, LaneTrouble, RunState, ShardReport, TroubleKind, TroubleReport,
-    Worker,
+    ConsumerReport, ConsumerStatus, ErrorReport, LaneTrouble, RunState, ShardReport, TroubleKind,
+    TroubleReport, Worker,
 };
 
 use crate::config::MappingConfig;
@@ -241,6 +241,7 @@ fn trouble_json(trouble: &TroubleReport) -> Value {
 fn lane_json(lane: &LaneSnapshot, trouble: Option<&LaneTrouble>) -> Value {
     json!({
         "invoking": lane.invoking,
+        "waitsForPlace": lane.waits_for_place,
         "batchRecords": lane.batch,
         "firstSequenceNumber": lane.first.as_ref().map(ToString::to_string),
         "lastSequenceNumber": lane.last.as_ref().map(ToString::to_string),

@@ -1,6 +1,6 @@
 //! Any of the handlers.
 
-use shardmill::{Batch, BatchResponse, CancellationToken, Handler, HandlerError, InvokeContext};
+use shardmill::{Batch, BatchResponse, CancellationToken, Handler, HandlerError, InvokeContext, Places};
 use tokio::time::Instant;
 
 use super::{CommandHandler, ProbeError, Readiness, StdoutHandler, UrlHandler};
@@ -87,6 +87,14 @@ impl Handler for FunctionHandler {
             Self::Url(handler) => handler.handle(batch, cx).await,
             Self::Command(handler) => handler.handle(batch, cx).await,
             Self::Stdout(handler) => handler.handle(batch, cx).await,
+        }
+    }
+
+    fn places(&self) -> Places {
+        match self {
+            Self::Url(handler) => handler.places(),
+            Self::Command(handler) => handler.places(),
+            Self::Stdout(handler) => handler.places(),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, mpsc};
 
 use bytes::Bytes;
-use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext};
+use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext, Places};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Schedule;
@@ -21,6 +21,8 @@ use super::{ProbeError, Readiness};
 /// that has gone away does not return, so that ends the run: see [`closed`](Self::closed).
 #[derive(Clone)]
 pub struct StdoutHandler {
+    /// One: events are written one after the other, in the order in which they came.
+    places: Places,
     turn: Arc<Mutex<()>>,
     lines: mpsc::Sender<Line>,
     readiness: watch::Sender<Readiness>,
@@ -60,7 +62,8 @@ impl StdoutHandler {
         // A thread of its own, not a blocking task: a reader that never reads must not hold up the end of the process.
         std::thread::Builder::new().name("stdout".into()).spawn(move || write_lines(output, &receiver))?;
         let readiness = watch::Sender::new(Readiness::Ready);
-        Ok(Self { turn: Arc::default(), lines, readiness, closed: CancellationToken::new() })
+        let closed = CancellationToken::new();
+        Ok(Self { places: Places::new(1), turn: Arc::default(), lines, readiness, closed })
     }
 
     /// Cancelled as soon as a line finds that the program that read standard output has ended.
@@ -78,16 +81,19 @@ impl StdoutHandler {
         Ok(())
     }
 
-    async fn write(&self, event: Bytes, deadline: Instant) -> Result<BatchResponse, HandlerError> {
+    async fn write(&self, event: Bytes, cx: &InvokeContext) -> Result<BatchResponse, HandlerError> {
         if self.closed.is_cancelled() {
             return Err(HandlerError::NotReached { reason: CLOSED.into(), retry_after: None });
         }
-        let schedule = Schedule::new(deadline);
+        let schedule = Schedule::new(cx.deadline);
         let turn = timeout_at(schedule.start_by, Arc::clone(&self.turn).lock_owned());
         let Ok(turn) = turn.await else {
             let reason = "stdout is busy with another event: its reader is slow".into();
             return Err(HandlerError::NotReached { reason, retry_after: None });
         };
+        if !cx.may_start() {
+            return Err(HandlerError::not_started());
+        }
         let (written, result) = oneshot::channel();
         // A thread that is gone is noticed by the dropped channel.
         let _ = self.lines.send(Line { event, written, _turn: turn });
@@ -132,7 +138,11 @@ impl fmt::Debug for StdoutHandler {
 
 impl Handler for StdoutHandler {
     async fn handle(&self, batch: Batch, cx: InvokeContext) -> Result<BatchResponse, HandlerError> {
-        self.write(cx.event(&batch), cx.deadline).await
+        self.write(cx.event(&batch), &cx).await
+    }
+
+    fn places(&self) -> Places {
+        self.places.clone()
     }
 }
 
@@ -159,10 +169,31 @@ mod tests {
     use std::io::{BufRead as _, BufReader};
     use std::time::Duration;
 
+    use tokio::time::Instant;
+
     use super::*;
 
-    fn in_a_minute() -> Instant {
-        Instant::now() + Duration::from_secs(60)
+    fn in_a_minute() -> InvokeContext {
+        InvokeContext::for_test("s")
+    }
+
+    fn within(timeout: Duration) -> InvokeContext {
+        let mut cx = InvokeContext::for_test("s");
+        cx.deadline = Instant::now() + timeout;
+        cx
+    }
+
+    #[tokio::test]
+    async fn incident_90_nothing_is_written_once_the_lease_has_run_out() {
+        let (reader, writer) = io::pipe().unwrap();
+        let handler = StdoutHandler::to(writer).unwrap();
+        let late = InvokeContext::for_test_while("s", || false);
+        let error = handler.write(Bytes::from_static(b"late"), &late).await.unwrap_err();
+        assert!(matches!(error, HandlerError::NotReached { retry_after: Some(_), .. }), "{error}");
+        handler.write(Bytes::from_static(b"valid"), &in_a_minute()).await.unwrap();
+        drop(handler);
+        let lines: Vec<String> = BufReader::new(reader).lines().map(Result::unwrap).collect();
+        assert_eq!(lines, ["valid"]);
     }
 
     #[tokio::test]
@@ -172,7 +203,7 @@ mod tests {
         let mut calls = tokio::task::JoinSet::new();
         for i in 0..20_u8 {
             let handler = handler.clone();
-            calls.spawn(async move { handler.write(vec![b'a' + i; 1500].into(), in_a_minute()).await });
+            calls.spawn(async move { handler.write(vec![b'a' + i; 1500].into(), &in_a_minute()).await });
         }
         while let Some(result) = calls.join_next().await {
             assert_eq!(result.unwrap().unwrap(), BatchResponse::success());
@@ -191,12 +222,12 @@ mod tests {
         drop(reader);
         let handler = StdoutHandler::to(writer).unwrap();
         assert!(!handler.closed().is_cancelled(), "it is seen by writing");
-        let error = handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap_err();
+        let error = handler.write(Bytes::from_static(b"{}"), &in_a_minute()).await.unwrap_err();
         assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
         assert!(error.to_string().contains("the program that read it has ended"), "{error}");
         assert!(matches!(*handler.readiness().borrow(), Readiness::NotReady { .. }));
         assert!(handler.closed().is_cancelled(), "which ends the run");
-        let error = handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap_err();
+        let error = handler.write(Bytes::from_static(b"{}"), &in_a_minute()).await.unwrap_err();
         assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
     }
 
@@ -215,11 +246,11 @@ mod tests {
             }
         }
         let handler = StdoutHandler::to(FullOnce(true)).unwrap();
-        let error = handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap_err();
+        let error = handler.write(Bytes::from_static(b"{}"), &in_a_minute()).await.unwrap_err();
         assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
         assert!(matches!(*handler.readiness().borrow(), Readiness::NotReady { .. }));
         assert!(!handler.closed().is_cancelled(), "a disk gets room again");
-        handler.write(Bytes::from_static(b"{}"), in_a_minute()).await.unwrap();
+        handler.write(Bytes::from_static(b"{}"), &in_a_minute()).await.unwrap();
         assert_eq!(*handler.readiness().borrow(), Readiness::Ready);
     }
 
@@ -228,11 +259,10 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         let handler = StdoutHandler::to(writer).unwrap();
         let large = Bytes::from(vec![b'x'; 4 << 20]);
-        let deadline = Instant::now() + Duration::from_millis(200);
-        let stuck = handler.write(large, deadline).await.unwrap_err();
+        let stuck = handler.write(large, &within(Duration::from_millis(200))).await.unwrap_err();
         assert!(matches!(stuck, HandlerError::Function(_)), "{stuck}");
-        let deadline = Instant::now() + Duration::from_millis(200);
-        let queued = handler.write(Bytes::from_static(b"{}"), deadline).await.unwrap_err();
+        let late = within(Duration::from_millis(200));
+        let queued = handler.write(Bytes::from_static(b"{}"), &late).await.unwrap_err();
         assert!(matches!(queued, HandlerError::NotReached { .. }), "{queued}");
         drop(reader);
     }

@@ -20,6 +20,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use shardmill::InvokeContext;
+
 use super::peer::{self, Peer};
 use crate::handler::report::Reported;
 use body::{Read, describe_error, error_in, read};
@@ -41,6 +43,8 @@ pub(super) struct Invocation {
     /// Set when the process has it.
     pub(super) taken: Arc<AtomicBool>,
     pub(super) answer: oneshot::Sender<Answer>,
+    /// Whether it may begin.
+    pub(super) cx: InvokeContext,
 }
 
 /// What the process said about an invocation.
@@ -48,6 +52,8 @@ pub(super) struct Invocation {
 pub(super) enum Answer {
     Response(Bytes),
     Error(Reported),
+    /// The process did not get it: its time had run out before.
+    NotStarted,
 }
 
 /// How far a process has come.
@@ -261,8 +267,9 @@ impl RuntimeApi {
             }
             return forbidden(why);
         };
-        let invocation = self.work.lock().await.recv().await;
-        let Some(invocation) = invocation else { return forbidden("the sidecar stops") };
+        let Some(invocation) = self.next_that_may_start().await else {
+            return forbidden("the sidecar stops");
+        };
         let response = Response::builder()
             .header("content-type", "application/json")
             .header("lambda-runtime-aws-request-id", invocation.request_id.as_ref())
@@ -292,6 +299,19 @@ impl RuntimeApi {
 
     async fn turn_to_wait(&self) -> Option<SemaphorePermit<'_>> {
         tokio::time::timeout(OVERLAP, self.waiting.acquire()).await.ok()?.ok()
+    }
+
+    /// The next invocation, asked right before the process gets it whether it may begin (I10).
+    async fn next_that_may_start(&self) -> Option<Invocation> {
+        let mut work = self.work.lock().await;
+        loop {
+            let invocation = work.recv().await?;
+            if invocation.cx.may_start() {
+                return Some(invocation);
+            }
+            // Nobody listens any more if the invocation was given up.
+            let _ = invocation.answer.send(Answer::NotStarted);
+        }
     }
 
     fn response(&self, id: &str, headers: &HeaderMap, body: Read) -> Answered {

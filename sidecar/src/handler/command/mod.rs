@@ -25,12 +25,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use shardmill::{Batch, BatchResponse, CancellationToken, Handler, HandlerError, InvokeContext};
+use shardmill::{Batch, BatchResponse, CancellationToken, Handler, HandlerError, InvokeContext, Places};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::ProbeError;
-use super::gate::{Gate, Schedule};
+use super::gate::Schedule;
 use super::unread::Unread;
 use api::{Answer, Ended, Invocation, Life};
 pub use group::end_all_processes;
@@ -144,7 +144,8 @@ impl fmt::Display for Readiness {
 #[derive(Clone, Debug)]
 pub struct CommandHandler {
     pool: Arc<Pool>,
-    gate: Arc<Gate>,
+    /// One for each invocation that the processes may hold.
+    places: Places,
     unread: Unread,
 }
 
@@ -172,10 +173,9 @@ impl CommandHandler {
             return Err(CommandError::Text { key: "Function.Environment" });
         }
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let gate = Gate::new(Some(
-            options.maximum_concurrency.unwrap_or(4 * cpus).saturating_mul(options.concurrency()),
-        ));
-        Ok(Self { pool: Arc::new(Pool::new(options)), gate: Arc::new(gate), unread: Unread::default() })
+        let maximum = options.maximum_concurrency.unwrap_or(4 * cpus).saturating_mul(options.concurrency());
+        let places = Places::new(maximum);
+        Ok(Self { pool: Arc::new(Pool::new(options)), places, unread: Unread::default() })
     }
 
     /// Asks whether the program's file is there and executable, for `check --online` and `/readyz`. Starts nothing.
@@ -208,7 +208,6 @@ impl CommandHandler {
 
     async fn invoke(&self, event: Bytes, cx: &InvokeContext) -> Result<BatchResponse, HandlerError> {
         let schedule = Schedule::new(cx.deadline);
-        let _permit = self.gate.enter(schedule).await?;
         self.pool.succeed(cx).await?;
         loop {
             let mut running = Running { pool: &self.pool, process: self.pool.acquire().await?, busy: false };
@@ -237,6 +236,10 @@ impl CommandHandler {
 impl Handler for CommandHandler {
     async fn handle(&self, batch: Batch, cx: InvokeContext) -> Result<BatchResponse, HandlerError> {
         self.invoke(cx.event(&batch), &cx).await
+    }
+
+    fn places(&self) -> Places {
+        self.places.clone()
     }
 }
 
@@ -284,7 +287,7 @@ impl Running<'_> {
                 format!("the process did not ask for /next within {limit} s: is it a Lambda runtime?")
             }
             // It starts on, and is there for the next try.
-            Err(_) => return Err(not_reached("the process is still starting".into(), None)),
+            Err(_) => return Err(not_reached("the process is still starting".into(), Some(Duration::ZERO))),
         };
         self.busy = true;
         Err(self.pool.start_failed(reason))
@@ -301,9 +304,10 @@ impl Running<'_> {
             function_arn: Arc::clone(&cx.function_arn),
             taken: Arc::clone(&taken),
             answer,
+            cx: cx.clone(),
         };
         if self.pool.is_stopping() {
-            return Err(Lost::Judged(not_reached("the sidecar stops".into(), None)));
+            return Err(Lost::Judged(not_reached("the sidecar stops".into(), Some(Duration::ZERO))));
         }
         self.busy = true;
         // There is room for as many as the process may hold, and it has fewer.
@@ -320,7 +324,8 @@ impl Running<'_> {
             },
             ended = process.exited() => ended,
             () = cx.cancelled.cancelled() => {
-                return Err(Lost::Judged(not_reached("the invocation was called off".into(), None)));
+                let reason = "the invocation was called off".into();
+                return Err(Lost::Judged(not_reached(reason, Some(Duration::ZERO))));
             }
             () = tokio::time::sleep_until(schedule.deadline) => {
                 return Err(Lost::Judged(if taken() {
@@ -345,12 +350,14 @@ impl Running<'_> {
             return Lost::Judged(HandlerError::Cut { reason });
         }
         if self.pool.is_stopped() {
-            Lost::Judged(not_reached("the sidecar stopped before the function answered".into(), None))
+            let reason = "the sidecar stopped before the function answered".into();
+            Lost::Judged(not_reached(reason, Some(Duration::ZERO)))
         } else if !taken {
             Lost::NotTaken(ended.how)
         } else if self.process.was_killed() {
             // Another invocation that it held was given up; this one is innocent.
-            Lost::Judged(not_reached("the process was ended with another invocation in it".into(), None))
+            let reason = "the process was ended with another invocation in it".into();
+            Lost::Judged(not_reached(reason, Some(Duration::ZERO)))
         } else {
             let text = format!("Runtime.ExitError: the process ended: {}", ended.how);
             Lost::Judged(HandlerError::function(text))
@@ -363,6 +370,7 @@ impl Running<'_> {
         match answer {
             Answer::Response(body) => Ok(body),
             Answer::Error(reported) => Err(Lost::Judged(reported.into())),
+            Answer::NotStarted => Err(Lost::Judged(HandlerError::not_started())),
         }
     }
 }

@@ -17,7 +17,8 @@ use super::{CommandOptions, Readiness, spawner};
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// How long after a process a signal of the same cause may reach this one.
 const SAME_STOP: Duration = Duration::from_secs(1);
-const MAXIMUM_BACKOFF: Duration = Duration::from_secs(60);
+/// Short, so that a function that can be started again is not kept waiting; all shards together try it once a second.
+const MAXIMUM_BACKOFF: Duration = Duration::from_secs(1);
 
 /// All processes of one function.
 #[derive(Debug)]
@@ -143,7 +144,7 @@ impl Pool {
         );
         let mut state = self.lock();
         if state.phase != Phase::Running {
-            return Err(not_reached("the sidecar stops".into(), None));
+            return Err(not_reached("the sidecar stops".into(), Some(Duration::ZERO)));
         }
         state.all.push(Slots { process: Arc::clone(&process), used: 0 });
         state.take(&process, self.options.concurrency());
@@ -154,7 +155,7 @@ impl Pool {
     fn take_free(&self) -> Result<Option<Arc<Process>>, HandlerError> {
         let mut state = self.lock();
         if state.phase != Phase::Running {
-            return Err(not_reached("the sidecar stops".into(), None));
+            return Err(not_reached("the sidecar stops".into(), Some(Duration::ZERO)));
         }
         while let Some(process) = state.free.last().map(Arc::clone) {
             if process.is_gone() {
@@ -168,7 +169,7 @@ impl Pool {
             && !wait.is_zero()
         {
             let reason = self.readiness.borrow().to_string();
-            return Err(not_reached(reason, Some(wait)));
+            return Err(not_reached(reason, None));
         }
         Ok(None)
     }
@@ -182,7 +183,7 @@ impl Pool {
         drop(state);
         // The invocation that is not reached thereby is what the log tells, under its mapping's name.
         self.readiness.send_replace(Readiness::NotReady { reason: reason.as_str().into() });
-        not_reached(reason, Some(wait))
+        not_reached(reason, None)
     }
 
     /// Takes note that a process has started.

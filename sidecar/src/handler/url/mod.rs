@@ -13,10 +13,10 @@ use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext, ShownUrl};
+use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext, Places, ShownUrl};
 use tokio::time::{Instant, timeout_at};
 
-use super::gate::{Gate, Schedule};
+use super::gate::Schedule;
 use super::unread::Unread;
 use super::{MAXIMUM_RESPONSE_BYTES, ProbeError, chain};
 use answer::Rules;
@@ -66,7 +66,7 @@ struct Shared {
     pool: Pool,
     rules: Rules,
     unread: Unread,
-    gate: Gate,
+    places: Places,
 }
 
 /// Settings of a [`UrlHandler`].
@@ -130,11 +130,12 @@ impl UrlHandler {
             emulator,
             reads_response: options.reads_response,
         };
-        let gate = Gate::new(options.maximum_concurrency.or(emulator.then_some(1)));
+        let maximum = options.maximum_concurrency.or(emulator.then_some(1));
+        let places = maximum.map_or_else(Places::unlimited, Places::new);
         let pool = Pool::new(url)?;
         let shown = ShownUrl(&options.url).to_string();
         Ok(Self {
-            shared: Arc::new(Shared { shown, host, path, pool, rules, unread: Unread::default(), gate }),
+            shared: Arc::new(Shared { shown, host, path, pool, rules, unread: Unread::default(), places }),
         })
     }
 
@@ -159,12 +160,15 @@ impl Handler for UrlHandler {
     async fn handle(&self, batch: Batch, cx: InvokeContext) -> Result<BatchResponse, HandlerError> {
         self.shared.invoke(cx.event(&batch), &cx).await
     }
+
+    fn places(&self) -> Places {
+        self.shared.places.clone()
+    }
 }
 
 impl Shared {
     async fn invoke(&self, event: Bytes, cx: &InvokeContext) -> Result<BatchResponse, HandlerError> {
         let schedule = Schedule::new(cx.deadline);
-        let _permit = self.gate.enter(schedule).await?;
         if let Some(idle) = self.pool.take().await {
             match self.post(idle, event.clone(), cx, schedule).await {
                 // The server may have closed the connection while it idled: one free try on a fresh one.
@@ -213,6 +217,10 @@ impl Shared {
         schedule: Schedule,
     ) -> Result<BatchResponse, Failed> {
         let request = self.request(&connection, event, cx, schedule).map_err(Failed::Judged)?;
+        // Name resolution, connecting or a connection that broke may have taken the lease's last seconds (I10).
+        if !cx.may_start() {
+            return Err(Failed::Judged(HandlerError::not_started()));
+        }
         let timed_out =
             || Failed::Judged(HandlerError::function("no answer within Function.Timeout (Sandbox.Timedout)"));
         let answer = match timeout_at(schedule.deadline, connection.sender.send_request(request)).await {

@@ -181,6 +181,65 @@ async fn a_2xx_is_success_and_its_body_is_the_response() {
     assert_eq!(server.invoke().await.unwrap(), BatchResponse::success());
 }
 
+async fn invoke_while(
+    handler: &UrlHandler,
+    may_start: impl Fn() -> bool + Send + Sync + 'static,
+) -> Result<BatchResponse, HandlerError> {
+    let cx = InvokeContext::for_test_while("shardId-000000000000", may_start);
+    handler.shared.invoke(EVENT.to_vec().into(), &cx).await
+}
+
+#[tokio::test]
+async fn incident_90_a_request_is_not_written_once_the_lease_has_run_out() {
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let server = Server::start(move |_, mut stream| {
+        let sender = sender.clone();
+        async move {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            sender.send(bytes).unwrap();
+        }
+    })
+    .await;
+    let handler = server.handler("/", |_| {});
+    // Valid until it is connected, as if the machine had been suspended then.
+    assert!(assert_not_reached(invoke_while(&handler, || false).await, "lease ran out").is_some());
+    assert_eq!(received.recv().await.unwrap(), b"", "a connection and nothing on it");
+}
+
+#[tokio::test]
+async fn incident_90_the_free_try_on_a_fresh_connection_needs_a_valid_lease_too() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    let server = Server::start(move |_, mut stream| {
+        let count = Arc::clone(&count);
+        async move {
+            read_request(&mut stream).await.unwrap();
+            count.fetch_add(1, Ordering::SeqCst);
+            stream.write_all(http("200 OK", "", "{}").as_bytes()).await.unwrap();
+            if read_request(&mut stream).await.is_some() {
+                count.fetch_add(1, Ordering::SeqCst);
+                reset(stream);
+            }
+        }
+    })
+    .await;
+    let handler = server.handler("/", |_| {});
+    invoke(&handler).await.unwrap();
+    let asked = AtomicUsize::new(0);
+    let once = move || asked.fetch_add(1, Ordering::SeqCst) == 0;
+    assert_not_reached(invoke_while(&handler, once).await, "lease ran out");
+    assert_eq!((server.connections(), requests.load(Ordering::SeqCst)), (2, 2), "no third request");
+}
+
+#[tokio::test]
+async fn r23_a_429_without_retry_after_is_there_and_a_503_may_be_away() {
+    for (status, is_there) in [("429 Too Many Requests", true), ("503 Service Unavailable", false)] {
+        let server = Server::answering(http(status, "", "busy")).await;
+        assert_eq!(assert_not_reached(server.invoke().await, &status[..3]).is_some(), is_there);
+    }
+}
+
 #[tokio::test]
 async fn invocations_share_one_kept_connection() {
     let server = Server::answering(http("200 OK", "", "{}")).await;
