@@ -1,6 +1,7 @@
 //! Where logic meets IO: carries out a shard machine's actions and hands it what became of them. An `if` about
 //! semantics belongs in the engine.
 
+mod discarded;
 mod ended;
 mod places;
 
@@ -13,9 +14,9 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
 use shardmill_engine::{
-    BatchResponse, ChildShard, Condition, DiscardId, EventContext, EventSourceMapping, Exit, FailedBatch,
-    FetchFault, Gap, GapKind, Invocation, LaneId, Mono, Now, OnDestinationFailure, OnGap, OnUndecodable,
-    Oversized, Page, Position, Record, Resume, ShardAction, ShardEvent, ShardId, ShardMachine, Wall, intake,
+    BatchResponse, ChildShard, DiscardId, EventContext, EventSourceMapping, Exit, FetchFault, Gap, GapKind,
+    Invocation, LaneId, Mono, Now, OnGap, OnUndecodable, Oversized, Page, Position, Record, Resume,
+    ShardAction, ShardEvent, ShardId, ShardMachine, Wall, intake,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use tracing::Instrument;
 
 use crate::budget::{Room, Share};
 use crate::clock::ServiceClock;
-use crate::destination::{Destination, DestinationError, Failure, FailureNames};
+use crate::destination::{Destination, DestinationError, FailureNames};
 use crate::discovery::{Listed, PINNED_START};
 use crate::handler::{DynHandler, HandlerError, InvokeContext, MayStart};
 use crate::keeper::{Held, KeeperError, Leases};
@@ -37,9 +38,6 @@ use crate::trouble::{ShardTrouble, Troubles};
 
 /// The longest sleep, so that a shard that hangs can be told from one with nothing to do.
 const TICK: Duration = Duration::from_secs(5);
-
-/// How long a delivery may take whatever the destination's own timeouts are.
-const DELIVERY: Duration = Duration::from_secs(30);
 
 /// Under this name a lease remembers which tumbling windows are closed (I8).
 const EARLIEST_WINDOW: &str = "earliestWindow";
@@ -309,36 +307,6 @@ impl Driver {
         .boxed()
     }
 
-    fn discard(&self, id: DiscardId, failed: FailedBatch) -> BoxFuture<'static, Done> {
-        let name = Arc::clone(&self.cx.name);
-        let Some(destination) = self.cx.destination.clone() else {
-            log_dropped(&name, &failed, "no on-failure destination is configured");
-            return async move { Done::Dropped(id) }.boxed();
-        };
-        let drops = self.cx.mapping.on_destination_failure() == OnDestinationFailure::Drop;
-        let failure = Failure { failed, names: Arc::clone(&self.cx.names), event: Arc::clone(&self.event) };
-        async move {
-            let delivery = AssertUnwindSafe(async { destination.deliver(&failure).await }).catch_unwind();
-            let result = match tokio::time::timeout(DELIVERY, delivery).await {
-                Ok(Ok(result)) => result,
-                Ok(Err(panic)) => Err(DestinationError::new("the destination panicked")
-                    .with_source(panic_text("destination", &*panic))),
-                Err(_) => Err(DestinationError::new(format!(
-                    "{} did not answer within {} s",
-                    destination.describe(),
-                    DELIVERY.as_secs()
-                ))),
-            };
-            if result.is_ok() {
-                log_delivered(&name, &failure.failed, &destination.describe());
-            } else if drops {
-                log_dropped(&name, &failure.failed, "the on-failure destination did not take them");
-            }
-            Done::Delivered { id, result }
-        }
-        .boxed()
-    }
-
     fn checkpoint(
         &self,
         upto: Position,
@@ -507,32 +475,6 @@ pub(crate) fn child_start(starting_position: &Position) -> Position {
         Position::AtTimestamp(time) => Position::AtTimestamp(*time),
         _ => Position::TrimHorizon,
     }
-}
-
-/// Records that are given up and go nowhere leave at least their positions in the log (I3).
-fn log_dropped(mapping: &str, failed: &FailedBatch, why: &str) {
-    let seq = |record: Option<&Record>| record.map(|record| tracing::field::display(record.seq.clone()));
-    let too_large = failed.response.is_none() && failed.condition == Condition::RetryAttemptsExhausted;
-    let why = if too_large {
-        format!("{why}; their event is larger than the function takes")
-    } else {
-        why.to_owned()
-    };
-    tracing::warn!(
-        mapping, shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
-        from = seq(failed.batch.first()), to = seq(failed.batch.last()), condition = failed.condition.as_str(),
-        "dropped records that are given up: {why}"
-    );
-}
-
-/// One line for each batch that the destination has taken: where its records are from, and where they are.
-fn log_delivered(mapping: &str, failed: &FailedBatch, destination: &str) {
-    let seq = |record: Option<&Record>| record.map(|record| tracing::field::display(record.seq.clone()));
-    tracing::info!(
-        mapping, shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
-        from = seq(failed.batch.first()), to = seq(failed.batch.last()), condition = failed.condition.as_str(),
-        destination, "records that are given up were delivered to the on-failure destination"
-    );
 }
 
 fn panic_text(what: &str, panic: &(dyn std::any::Any + Send)) -> String {

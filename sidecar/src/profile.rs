@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn incident_105_a_mistyped_profile_is_named_with_the_nearest_one() {
+    fn incident_106_a_mistyped_profile_is_named_with_the_nearest_one() {
         let text =
             "[default]\nregion = x\n[ profile staging ]\n# [profile no]\n[sso-session one]\n[prod] ; here\n";
         let known: BTreeSet<String> = profiles(text).collect();

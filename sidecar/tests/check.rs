@@ -28,7 +28,7 @@ fn file(folder: &Path, function: &str, more: &str) {
 }
 
 #[test]
-fn incident_105_the_version_names_the_program_its_commit_and_its_features() {
+fn incident_106_the_version_names_the_program_its_commit_and_its_features() {
     let folder = tempfile::tempdir().unwrap();
     let output = text(&shardmill(&["--version"], folder.path()).stdout);
     let expected = concat!("shardmill ", env!("CARGO_PKG_VERSION"), " (");

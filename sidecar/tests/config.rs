@@ -324,7 +324,7 @@ fn incident_103_retries_without_end_of_reported_records_are_warned_about() {
 }
 
 #[test]
-fn incident_105_what_was_pasted_with_its_surroundings_is_taken() {
+fn incident_106_what_was_pasted_with_its_surroundings_is_taken() {
     let listed = good("list_event_source_mappings.json");
     let mapping = &listed.config.mappings[0];
     assert_eq!(mapping.mapping.identity(), "14e0db71-5d35-4eb5-b481-8945cf9d10c2");
@@ -343,7 +343,7 @@ fn incident_105_what_was_pasted_with_its_surroundings_is_taken() {
 }
 
 #[test]
-fn incident_105_what_an_error_says_to_write_for_a_template_is_a_file() {
+fn incident_106_what_an_error_says_to_write_for_a_template_is_a_file() {
     for name in [
         "whole_template_of_sam.yaml",
         "whole_template_of_cloudformation.json",
@@ -368,14 +368,14 @@ fn incident_105_what_an_error_says_to_write_for_a_template_is_a_file() {
 }
 
 #[test]
-fn incident_105_texts_for_numbers_are_taken_in_resources_only() {
+fn incident_106_texts_for_numbers_are_taken_in_resources_only() {
     let resource = "Type: AWS::Lambda::EventSourceMapping\nProperties: {BatchSize: \"many\"}\n";
     assert!(refused(resource).contains("\"many\" is a text; write a whole number"));
     assert!(refused("BatchSize: \"50\"\n").contains("without quotes"));
 }
 
 #[test]
-fn incident_105_a_password_in_a_url_is_refused_and_not_repeated() {
+fn incident_106_a_password_in_a_url_is_refused_and_not_repeated() {
     let text = refused("Function: {Url: \"https://user:secret@host/\"}\n");
     assert!(text.contains("remove what is before the @"), "{text}");
     assert!(!text.contains("secret") && text.contains("https://***********@host/"), "{text}");

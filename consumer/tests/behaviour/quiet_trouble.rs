@@ -141,6 +141,11 @@ impl Watched {
 /// What a healthy run writes as well.
 const HEALTHY: [&str; 3] = ["INFO found shards", "INFO took leases", "INFO the last minute"];
 
+/// Once a run it says where its shards begin, too.
+fn is_healthy(line: &str) -> bool {
+    HEALTHY.iter().any(|healthy| line.starts_with(healthy)) || line.contains(" at TRIM_HORIZON mapping=")
+}
+
 /// The lines at level info that a healthy run does not write.
 fn told() -> Vec<String> {
     let is_loud = |line: &String| ["INFO", "WARN", "ERROR"].iter().any(|level| line.starts_with(level));
@@ -152,7 +157,7 @@ fn told() -> Vec<String> {
             "every line names its mapping: {line}"
         );
     }
-    lines.into_iter().filter(|line| !HEALTHY.iter().any(|healthy| line.starts_with(healthy))).collect()
+    lines.into_iter().filter(|line| !is_healthy(line)).collect()
 }
 
 /// Exactly these lines were written: each begins with the first text and has all the others in it.

@@ -16,7 +16,7 @@ use super::lane::{GivenUp, Lane, LaneId, LaneState, Resolution, Rules, Step, lan
 use super::progress::Progress;
 use super::reader::{Reader, ReaderState, Wish};
 use super::rng::Rng;
-use super::snapshot::{Counters, LastResult, ShardSnapshot};
+use super::snapshot::{Counters, LastResult};
 use super::watermark::{Mark, Watermark};
 use crate::event::{EventContext, EventSize};
 use crate::failure::FailedBatch;
@@ -474,30 +474,6 @@ impl ShardMachine {
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// The shard at this moment.
-    #[must_use]
-    pub fn snapshot(&self, now: Now) -> ShardSnapshot {
-        ShardSnapshot {
-            checkpoint: self.progress.stored().clone(),
-            read: self.reader.at.clone(),
-            millis_behind: self.reader.millis_behind,
-            buffered_records: self.buffered_records,
-            buffered_bytes: self.held(),
-            undelivered_discards: self.discards.undelivered(),
-            read_failures: self.reader.failures(),
-            checkpoint_failures: self.progress.failures(),
-            iterator_age_millis: self.iterator_age_millis,
-            oldest_waiting_millis: self.oldest_waiting_millis(now),
-            last_result: self.last_result,
-            cut_invocations: self.cut,
-            ended: self.reader_ended(),
-            children_told: !self.reader.children.is_empty(),
-            last_gap: self.last_gap.clone(),
-            lanes: self.lanes.iter().map(|lane| lane.snapshot(now.mono)).collect(),
-            counters: self.counters,
-        }
     }
 }
 

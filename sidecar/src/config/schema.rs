@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn incident_105_the_schema_refuses_a_mapping_without_what_it_needs() {
+    fn incident_106_the_schema_refuses_a_mapping_without_what_it_needs() {
         let whole = json!({
             "EventSourceArn": "a", "FunctionName": "f", "StartingPosition": "LATEST", "Function": {"Stdout": true},
         });
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn incident_105_the_schema_knows_the_stores_and_the_destinations_of_this_binary() {
+    fn incident_106_the_schema_knows_the_stores_and_the_destinations_of_this_binary() {
         let single = &schema()["else"]["properties"];
         let checkpoints = single["Checkpoints"]["pattern"].as_str().unwrap();
         assert_eq!(checkpoints, "^(sqlite:.+|memory:?)$|\\$\\{");

@@ -5,9 +5,34 @@ use crate::outcome::BatchResponse;
 use crate::record::Batch;
 use crate::request::RequestId;
 use crate::shard::lane::{Lane, LaneId, LaneState, Verdict};
+use crate::shard::snapshot::ShardSnapshot;
 use crate::time::Now;
 
 impl ShardMachine {
+    /// The shard at this moment.
+    #[must_use]
+    pub fn snapshot(&self, now: Now) -> ShardSnapshot {
+        ShardSnapshot {
+            checkpoint: self.progress.stored().clone(),
+            read: self.reader.at.clone(),
+            millis_behind: self.reader.millis_behind,
+            buffered_records: self.buffered_records,
+            buffered_bytes: self.held(),
+            undelivered_discards: self.discards.undelivered(),
+            read_failures: self.reader.failures(),
+            checkpoint_failures: self.progress.failures(),
+            iterator_age_millis: self.iterator_age_millis,
+            oldest_waiting_millis: self.oldest_waiting_millis(now),
+            last_result: self.last_result,
+            cut_invocations: self.cut,
+            ended: self.reader_ended(),
+            children_told: !self.reader.children.is_empty(),
+            last_gap: self.last_gap.clone(),
+            lanes: self.lanes.iter().map(|lane| lane.snapshot(now.mono)).collect(),
+            counters: self.counters,
+        }
+    }
+
     /// What an answer to the lane's running invocation says about its batch; none if nothing runs there.
     #[must_use]
     pub fn judge(&self, lane: LaneId, answer: &BatchResponse) -> Option<Verdict> {
