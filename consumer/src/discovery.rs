@@ -171,6 +171,10 @@ impl Listed {
         self.look(stream, list, &before).listed(|shard| listing.contains_key(shard), began)
     }
 
+    fn is_forgotten(&self, shard: &ShardId) -> bool {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).is_forgotten(shard)
+    }
+
     fn created(&self, shards: Vec<ShardId>) {
         self.1.lock().unwrap_or_else(PoisonError::into_inner).created(shards.into_iter());
     }
@@ -215,8 +219,9 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     let mut shards: BTreeMap<ShardId, Vec<ShardId>> =
         listing.shards.iter().map(|shard| (shard.shard.clone(), shard.parents.clone())).collect();
     let mut passed_over = cx.listed.not_to_be_made(&of_stream, &list, &shards, began);
-    // They are finished: nobody waits for them, whatever a listing that lags behind shows.
-    shards.retain(|shard, _| !passed_over.contains(shard));
+    // They are finished: nobody waits for them, whatever a listing that lags behind shows. One that may have been deleted
+    // by hand holds its children back until that is known (I9).
+    shards.retain(|shard, _| !(passed_over.contains(shard) && cx.listed.is_forgotten(shard)));
     let unreadable = list.unreadable.iter().filter(|lease| lease.key.is_sibling_of(&of_stream));
     let unreadable: Vec<ShardId> = unreadable.map(|lease| lease.key.shard.clone()).collect();
     let spoilt = unreadable.len();
@@ -265,13 +270,16 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     Ok(Discovered { created, known, epoch: listing.epoch, gap, uncovered, beginning })
 }
 
-/// The leases of the stream, and the others. A lease that was deleted while the stream was being listed counts as well: the
+/// The leases of the stream, and the others. A finished lease that was deleted while the stream was being listed counts as well: the
 /// listing may still show its shard, which somebody else knows to be finished and gone (incident 40).
 fn known_leases(before: Vec<Lease>, now: Vec<Lease>, stream: &LeaseKey) -> (Vec<Lease>, Vec<Lease>) {
     let (mut known, others): (Vec<Lease>, Vec<Lease>) =
         now.into_iter().partition(|lease| lease.key.is_sibling_of(stream));
     let there: BTreeSet<ShardId> = known.iter().map(|lease| lease.key.shard.clone()).collect();
-    let deleted = |lease: &Lease| lease.key.is_sibling_of(stream) && !there.contains(&lease.key.shard);
+    let deleted = |lease: &Lease| {
+        let is_finished = lease.checkpoint == Position::ShardEnd;
+        is_finished && lease.key.is_sibling_of(stream) && !there.contains(&lease.key.shard)
+    };
     known.extend(before.into_iter().filter(deleted));
     (known, others)
 }

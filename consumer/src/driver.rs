@@ -77,8 +77,8 @@ pub(crate) struct Driver {
     cx: Arc<MappingContext>,
     event: Arc<EventContext>,
     held: Held,
-    /// The time to which LATEST was pinned, as the lease has it.
-    pinned: Option<String>,
+    /// What the leases of children have from this one: where the mapping began.
+    inherits: AppState,
     reader: Option<Box<dyn ShardReader>>,
     /// Since when the service says that the shard does not exist.
     missing_since: Option<Instant>,
@@ -122,7 +122,7 @@ impl Driver {
         cx: Arc<MappingContext>,
         event: EventContext,
         held: Held,
-        pinned: Option<String>,
+        inherits: AppState,
         share: Share,
         status: Arc<ShardCell>,
     ) -> Self {
@@ -136,7 +136,7 @@ impl Driver {
             cx,
             event: Arc::new(event),
             held,
-            pinned,
+            inherits,
             reader: None,
             missing_since: None,
             running: FuturesUnordered::new(),
@@ -321,8 +321,7 @@ impl Driver {
         // What arrives in a child arrives after everything in its parents.
         let read_through = noted(READ_THROUGH, read_through);
         // Children outlive their parents' leases, and with them the pinned start (I15).
-        let pinned = self.pinned.clone().map(|pinned| (PINNED_START.to_owned(), pinned));
-        let inherited = AppState::from_iter(read_through.clone().into_iter().chain(pinned));
+        let inherited = AppState::from_iter(self.inherits.clone().into_iter().chain(read_through.clone()));
         async move {
             if !children.is_empty() {
                 // The children's leases exist before the end is stored, so a crash in between forgets none (I9).

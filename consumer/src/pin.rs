@@ -133,8 +133,8 @@ impl Pin {
         };
         let earlier = others.iter().filter(is_earlier).filter_map(pinned).min();
         let at = earlier.unwrap_or_else(|| self.time(clock, answered));
-        // A Kinesis stream's epoch says when it was made: nothing in it is older, and nothing of it was lost before.
-        let made = stream.epoch.parse::<i64>().ok().and_then(|seconds| seconds.checked_mul(1000));
+        // The epoch says when the stream was made: nothing in it is older, and nothing of it was lost before.
+        let made = made_at(&stream.epoch);
         let now = clock.earliest_at(clock.now().mono).as_millis();
         made.filter(|made| *made <= now).map_or(at, |made| made.max(at))
     }
@@ -157,6 +157,26 @@ pub(crate) fn lost_before(pinned: i64, is_dynamodb: bool, clock: &ServiceClock) 
     })
 }
 
+/// When a stream was made, in milliseconds since 1970: the seconds of a Kinesis stream's epoch, or the label of a DynamoDB
+/// stream, such as `2026-11-27T10:09:04.123` (UTC).
+fn made_at(epoch: &str) -> Option<i64> {
+    if let Ok(seconds) = epoch.parse::<i64>() {
+        return seconds.checked_mul(1000);
+    }
+    let (date, time) = epoch.split_once('T')?;
+    let numbers = |text: &str, separator: char| -> Option<Vec<i64>> {
+        text.split(separator).map(|part| part.parse().ok()).collect()
+    };
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let ([year, month, day], [hour, minute, second]) =
+        (numbers(date, '-')?.try_into().ok()?, numbers(time, ':')?.try_into().ok()?);
+    let millis: i64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+    // Days since 1970, counted in years that begin in March so that a leap day is a year's last.
+    let (year, month): (i64, i64) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 719_469;
+    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis)
+}
+
 fn is_of(source: &EventSource, key: &LeaseKey) -> bool {
     (&key.account, &key.region, &key.stream) == (&source.account, &source.region, &source.stream)
 }
@@ -177,6 +197,15 @@ mod tests {
             assert_eq!(Noted::parse(&noted.text()), Some(noted));
         }
         assert_eq!((Noted::parse(""), Noted::parse("soon host")), (None, None));
+    }
+
+    #[test]
+    fn a_stream_says_when_it_was_made() {
+        assert_eq!(made_at("1790000000"), Some(1_790_000_000_000));
+        assert_eq!(made_at("1970-01-01T00:00:00.000"), Some(0));
+        assert_eq!(made_at("2000-02-29T23:59:59.9"), Some(951_868_799_900));
+        assert_eq!(made_at("2026-11-27T10:09:04.123"), Some(1_795_774_144_123));
+        assert_eq!([made_at(""), made_at("label"), made_at("2026-11T10:00")], [None; 3]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::beginning::Beginning;
+use crate::beginning::{Beginning, STARTING_POSITION};
 use crate::consumer::{RunError, RunReport};
 use crate::discovery::{Discovered, DiscoveryError, PINNED_START, discover};
 use crate::driver::{self, Driver, MappingContext};
@@ -176,7 +176,8 @@ impl Run {
         let event = EventContext::new(&self.cx.mapping, shard.clone());
         tracing::debug!(mapping = %self.cx.name, %shard, checkpoint = %lease.checkpoint, "got the lease");
         let seed = fastrand::u64(..);
-        let pinned = lease.app.get(PINNED_START).cloned();
+        let inherited = |name: &str| Some((name.to_owned(), lease.app.get(name)?.clone()));
+        let inherits = [PINNED_START, STARTING_POSITION].into_iter().filter_map(inherited).collect();
         let mapping = Arc::clone(&self.cx.mapping);
         let machine = ShardMachine::new(
             mapping,
@@ -189,7 +190,7 @@ impl Run {
         self.status.add(Arc::clone(&cell));
         let share = self.worker.budget.share();
         let driver =
-            Driver::new(machine, Arc::clone(&self.cx), event, held, pinned, share, Arc::clone(&cell));
+            Driver::new(machine, Arc::clone(&self.cx), event, held, inherits, share, Arc::clone(&cell));
         let pause = self.panics.get(&key).map(|panics| backoff(*panics));
         let mut stop = self.stop.subscribe();
         let run = async move {

@@ -89,6 +89,11 @@ impl Vanished {
         self.finished.keys().cloned().collect()
     }
 
+    /// Whether a listing has lacked the shard, so that nobody waits for it whatever a late one shows.
+    pub(super) fn is_forgotten(&self, shard: &ShardId) -> bool {
+        self.finished.get(shard).is_some_and(|grave| grave.forgotten)
+    }
+
     /// These leases were made just now.
     pub(super) fn created(&mut self, shards: impl Iterator<Item = ShardId>) {
         self.seen.extend(shards.map(|shard| (shard, false)));

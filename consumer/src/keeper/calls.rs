@@ -124,6 +124,7 @@ impl Calls {
     ) -> Call {
         let this = self.clone();
         async move {
+            let own = value.clone();
             let call = async {
                 match value {
                     Some(value) => this.store.note(&name, &value).await,
@@ -131,7 +132,8 @@ impl Calls {
                 }
             };
             let result = this.bounded(call).await;
-            let answer = Answer::of_write(&result, |_| true);
+            // A store that keeps no notes, and a note that was there, say nothing about writes.
+            let answer = Answer::of_write(&result, |kept| kept.is_some() && *kept == own);
             let _ = reply.send(result);
             Done::Answered(answer)
         }

@@ -82,6 +82,10 @@ impl State {
     fn permits(&self, source: u64) -> bool {
         let kept = self.kept();
         let Some(own) = self.sources.get(&source) else { return false };
+        if kept == 0 && self.sources.len() > 1 && self.total > 1 {
+            // Too many sources to keep a permit for each: one stays free for those that have none.
+            return self.free > usize::from(own.in_flight > 0);
+        }
         if self.free == 0 || own.in_flight < kept {
             return self.free > 0;
         }
@@ -257,12 +261,18 @@ mod tests {
     }
 
     #[test]
-    fn more_sources_than_permits_share_them_without_keeping_any() {
+    fn incident_82_of_more_sources_than_permits_none_takes_the_last_one_beside_another_call_of_its_own() {
         let permits = Permits::new(2);
         let parties: Vec<_> = (0..5).map(|_| permits.join()).collect();
         let held = take(&parties[0], 5);
-        assert_eq!((held.len(), take(&parties[1], 5).len()), (2, 0));
+        assert_eq!(held.len(), 1, "it hangs, and the others go on");
+        let other = take(&parties[1], 5);
+        assert_eq!((other.len(), take(&parties[2], 5).len()), (1, 0));
+        drop(other);
+        assert_eq!(take(&parties[4], 5).len(), 1);
         drop(held);
-        assert_eq!(take(&parties[4], 5).len(), 2);
+        let alone = Permits::new(1);
+        let parties: Vec<_> = (0..2).map(|_| alone.join()).collect();
+        assert_eq!(take(&parties[1], 5).len(), 1, "with a single permit there is nothing to keep");
     }
 }

@@ -6,7 +6,7 @@ mod undecodable;
 
 pub(super) use client::{KeepDate, ObserveDate, bounded, millis};
 pub(super) use error::{Call, Named, root};
-pub(super) use undecodable::{Parts, Replay, body_of};
+pub(super) use undecodable::{Parts, Replay, body_of, number_in};
 
 /// What a clock belongs to: clients of the same service, region and endpoint hear the same clock.
 pub(super) fn endpoint(stream: &dyn Named, region: &str, url: Option<&str>) -> String {

@@ -46,6 +46,11 @@ impl HttpClient for Replay {
     }
 }
 
+/// The sequence number that a record shows, if it can be a position: without one it can be neither named nor passed.
+pub(in crate::source) fn number_in(text: &Value) -> Option<&str> {
+    text.as_str().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// An answer of `GetRecords`, taken apart.
 pub(in crate::source) struct Parts {
     frame: Map<String, Value>,

@@ -10,7 +10,7 @@ use shardmill_engine::Seq;
 
 use super::reader::DynamoDbReader;
 use crate::source::SourceError;
-use crate::source::aws::{Parts, Replay, body_of, root};
+use crate::source::aws::{Parts, Replay, body_of, number_in, root};
 
 type Failure = SdkError<GetRecordsError>;
 
@@ -32,7 +32,9 @@ pub(super) async fn salvage(
             good.push(record.clone());
             continue;
         };
-        let number = record["dynamodb"]["SequenceNumber"].as_str().filter(|number| !number.is_empty());
+        // Any other failure says nothing about the record: the page is read again.
+        body_of(&error)?;
+        let number = number_in(&record["dynamodb"]["SequenceNumber"]);
         match number {
             Some(number) if reader.skips => skipped.push(Seq::plain(number)),
             _ => {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use shardmill_engine::{ChildShard, Data, Page, Position, Record, Seq, ShardId};
 
 use super::{Inner, listing};
-use crate::source::aws::{Call, Parts, Replay, body_of, millis, root};
+use crate::source::aws::{Call, Parts, Replay, body_of, millis, number_in, root};
 use crate::source::limiter::ShardPace;
 use crate::source::{ShardReader, SourceError, SourceErrorKind};
 
@@ -143,7 +143,9 @@ impl KinesisReader {
                 good.push(record.clone());
                 continue;
             };
-            let number = record["SequenceNumber"].as_str().filter(|number| !number.is_empty());
+            // Any other failure says nothing about the record: the page is read again.
+            body_of(&error)?;
+            let number = number_in(&record["SequenceNumber"]);
             match number {
                 Some(number) if self.skips => skipped.push(Seq::plain(number)),
                 _ => {
