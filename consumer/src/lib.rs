@@ -80,7 +80,6 @@ mod pin;
 mod places;
 mod reach;
 mod run;
-mod shown;
 mod source;
 mod status;
 mod suspended;
@@ -106,9 +105,8 @@ pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{
     Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, Page, Payload, Position, Record,
-    RequestId, Seq, SequenceNumber, ShardId, WindowCall,
+    RequestId, Seq, SequenceNumber, ShardId, ShownUrl, WindowCall,
 };
-pub use shown::ShownUrl;
 #[cfg(feature = "dynamodb-streams")]
 pub use source::{DynamoDbSource, DynamoDbStream};
 pub use source::{

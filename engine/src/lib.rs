@@ -55,6 +55,7 @@ mod record;
 mod request;
 mod retry;
 mod shard;
+mod shown;
 mod time;
 mod window;
 
@@ -84,5 +85,6 @@ pub use shard::{
     AnswerProblem, Counters, DiscardId, Exit, FetchFault, Gap, GapKind, Invocation, LaneId, LaneSnapshot,
     LastResult, Oversized, PlaceRule, Resume, ShardAction, ShardEvent, ShardMachine, ShardSnapshot, Verdict,
 };
+pub use shown::ShownUrl;
 pub use time::{Mono, Now, Wall};
 pub use window::WindowCall;

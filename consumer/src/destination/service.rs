@@ -10,10 +10,9 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
-use shardmill_engine::FailureDestination;
+use shardmill_engine::{FailureDestination, ShownUrl};
 
 use super::{DestinationError, Probe};
-use crate::shown::ShownUrl;
 
 /// How long a delivery may take.
 #[derive(Clone, Copy, Debug)]

@@ -121,7 +121,7 @@ pub(super) fn check_url(section: &Section<'_>, key: &str, report: &mut Report) {
     } else if !ok {
         let message = format!(
             "\"{}\" is not a URL; permitted: http:// or https:// with a host; for example http://127.0.0.1:8080/",
-            shardmill::ShownUrl(text)
+            shardmill_engine::ShownUrl(text)
         );
         report.error(section.place(key), section.path(key), message);
     }
