@@ -332,7 +332,9 @@ impl ShardMachine {
             *bytes += record.footprint();
             part.push(record);
         }
-        for (index, (part, bytes)) in parts.into_iter().enumerate() {
+        for (index, (mut part, bytes)) in parts.into_iter().enumerate() {
+            // Room that no record takes would be held until the last one of this page is resolved (I13).
+            part.shrink_to_fit();
             if let Some((lane, rules, _)) = self.lane_with_rules(index) {
                 lane.push_all(now, &rules, part, bytes);
             }
