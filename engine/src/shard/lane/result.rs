@@ -52,6 +52,8 @@ impl Lane {
             Outcome::NotReached { retry_after: None } if rules.places == PlaceRule::Away => {
                 self.misses = 0;
                 self.stack.push(attempt);
+                // It waits for its place, and that may be for as long as the function is away.
+                self.shed();
                 Resolution::Pending
             }
             Outcome::NotReached { retry_after } => {

@@ -11,7 +11,7 @@ use crate::mapping::EventSourceMapping;
 use crate::outcome::{BatchResponse, Outcome};
 use crate::position::Position;
 use crate::record::{Data, Record};
-use crate::shard::{Invocation, ShardAction, ShardEvent, ShardMachine};
+use crate::shard::{Invocation, PlaceRule, ShardAction, ShardEvent, ShardMachine};
 use crate::time::{Mono, Now, Wall};
 
 /// Bytes that somebody still refers to.
@@ -183,6 +183,31 @@ fn incident_75_a_batch_that_waits_keeps_no_event_and_one_that_is_invoked_counts_
     let lane = crate::shard::LaneId(0);
     shard.machine.handle_event(shard.now, ShardEvent::Invoked { lane, outcome: Outcome::FunctionError });
     assert_eq!((memory.used(), shard.counted()), (1_000, invoked.buffered_bytes));
+}
+
+#[test]
+fn a_batch_that_waits_for_its_place_while_nobody_reaches_the_function_keeps_no_event() {
+    let memory = Memory::default();
+    let mut shard = Shard::new(mapping(|_| {}), vec![memory.page(1..=10, 100)], |_| None);
+    shard.machine.set_places(PlaceRule::Away);
+    shard.run(100);
+    let invoked = shard.machine.snapshot(shard.now);
+    assert!(invoked.lanes[0].invoking);
+    let batch = shard.machine.current_batch().unwrap();
+    batch.event_or_encode(|_| memory.allocate(1_000_000));
+    drop(batch);
+    let (lane, outcome) = (crate::shard::LaneId(0), Outcome::NotReached { retry_after: None });
+    shard.machine.handle_event(shard.now, ShardEvent::Invoked { lane, outcome });
+    assert_eq!((memory.used(), shard.counted()), (1_000, invoked.buffered_bytes));
+}
+
+#[test]
+fn a_page_that_lanes_share_takes_no_more_room_than_its_records() {
+    let memory = Memory::default();
+    let change = |m: &mut EventSourceMapping| m.parallelization_factor = 2;
+    let mut shard = Shard::new(mapping(change), vec![memory.page(1..=9, 100)], |_| None);
+    shard.run(100);
+    assert_eq!(shard.counted(), shard.machine.buffered_bytes());
 }
 
 #[test]
