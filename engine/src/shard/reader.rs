@@ -147,7 +147,7 @@ impl Reader {
         }
         self.state = ReaderState::Open;
         self.not_before = self.fetch_started.unwrap_or_default() + self.pause_after(intake, polling);
-        let is_tip = intake.polled == 0 && intake.millis_behind.is_none_or(|behind| behind == 0);
+        let is_tip = is_empty(intake) && intake.millis_behind.is_none_or(|behind| behind == 0);
         if is_tip && self.clock_doubt.is_none() {
             // Whatever arrived while the page was under way may not be in it.
             self.tip_read = Some(now.wall - now.mono.since(self.fetch_started.unwrap_or_default()));
@@ -159,14 +159,14 @@ impl Reader {
     /// The time from the start of the last fetch to the start of the next.
     fn pause_after(&mut self, intake: &Intake, polling: &Polling) -> Duration {
         let backlog = intake.millis_behind.is_some_and(|behind| behind > 0)
-            || intake.polled >= self.asked
+            || intake.polled + intake.skipped.len() >= self.asked
             || intake.bytes >= BACKLOG_BYTES;
         if backlog {
             // An empty page in the middle of a shard is normal: the shard is read on at full speed.
             self.empty_pages = 0;
             return polling.minimum_interval;
         }
-        self.empty_pages = if intake.polled == 0 { self.empty_pages.saturating_add(1) } else { 0 };
+        self.empty_pages = if is_empty(intake) { self.empty_pages.saturating_add(1) } else { 0 };
         let slower = self.empty_pages.saturating_sub(EMPTY_PAGES_BEFORE_SLOWING).min(16);
         polling
             .idle_interval
@@ -240,4 +240,9 @@ impl Reader {
     pub(super) const fn failures(&self) -> u32 {
         self.failures
     }
+}
+
+/// Whether the page had no records, decodable or not.
+const fn is_empty(intake: &Intake) -> bool {
+    intake.polled == 0 && intake.skipped.is_empty()
 }

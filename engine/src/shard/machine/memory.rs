@@ -28,6 +28,11 @@ impl ShardMachine {
         self.lanes.first()?.current().map(|attempt| attempt.batch.clone())
     }
 
+    /// When a page was read last that reached the tip.
+    pub(in crate::shard) const fn tip_read(&self) -> Option<crate::time::Wall> {
+        self.reader.tip_read
+    }
+
     /// Bytes of the records that are not resolved.
     pub(in crate::shard) const fn buffered_bytes(&self) -> usize {
         self.buffered_bytes

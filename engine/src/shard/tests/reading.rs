@@ -51,6 +51,27 @@ fn a_shard_that_stays_empty_is_read_ever_more_slowly_and_at_once_faster_with_the
 }
 
 #[test]
+fn a_page_of_records_that_cannot_be_decoded_is_not_the_tip_of_a_shard_and_does_not_slow_its_reads() {
+    let page = |skipped| Intake { skipped, ..Intake::default() };
+    for (skipped, is_tip) in [(vec![], true), (vec![seq(1)], false)] {
+        let mut rig = Rig::new(mapping(|_| {}));
+        rig.reads = Box::new(|_| Reply::Never);
+        rig.run(0);
+        rig.checks_each_step = false;
+        rig.inject(ShardEvent::Fetched(page(skipped)));
+        assert_eq!(rig.machine.tip_read().is_some(), is_tip);
+    }
+    // As many as were asked for: there may be more.
+    let mut rig = Rig::new(mapping(|m| m.polling.maximum_records = 2));
+    rig.reads = Box::new(|_| Reply::Never);
+    rig.run(0);
+    rig.checks_each_step = false;
+    rig.inject(ShardEvent::Fetched(page(vec![seq(1), seq(2)])));
+    rig.run(500);
+    assert_eq!(rig.fetches(), [0, 200]);
+}
+
+#[test]
 fn a_failed_open_or_read_is_tried_again_after_a_backoff_that_success_ends() {
     let mut rig = Rig::new(mapping(|_| {}));
     rig.opens = Box::new(|n| Reply::Now(n == 3));
