@@ -153,6 +153,8 @@ impl ShardPace {
             let mut last_start = slot.last_start.lock().await;
             // A page that another reader just finished may move the time on.
             while let Some(ready) = slot.ready_at(*last_start).filter(|ready| *ready > Instant::now()) {
+                // A read that waits for its shard's pace is not in flight.
+                permit = None;
                 sleep_until(ready).await;
             }
             if permit.is_none()
@@ -330,6 +332,24 @@ mod tests {
         assert!(timeout(Duration::from_secs(60), &mut waits).await.is_err(), "one read is in flight");
         drop(reading);
         assert!(timeout(Duration::from_millis(1), waits).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_whose_shard_was_slowed_down_while_it_waited_for_a_permit_holds_none_meanwhile() {
+        let limiter = ReadLimiter::new().with_concurrent_reads(2);
+        let (s, same, other, last) =
+            (pace(&limiter, "s"), pace(&limiter, "s"), pace(&limiter, "other"), pace(&limiter, "last"));
+        let begin = Instant::now();
+        let (large, _held) = (s.start().await, other.start().await);
+        let waits = same.start();
+        tokio::pin!(waits);
+        assert!(timeout(SPACING * 2, &mut waits).await.is_err(), "both permits are in use");
+        large.finish(10 * 1024 * 1024);
+        assert!(timeout(SPACING, &mut waits).await.is_err(), "the page is to be worked off first");
+        let free = timeout(Duration::from_millis(1), last.start()).await;
+        free.expect("the waiting read holds no permit").finish(0);
+        waits.await.finish(0);
+        assert_eq!(begin.elapsed(), Duration::from_secs(5));
     }
 
     #[tokio::test(start_paused = true)]
