@@ -262,7 +262,8 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     cx.leases.serve(Served { stream: of_stream, listed: shards });
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
     cx.listed.created(planned_shards);
-    if is_new && planned > 0 {
+    // Another worker may have made the leases since this run noted its start.
+    if (is_new && planned > 0) || (!known.is_empty() && cx.pin.has_noted()) {
         cx.pin.forget(&cx.mapping, &cx.leases).await;
     }
     let gap = gap.filter(|_| created > 0);

@@ -1,6 +1,7 @@
 //! When LATEST begins: at the first try, whenever the stream or its first shard is found (I15).
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shardmill_checkpoint::Lease;
@@ -27,6 +28,8 @@ pub(crate) struct Pin {
     first_try: Mono,
     /// What an earlier run has noted.
     noted: OnceLock<Option<Noted>>,
+    /// The note is gone again.
+    forgotten: AtomicBool,
     /// Since when the first leases wait for the clock.
     waits_since: OnceLock<Instant>,
 }
@@ -53,7 +56,12 @@ impl Noted {
 impl Pin {
     /// The first try is now.
     pub(crate) fn new(clock: &ServiceClock) -> Self {
-        Self { first_try: clock.now().mono, noted: OnceLock::new(), waits_since: OnceLock::new() }
+        Self {
+            first_try: clock.now().mono,
+            noted: OnceLock::new(),
+            forgotten: AtomicBool::new(false),
+            waits_since: OnceLock::new(),
+        }
     }
 
     /// Stores the first try, before the stream is asked, unless the stream has leases: they know where they begin.
@@ -79,11 +87,20 @@ impl Pin {
 
     /// The leases exist and hold the time: nothing is to be noted any more.
     pub(crate) async fn forget(&self, mapping: &EventSourceMapping, leases: &Leases) {
-        if *mapping.starting_position() == Position::Latest
-            && let Err(error) = leases.forget_note(name(mapping.event_source())).await
-        {
-            tracing::debug!(%error, "the note of the first start stays: it is not looked at while there are leases");
+        if *mapping.starting_position() != Position::Latest {
+            return;
         }
+        match leases.forget_note(name(mapping.event_source())).await {
+            Ok(_) => self.forgotten.store(true, Ordering::Relaxed),
+            Err(error) => {
+                tracing::debug!(%error, "the note of the first start stays: it is not looked at while there are leases");
+            }
+        }
+    }
+
+    /// Whether this run has stored a note that nobody needs once there are leases, whoever made them.
+    pub(crate) fn has_noted(&self) -> bool {
+        self.noted.get().is_some() && !self.forgotten.load(Ordering::Relaxed)
     }
 
     /// Whether the first leases are to wait a little for the service's clock.
