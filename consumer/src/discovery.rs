@@ -62,6 +62,8 @@ pub(crate) struct Discovered {
     pub(crate) uncovered: Vec<(u128, u128)>,
     /// Where the shards begin, as far as a listing told.
     pub(crate) beginning: Option<Beginning>,
+    /// The first leases wait for a clock in doubt.
+    pub(crate) waits_for_clock: bool,
 }
 
 /// What the last complete listing of the stream showed.
@@ -230,7 +232,7 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     let start = start(cx, &of_stream, (&known, &others), &listing);
     let is_new = known.is_empty() && passed_over.is_empty();
     if is_new && start.pinned.is_some() && cx.pin.waits_for_clock(&cx.clock) {
-        return Ok(Discovered { epoch: listing.epoch, ..Discovered::default() });
+        return Ok(Discovered { epoch: listing.epoch, waits_for_clock: true, ..Discovered::default() });
     }
     // Reported once: by whoever creates the first lease of the new stream.
     let gap = is_new.then(|| left_behind(&of_stream, &others).or(start.gap.clone())).flatten();
@@ -268,7 +270,7 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     }
     let gap = gap.filter(|_| created > 0);
     let known = known.len() + spoilt + planned;
-    Ok(Discovered { created, known, epoch: listing.epoch, gap, uncovered, beginning })
+    Ok(Discovered { created, known, epoch: listing.epoch, gap, uncovered, beginning, waits_for_clock: false })
 }
 
 /// The leases of the stream, and the others. A finished lease that was deleted while the stream was being listed counts as well: the

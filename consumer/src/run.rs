@@ -260,6 +260,11 @@ impl Run {
                 self.status.recovered();
                 self.check_epoch(found.epoch);
                 self.audit(&found.uncovered);
+                if found.waits_for_clock {
+                    // A whole interval may be longer than the stream's start is to wait.
+                    self.listing_asked = true;
+                    self.discover_at = self.discover_at.min(Instant::now() + DOUBT_INTERVAL);
+                }
                 if let Some(gap) = found.gap {
                     self.stream_gap(&gap);
                 }
