@@ -188,7 +188,7 @@ impl Driver {
         self.cancelled.cancel();
         // What is in flight is dropped before the lease is given up.
         self.running.clear();
-        self.granted.clear();
+        self.leave_places();
         if exit != Exit::LeaseLost {
             self.held.release().await;
         }
@@ -214,7 +214,7 @@ impl Driver {
                 ShardAction::Fetch { limit } => self.fetch(limit),
                 ShardAction::Reserve { lane } => self.reserve(lane),
                 ShardAction::Release { lane } => {
-                    drop(self.take_place(lane));
+                    self.give_back(lane);
                     continue;
                 }
                 ShardAction::Invoke(invocation) => {

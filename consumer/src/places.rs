@@ -60,7 +60,8 @@ impl Places {
         self.shared.maximum
     }
 
-    /// How many places are taken now; 0 without a maximum.
+    /// How many places are taken now, by invocations or by what waits for the next try of a function that nobody reaches; 0
+    /// without a maximum.
     #[must_use]
     pub fn in_use(&self) -> usize {
         let free = self.shared.permits.as_ref().map_or(0, |permits| permits.available_permits());
@@ -91,6 +92,11 @@ impl Places {
         };
         self.shared.reach.admitted().await;
         Place { _permit: permit }
+    }
+
+    /// A place was given back for which there was nothing left to invoke.
+    pub(crate) fn unused(&self) {
+        self.shared.reach.unused();
     }
 
     /// Notes how an invocation ended that began at `started`.

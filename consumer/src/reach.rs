@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// How long the function must not have answered anybody before a miss means that nobody reaches it. A single refused
@@ -38,6 +38,8 @@ pub(crate) struct Reach {
     state: Mutex<State>,
     /// Whoever holds it is the next to try; the lock is fair.
     turn: tokio::sync::Mutex<()>,
+    /// The next try may be made earlier than it was.
+    earlier: Notify,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl Reach {
             away: watch::Sender::new(false),
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::default(),
+            earlier: Notify::new(),
         }
     }
 
@@ -107,6 +110,14 @@ impl Reach {
         }
     }
 
+    /// Whoever was admitted had nothing to try: the next one need not wait for the interval.
+    pub(crate) fn unused(&self) {
+        if self.is_away() {
+            self.lock().next_probe = Instant::now();
+            self.earlier.notify_one();
+        }
+    }
+
     async fn my_turn(&self) {
         let _turn = self.turn.lock().await;
         // Set anew if the function was there meanwhile and has gone again.
@@ -115,7 +126,10 @@ impl Reach {
             if at <= Instant::now() {
                 break;
             }
-            tokio::time::sleep_until(at).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(at) => {}
+                () = self.earlier.notified() => {}
+            }
         }
         let jitter = Duration::from_millis(fastrand::u64(0..=JITTER_MILLIS));
         self.lock().next_probe = Instant::now() + PROBE_INTERVAL + jitter;
@@ -189,6 +203,33 @@ mod tests {
         pass(Duration::from_secs(5)).await;
         let back = reach.answered(Instant::now());
         assert_eq!(back, Some(Change::Back { after: Duration::from_secs(5) }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_have_nothing_left_to_try_hold_up_nobody() {
+        let reach = Arc::new(Reach::new());
+        reach.missed();
+        for _ in 0..200 {
+            let reach = Arc::clone(&reach);
+            tokio::spawn(async move {
+                reach.admitted().await;
+                // What is asked for is used or given back a little later.
+                tokio::task::yield_now().await;
+                reach.unused();
+            });
+        }
+        pass(Duration::ZERO).await;
+        let mut real = Box::pin(reach.admitted());
+        assert!((&mut real).now_or_never().is_none());
+        for _ in 0..20 {
+            pass(FIRST_PROBE / 20).await;
+        }
+        // The expired ones have passed one after the other.
+        for _ in 0..20 {
+            pass(Duration::ZERO).await;
+        }
+        assert!((&mut real).now_or_never().is_some());
+        assert!(reach.admitted().now_or_never().is_none(), "that one tries it, and the next waits");
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,4 +24,19 @@ impl Driver {
         let at = self.granted.iter().position(|(granted, _)| *granted == lane)?;
         Some(self.granted.swap_remove(at).1)
     }
+
+    /// There was nothing left to invoke.
+    pub(super) fn give_back(&mut self, lane: LaneId) {
+        if self.take_place(lane).is_some() {
+            self.cx.places.unused();
+        }
+    }
+
+    /// Gives back whatever was granted: the run is over.
+    pub(super) fn leave_places(&mut self) {
+        if !self.granted.is_empty() {
+            self.granted.clear();
+            self.cx.places.unused();
+        }
+    }
 }
