@@ -87,6 +87,8 @@ pub(crate) struct Driver {
     granted: Vec<(LaneId, Place)>,
     may_start: MayStart,
     share: Share,
+    /// The room of the page that came last, until what it holds is accounted for.
+    settled: Option<Room>,
     cancelled: CancellationToken,
     metrics: ShardMetrics,
     status: Arc<ShardCell>,
@@ -141,6 +143,7 @@ impl Driver {
             missing_since: None,
             running: FuturesUnordered::new(),
             share,
+            settled: None,
             cancelled: CancellationToken::new(),
             metrics,
             status,
@@ -361,8 +364,9 @@ impl Driver {
                 self.source_failed(&error);
                 ShardEvent::OpenFailed(self.fault(&error))
             }
-            Done::Fetched(reader, Ok(page), _room) => {
+            Done::Fetched(reader, Ok(page), room) => {
                 self.reader = Some(reader);
+                self.settled = Some(room);
                 self.trouble.was_read(self.cx.clock.now().mono);
                 self.missing_since = None;
                 let filter = self.cx.mapping.filter();
@@ -444,6 +448,8 @@ impl Driver {
     fn publish(&mut self, now: Now) {
         let snapshot = self.machine.snapshot(now);
         self.share.set(snapshot.buffered_bytes, snapshot.buffered_records);
+        // Given back before, the page's room would be granted to another shard as well.
+        self.settled = None;
         self.note_oversized(now, &snapshot);
         self.trouble.look(now.mono, &snapshot);
         let oldest = self.trouble.oldest_waiting(now.mono, &snapshot);
