@@ -97,6 +97,11 @@ impl Holder {
 pub struct TroubleReport {
     /// What kind.
     pub kind: TroubleKind,
+
+    /// All lanes of a shard, in the order of holders.
+    fn lanes_of(shard: &ShardId) -> std::ops::RangeInclusive<Self> {
+        Self::Lane(shard.clone(), LaneId(0))..=Self::Lane(shard.clone(), LaneId(u16::MAX))
+    }
     /// Since when, by the service's clock.
     pub since: Wall,
     /// How many lanes of shards are in it now; 0 while it comes and goes and nothing fails at the moment.
@@ -240,14 +245,29 @@ impl Ledger {
         self.blocked.remove(holder).filter(|(_, named)| *named).map(|(since, _)| since)
     }
 
-    /// The shard is worked on here no longer.
-    pub(crate) fn leaves(&mut self, shard: &ShardId) {
-        let is_other = |holder: &Holder| holder.shard() != Some(shard);
-        self.blocked.retain(|holder, _| is_other(holder));
-        for entry in self.lasting.values_mut() {
-            entry.holders.retain(is_other);
+    /// The shard is worked on here no longer: what ends thereby here.
+    pub(crate) fn leaves(&mut self, now: Mono, shard: &ShardId) -> Vec<Over> {
+        let lanes = Holder::lanes_of(shard);
+        let blocked: Vec<Holder> =
+            self.blocked.range(lanes.clone()).map(|(holder, _)| holder.clone()).collect();
+        for holder in &blocked {
+            self.blocked.remove(holder);
         }
-        self.lasting.retain(|_, entry| !entry.holders.is_empty() || entry.comes_and_goes);
+        let mut kinds = Vec::new();
+        for (kind, entry) in &mut self.lasting {
+            let gone: Vec<Holder> = entry.holders.range(lanes.clone()).cloned().collect();
+            for holder in &gone {
+                entry.holders.remove(holder);
+            }
+            if !gone.is_empty() {
+                kinds.push(*kind);
+            }
+        }
+        kinds.into_iter().filter_map(|kind| self.end_if_over(now, kind)).collect()
+    }
+
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = TroubleKind> + '_ {
+        self.lasting.keys().copied()
     }
 
     pub(crate) fn lasts(&self, kind: TroubleKind) -> bool {

@@ -75,9 +75,27 @@ fn a_shard_that_another_worker_takes_leaves_no_trouble_behind() {
     let mut ledger = Ledger::default();
     fails(&mut ledger, 0, "a");
     ledger.blocks(at(60), &lane("a"), false);
-    ledger.leaves(&"a".into());
-    assert!(!ledger.lasts(KIND) && ledger.blocked() == 0);
-    assert_eq!(fails(&mut ledger, 70, "b"), Say::Begins);
+    fails(&mut ledger, 1, "b");
+    assert_eq!(ledger.leaves(at(61), &"a".into()), [], "b is still in it");
+    assert_eq!(ledger.blocked(), 0);
+    let over = Over { kind: KIND, lasted: Duration::from_secs(62), failures: 2, lanes: 2 };
+    assert_eq!(ledger.leaves(at(62), &"b".into()), [over], "what was told has its end");
+    assert!(!ledger.lasts(KIND));
+    assert_eq!(fails(&mut ledger, 70, "c"), Say::ComesAndGoes);
+}
+
+#[test]
+fn a_shard_that_leaves_takes_all_its_lanes_out_and_no_other_shards() {
+    let mut ledger = Ledger::default();
+    let of = |name: &str, lane| Holder::Lane(name.into(), LaneId(lane));
+    for holder in
+        [Holder::Probe, of("a", 0), of("a", 9), of("a", u16::MAX), of("", 3), of("a0", 0), of("b", 0)]
+    {
+        ledger.fails(at(0), Wall::from_millis(0), KIND, &holder, "boom");
+        ledger.blocks(at(60), &holder, false);
+    }
+    assert_eq!(ledger.leaves(at(61), &"a".into()), []);
+    assert_eq!((ledger.lanes(KIND), ledger.blocked()), (4, 4));
 }
 
 #[test]

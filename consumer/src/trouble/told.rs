@@ -138,7 +138,7 @@ impl Troubles {
             self.note(&ledger, kind);
             over
         };
-        self.tell(over);
+        self.tell(over, ends);
     }
 
     /// Tells of trouble that came and went and has been calm for long enough.
@@ -156,21 +156,26 @@ impl Troubles {
             }
             calm
         };
-        self.tell(calm);
+        self.tell(calm, ends);
     }
 
-    /// The shard is worked on here no longer. Says nothing: why it ended is said elsewhere.
+    /// The shard is worked on here no longer. Only what was told and ends with it here is told: why it left is said elsewhere.
     pub(crate) fn leaves(&self, shard: &ShardId) {
-        let mut ledger = self.lock();
-        let before = ledger.report();
-        ledger.leaves(shard);
-        for trouble in before {
-            self.note(&ledger, trouble.kind);
-        }
-        metrics::troubled(&self.mapping, TroubleKind::Blocked, ledger.blocked());
+        let now = self.clock.now().mono;
+        let over = {
+            let mut ledger = self.lock();
+            let before: Vec<TroubleKind> = ledger.kinds().collect();
+            let over = ledger.leaves(now, shard);
+            for kind in before {
+                self.note(&ledger, kind);
+            }
+            metrics::troubled(&self.mapping, TroubleKind::Blocked, ledger.blocked());
+            over
+        };
+        self.tell(over, |_| "the shards that were in this trouble are no longer read here");
     }
 
-    fn tell(&self, over: impl IntoIterator<Item = Over>) {
+    fn tell(&self, over: impl IntoIterator<Item = Over>, ends: impl Fn(TroubleKind) -> &'static str) {
         for Over { kind, lasted, failures, lanes } in over {
             tracing::info!(
                 mapping = %self.mapping, kind = kind.as_str(), lasted_seconds = lasted.as_secs(), failures, lanes,
