@@ -31,6 +31,8 @@ const NAMED_BLOCKED: usize = 10;
 pub enum TroubleKind {
     /// The function is not reached; no attempt is spent (R23).
     NotReached,
+    /// The function is there and takes no invocation now: it answers 429 or says when to come. No attempt is spent (R23).
+    Throttled,
     /// The function fails: an error answer, an exception, an answer that is no JSON (R19).
     FunctionError,
     /// The function does not answer within its timeout.
@@ -59,6 +61,7 @@ impl TroubleKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotReached => "not_reached",
+            Self::Throttled => "throttled",
             Self::FunctionError => "function_error",
             Self::Timeout => "timeout",
             Self::Crash => "crash",
@@ -70,6 +73,11 @@ impl TroubleKind {
             Self::Reading => "reading",
             Self::Destination => "destination",
         }
+    }
+
+    /// Whether the function took no invocation, so that its batch was not tried.
+    const fn is_functions_absence(self) -> bool {
+        matches!(self, Self::NotReached | Self::Throttled)
     }
 }
 
@@ -89,6 +97,11 @@ impl Holder {
             Self::Lane(shard, _) => Some(shard),
         }
     }
+
+    /// All lanes of a shard, in the order of holders.
+    fn lanes_of(shard: &ShardId) -> std::ops::RangeInclusive<Self> {
+        Self::Lane(shard.clone(), LaneId(0))..=Self::Lane(shard.clone(), LaneId(u16::MAX))
+    }
 }
 
 /// Trouble that lasts.
@@ -97,11 +110,6 @@ impl Holder {
 pub struct TroubleReport {
     /// What kind.
     pub kind: TroubleKind,
-
-    /// All lanes of a shard, in the order of holders.
-    fn lanes_of(shard: &ShardId) -> std::ops::RangeInclusive<Self> {
-        Self::Lane(shard.clone(), LaneId(0))..=Self::Lane(shard.clone(), LaneId(u16::MAX))
-    }
     /// Since when, by the service's clock.
     pub since: Wall,
     /// How many lanes of shards are in it now; 0 while it comes and goes and nothing fails at the moment.

@@ -41,7 +41,12 @@ impl Ended {
             }
             HandlerError::NotReached { retry_after, .. } => {
                 let outcome = Outcome::NotReached { retry_after };
-                (outcome, InvocationOutcome::NotReached, Some(TroubleKind::NotReached))
+                // Who says when to come is there.
+                let trouble = match retry_after {
+                    Some(_) => TroubleKind::Throttled,
+                    None => TroubleKind::NotReached,
+                };
+                (outcome, InvocationOutcome::NotReached, Some(trouble))
             }
             // The stop ended it, and nothing is wrong.
             HandlerError::Cut { .. } => {
@@ -109,8 +114,10 @@ mod tests {
         assert_eq!(kind(function("the handler panicked: x"), 5, false), Some(TroubleKind::Crash));
         assert_eq!(kind(Err(HandlerError::TooLarge("413".into())), 5, false), None, "halved");
         assert_eq!(kind(Err(HandlerError::TooLarge("413".into())), 1, false), Some(TroubleKind::TooLarge));
-        let away = Err(HandlerError::NotReached { reason: "refused".into(), retry_after: None });
-        assert_eq!(kind(away, 5, false), Some(TroubleKind::NotReached));
+        let away = |retry_after| Err(HandlerError::NotReached { reason: "refused".into(), retry_after });
+        assert_eq!(kind(away(None), 5, false), Some(TroubleKind::NotReached));
+        let asked = Some(std::time::Duration::ZERO);
+        assert_eq!(kind(away(asked), 5, false), Some(TroubleKind::Throttled), "429: it is there");
         assert_eq!(kind(Ok(BatchResponse::success()), 5, false), None);
     }
 

@@ -181,7 +181,7 @@ impl ShardTrouble {
             let is_stuck = entry.stuck.is_some_and(|since| now.since(since) >= BLOCKED_AFTER);
             if !has_batch && now.since(entry.last_failure) >= CALM {
                 calm.push(*lane);
-            } else if is_stuck && !entry.is_blocked && entry.last != TroubleKind::NotReached {
+            } else if is_stuck && !entry.is_blocked && !entry.last.is_functions_absence() {
                 entry.is_blocked = true;
                 let holder = Holder::Lane(self.shard.clone(), *lane);
                 self.troubles.blocks(&holder, entry.is_named, &entry.facts);

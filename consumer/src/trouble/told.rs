@@ -52,7 +52,7 @@ impl Troubles {
     /// Something failed; whether it was told with this shard's name.
     pub(crate) fn fails(&self, kind: TroubleKind, holder: &Holder, facts: &Facts) -> bool {
         let now = self.clock.now();
-        if kind == TroubleKind::NotReached && *holder != Holder::Probe {
+        if kind.is_functions_absence() && *holder != Holder::Probe {
             self.not_reached.fetch_add(1, Ordering::Relaxed);
         }
         let error = brief(&facts.error);
@@ -230,6 +230,9 @@ const fn begins(kind: TroubleKind) -> &'static str {
         TroubleKind::NotReached => {
             "the function is not reached; trying again until it is, no attempt is spent"
         }
+        TroubleKind::Throttled => {
+            "the function takes no invocation now; trying again when it may, no attempt is spent"
+        }
         TroubleKind::FunctionError => "the function fails; its batch is retried",
         TroubleKind::Timeout => "the function does not answer within its timeout; its batch is retried",
         TroubleKind::Crash => "the function crashed; its batch is retried",
@@ -250,6 +253,7 @@ const fn begins(kind: TroubleKind) -> &'static str {
 const fn ends(kind: TroubleKind) -> &'static str {
     match kind {
         TroubleKind::NotReached => "the function is reached again",
+        TroubleKind::Throttled => "the function takes invocations again",
         TroubleKind::FunctionError => "the function no longer fails",
         TroubleKind::Timeout => "the function answers in time again",
         TroubleKind::Crash => "the function no longer crashes",
