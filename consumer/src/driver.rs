@@ -180,7 +180,7 @@ impl Driver {
             self.refresh();
             let now = self.now();
             if let Some(event) = event {
-                self.machine.handle_event(now, event);
+                self.handle(now, event);
             }
             if let Some(deadline) = *stop.borrow() {
                 self.machine.handle_event(now, ShardEvent::Stop { deadline });

@@ -2,13 +2,27 @@
 
 use std::time::Duration;
 
-use shardmill_engine::{BatchResponse, LaneId, Now, Outcome, ShardSnapshot};
+use shardmill_engine::{BatchResponse, LaneId, Now, Outcome, ShardEvent, ShardSnapshot};
 
 use super::Driver;
 use crate::handler::HandlerError;
 use crate::trouble::{Ended, Facts, TroubleKind};
 
 impl Driver {
+    /// Hands an event to the machine, and takes note if the machine gives the batch up: its delivery may begin much later,
+    /// when the lane works on the next one.
+    pub(super) fn handle(&mut self, now: Now, event: ShardEvent) {
+        let invoked = match &event {
+            ShardEvent::Invoked { lane, .. } => Some(*lane),
+            _ => None,
+        };
+        let before = self.machine.undelivered();
+        self.machine.handle_event(now, event);
+        if let Some(lane) = invoked.filter(|_| self.machine.undelivered() > before) {
+            self.trouble.gave_up(lane);
+        }
+    }
+
     /// Takes note of how an invocation ended.
     pub(super) fn ended(
         &mut self,

@@ -93,6 +93,10 @@ impl ShardTrouble {
             is_blocked: false,
         });
         entry.kinds.insert(kind);
+        if entry.last.is_functions_absence() && !kind.is_functions_absence() {
+            // While the function took nothing, its batch was not tried.
+            entry.stuck = Some(now.mono);
+        }
         entry.last = kind;
         entry.facts = facts;
         entry.failures = entry.failures.saturating_add(1);
@@ -122,11 +126,18 @@ impl ShardTrouble {
         }
     }
 
-    /// A batch is given up: what follows it may go on, but nothing has succeeded.
+    /// The delivery of a batch that was given up begins.
     pub(crate) fn given_up(&mut self, request_id: RequestId) {
-        let of_batch = |(_, entry): &(&LaneId, &mut Lane)| entry.facts.request_id == Some(request_id);
-        let Some((lane, entry)) = self.lanes.iter_mut().find(of_batch) else { return };
-        let (lane, was_blocked) = (*lane, std::mem::take(&mut entry.is_blocked));
+        let of_batch = |(_, entry): &(&LaneId, &Lane)| entry.facts.request_id == Some(request_id);
+        if let Some((lane, _)) = self.lanes.iter().find(of_batch) {
+            self.gave_up(*lane);
+        }
+    }
+
+    /// This lane's batch is given up: what follows it may go on, but nothing has succeeded.
+    pub(crate) fn gave_up(&mut self, lane: LaneId) {
+        let Some(entry) = self.lanes.get_mut(&lane) else { return };
+        let was_blocked = std::mem::take(&mut entry.is_blocked);
         entry.stuck = None;
         entry.is_named = false;
         if was_blocked {
@@ -223,5 +234,71 @@ impl ShardTrouble {
 impl Drop for ShardTrouble {
     fn drop(&mut self) {
         self.troubles.leaves(&self.shard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardmill_engine::{EventSourceMapping, Position, ShardMachine};
+
+    use super::*;
+    use crate::clock::ServiceClock;
+
+    const LANE: LaneId = LaneId(0);
+
+    /// A shard whose lane has no batch, and its mapping's trouble.
+    fn shard() -> (ShardTrouble, Arc<Troubles>, ShardSnapshot) {
+        let clock = ServiceClock::starting_at(Wall::from_millis(0));
+        let arn = "arn:aws:kinesis:us-east-1:123456789012:stream/orders";
+        let mapping = Arc::new(EventSourceMapping::builder(arn, "orders-worker").build().unwrap());
+        let now = clock.now();
+        let machine = ShardMachine::new(mapping, "s".into(), Position::TrimHorizon, 1, now);
+        let troubles = Arc::new(Troubles::new("orders".into(), clock));
+        (ShardTrouble::new("s".into(), Arc::clone(&troubles)), troubles, machine.snapshot(now))
+    }
+
+    fn at(seconds: u64) -> Now {
+        Now { mono: Mono::from_millis(seconds * 1000), wall: Wall::from_millis(0) }
+    }
+
+    fn fails(shard: &mut ShardTrouble, seconds: u64, kind: TroubleKind, batch: u128) {
+        let request_id = Some(RequestId::from_random(batch));
+        shard.failed(at(seconds), LANE, kind, Facts { request_id, ..Facts::default() });
+    }
+
+    #[test]
+    fn a_destination_that_is_slower_than_the_failing_function_blocks_no_lane() {
+        let (mut shard, troubles, snapshot) = shard();
+        for second in 0..200 {
+            fails(&mut shard, second, TroubleKind::FunctionError, second.into());
+            shard.gave_up(LANE);
+            // Only now the delivery of a batch begins that was given up long ago.
+            shard.given_up(RequestId::from_random(second.saturating_sub(50).into()));
+            fails(&mut shard, second, TroubleKind::FunctionError, u128::from(second) + 1);
+            shard.look(at(second).mono, &snapshot);
+        }
+        assert_eq!(troubles.summary().0, 0);
+        for second in 200..270 {
+            fails(&mut shard, second, TroubleKind::FunctionError, 1000);
+            shard.look(at(second).mono, &snapshot);
+        }
+        assert_eq!(troubles.summary().0, 1, "one that is not given up is blocked");
+    }
+
+    #[test]
+    fn the_time_for_which_the_function_took_nothing_does_not_block_a_batch() {
+        for absence in [TroubleKind::NotReached, TroubleKind::Throttled] {
+            let (mut shard, troubles, snapshot) = shard();
+            let blocked = |shard: &mut ShardTrouble, second, kind| {
+                fails(shard, second, kind, 1);
+                shard.look(at(second).mono, &snapshot);
+                troubles.summary().0
+            };
+            assert_eq!(blocked(&mut shard, 0, absence), 0);
+            assert_eq!(blocked(&mut shard, 300, absence), 0);
+            assert_eq!(blocked(&mut shard, 301, TroubleKind::FunctionError), 0);
+            assert_eq!(blocked(&mut shard, 360, TroubleKind::FunctionError), 0);
+            assert_eq!(blocked(&mut shard, 361, TroubleKind::FunctionError), 1);
+        }
     }
 }

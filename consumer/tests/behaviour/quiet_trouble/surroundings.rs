@@ -233,3 +233,33 @@ async fn a_takeover_is_one_line_however_many_leases_it_takes() {
     assert!(taken[0].contains("leases=50") && taken[0].contains("why=\"nobody had it\""), "{taken:?}");
     assert_eq!(watched.run.report().shards.len(), 50);
 }
+
+/// A destination that takes its time.
+struct Slow;
+
+#[async_trait]
+impl Destination for Slow {
+    async fn deliver(&self, _: &Failure) -> Result<(), DestinationError> {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        Ok(())
+    }
+    fn describe(&self) -> String {
+        "the slow queue".to_owned()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_is_slower_than_the_failing_function_does_not_make_its_shard_a_blocked_one() {
+    let (function, store) = (Function::new(Mood::Fails), store());
+    let mapping = mapping().maximum_retry_attempts(0).batch_size(1);
+    let mut watched =
+        watch(1, |fake| consumer(fake, &worker("a"), mapping, function.handler(), &store).on_failure(Slow));
+    (0..30).for_each(|_| watched.put_everywhere());
+    for _ in 0..15 {
+        pass(Duration::from_secs(20)).await;
+        assert_eq!(watched.metric("troubled_lanes blocked"), 0);
+    }
+    let delivered = told().iter().filter(|line| line.contains("the slow queue")).count();
+    assert!((10..20).contains(&delivered), "{delivered} are delivered");
+    assert!(!told().iter().any(|line| line.contains("blocked")), "{:#?}", told());
+}

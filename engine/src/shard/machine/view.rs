@@ -33,6 +33,12 @@ impl ShardMachine {
         }
     }
 
+    /// Batches that are given up and not yet delivered or dropped.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        self.discards.undelivered()
+    }
+
     /// What an answer to the lane's running invocation says about its batch; none if nothing runs there.
     #[must_use]
     pub fn judge(&self, lane: LaneId, answer: &BatchResponse) -> Option<Verdict> {
