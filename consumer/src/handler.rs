@@ -126,6 +126,10 @@ impl MayStart {
     pub(crate) fn new(may_start: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(may_start))
     }
+
+    pub(crate) fn now(&self) -> bool {
+        (self.0)()
+    }
 }
 
 impl fmt::Debug for MayStart {
@@ -166,6 +170,8 @@ pub enum HandlerError {
     TooLarge(String),
 }
 
+const NOT_STARTED: &str = "the shard's lease ran out, or the invocation was called off, before it began";
+
 impl HandlerError {
     /// A function error with this text.
     #[must_use]
@@ -176,9 +182,12 @@ impl HandlerError {
     /// An invocation that did not begin because it no longer [may](InvokeContext::may_start).
     #[must_use]
     pub fn not_started() -> Self {
-        let reason =
-            "the shard's lease ran out, or the invocation was called off, before it began".to_owned();
-        Self::NotReached { reason, retry_after: Some(Duration::ZERO) }
+        Self::NotReached { reason: NOT_STARTED.to_owned(), retry_after: Some(Duration::ZERO) }
+    }
+
+    /// Whether it says that nobody tried to reach the function.
+    pub(crate) fn is_not_started(&self) -> bool {
+        matches!(self, Self::NotReached { reason, .. } if reason == NOT_STARTED)
     }
 
     /// A function error whose text everybody may read, with what the function said in its own words.
@@ -236,5 +245,13 @@ mod tests {
         assert!(!format!("{error:?}").contains("c2VjcmV0"), "{error:?}");
         assert_eq!(error.details(), Some("payload: c2VjcmV0"));
         assert_eq!(HandlerError::function("a text of one's own").details(), None);
+    }
+
+    #[test]
+    fn what_did_not_start_is_told_from_what_was_not_reached() {
+        assert!(HandlerError::not_started().is_not_started());
+        let reason = "cannot connect".to_owned();
+        assert!(!HandlerError::NotReached { reason, retry_after: None }.is_not_started());
+        assert!(!HandlerError::function(NOT_STARTED).is_not_started());
     }
 }

@@ -23,6 +23,12 @@ impl Driver {
         }
     }
 
+    /// Whether nobody tried to reach the function: the lease ran out, or the invocation was called off, before it began.
+    fn was_not_tried(&self, error: &HandlerError) -> bool {
+        let is_off = || self.cancelled.is_cancelled() || !self.may_start.now();
+        error.is_not_started() || (matches!(error, HandlerError::NotReached { .. }) && is_off())
+    }
+
     /// Takes note of how an invocation ended.
     pub(super) fn ended(
         &mut self,
@@ -37,11 +43,16 @@ impl Driver {
         if is_cut {
             self.status.cut();
         }
+        let was_not_tried = result.as_ref().is_err_and(|error| self.was_not_tried(error));
+        let is_unreached = matches!(result, Err(HandlerError::NotReached { .. }));
         let details = result.as_ref().err().and_then(HandlerError::details).map(str::to_owned);
         let timed_out = took >= self.cx.mapping.timeout();
         let ended = Ended::judge(result, verdict.as_ref(), (records, first), timed_out);
         self.metrics.invoked(ended.label, took);
-        if !is_cut && ended.trouble != Some(TroubleKind::NotReached) {
+        if was_not_tried {
+            return ended.outcome;
+        }
+        if !is_cut && !is_unreached {
             self.trouble.reached();
         }
         if let Some(error) = &ended.error {

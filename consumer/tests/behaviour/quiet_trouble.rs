@@ -29,6 +29,8 @@ enum Mood {
     Panics,
     Hangs,
     NotReached,
+    Throttles,
+    NotStarted,
     TooLarge,
     /// The first record of each batch.
     ReportsFirst,
@@ -70,6 +72,11 @@ impl Mood {
             Self::NotReached => {
                 Err(HandlerError::NotReached { reason: "cannot connect".to_owned(), retry_after: None })
             }
+            Self::Throttles => Err(HandlerError::NotReached {
+                reason: "it answered 429".to_owned(),
+                retry_after: Some(Duration::ZERO),
+            }),
+            Self::NotStarted => Err(HandlerError::not_started()),
             Self::TooLarge => Err(HandlerError::TooLarge("413".to_owned())),
             Self::ReportsFirst => Ok(BatchResponse::failed(first())),
             Self::Answers(body) => Ok(BatchResponse::from_json(body.as_bytes()).unwrap()),

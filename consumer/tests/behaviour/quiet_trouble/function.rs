@@ -213,3 +213,41 @@ async fn incident_102_a_record_that_is_too_large_is_told_once_with_its_number() 
     pass(MINUTE).await;
     assert_told(&[&["WARN the event of a record is larger", "413"]]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_function_that_asks_to_be_left_alone_is_told_as_that_and_blocks_nothing() {
+    let function = Function::new(Mood::Throttles);
+    let mut watched = watch_function(2, &function, mapping());
+    watched.put_everywhere();
+    pass(Duration::from_secs(130)).await;
+    let begins: &[&str] = &["WARN the function takes no invocation now", "kind=\"throttled\"", "429"];
+    assert_told(&[begins]);
+    assert_eq!(watched.troubles(), [(TroubleKind::Throttled, 2)]);
+    assert!(!last_minute().contains(" not_reached=0 "), "{}", last_minute());
+    assert_eq!(watched.metric("troubled_lanes throttled"), 2);
+    function.set(Mood::Succeeds);
+    watched.calm().await;
+    assert_told(&[begins, &["INFO the function takes invocations again", "lanes=2"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invocation_that_was_called_off_before_it_began_is_no_trouble() {
+    let watched = watch_function(1, &Function::new(Mood::NotStarted), mapping());
+    watched.put_everywhere();
+    pass(MINUTE).await;
+    assert_told(&[]);
+    assert!(watched.troubles().is_empty() && watched.shard().last_error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_that_ends_with_the_run_of_its_last_shard_has_its_end_in_the_log() {
+    let watched = watch_function(2, &Function::new(Mood::Fails), mapping());
+    watched.put_everywhere();
+    pass(Duration::from_secs(10)).await;
+    watched.run.stop().await;
+    assert_told(&[
+        &["WARN the function fails"],
+        &["INFO the shards that were in this trouble are no longer read here", "function_error", "lanes=2"],
+        &["INFO gave leases up"],
+    ]);
+}
