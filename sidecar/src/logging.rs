@@ -32,16 +32,22 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging; `RUST_LOG` chooses what is logged, else `level` and above. A second start, as in tests, leaves the
-/// first one in place.
+/// Starts logging; `RUST_LOG` chooses what is logged, else `level` and above, and of the target `quiet` errors only. A
+/// second start, as in tests, leaves the first one in place.
 ///
 /// # Errors
 /// The operating system refuses the thread that writes.
-pub fn start(format: LogFormat, level: LevelFilter) -> std::io::Result<()> {
+pub fn start(format: LogFormat, level: LevelFilter, quiet: Option<&str>) -> std::io::Result<()> {
     if LOG.get().is_some() {
         return Ok(());
     }
-    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let mut filter = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let is_chosen = std::env::var_os(EnvFilter::DEFAULT_ENV).is_some_and(|chosen| !chosen.is_empty());
+    if let Some(directive) =
+        quiet.filter(|_| !is_chosen).and_then(|quiet| format!("{quiet}=error").parse().ok())
+    {
+        filter = filter.add_directive(directive);
+    }
     let terminal = std::io::stderr().is_terminal();
     let report = |lines: u64| tracing::warn!(lines, "{lines} log lines were lost while nobody read stderr");
     let log = Lossy::start(std::io::stderr(), Bounds::default(), report)?;

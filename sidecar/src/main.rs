@@ -60,7 +60,8 @@ enum Command {
     Check {
         #[command(flatten)]
         file: File,
-        /// See whether everything that the file names answers; reads nothing from the stream.
+        /// See whether everything that the file names answers; reads nothing from the stream. A Function.Command is
+        /// started, up to its first /next, and stopped again.
         #[arg(long)]
         online: bool,
     },
@@ -85,10 +86,12 @@ fn main() -> ExitCode {
     launch::enable();
     let _no_process_is_left_behind = EndProcesses;
     let cli = Cli::parse();
-    // The demo speaks for itself: only what goes wrong is logged.
-    let level =
-        if matches!(cli.command, Command::Demo { .. }) { LevelFilter::WARN } else { LevelFilter::INFO };
-    let status = match logging::start(cli.log_format, level) {
+    // The demo speaks for itself, and has its function fail on purpose: only what goes wrong else is logged.
+    let (level, quiet) = match cli.command {
+        Command::Demo { .. } => (LevelFilter::WARN, Some("shardmill::trouble")),
+        _ => (LevelFilter::INFO, None),
+    };
+    let status = match logging::start(cli.log_format, level, quiet) {
         Ok(()) => in_runtime(cli.command),
         Err(error) => {
             logging::print_error(&format_args!(
