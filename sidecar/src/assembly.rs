@@ -261,6 +261,7 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
             options.working_directory.clone_from(working_directory);
             options.maximum_concurrency = config.function.maximum_concurrency;
             options.reads_response = mapping.reads_response();
+            mapping.application_name().clone_into(&mut options.mapping);
             mapping.function_name().clone_into(&mut options.function_name);
             mapping.executed_version().clone_into(&mut options.function_version);
             options.concurrency_per_process = *concurrency_per_process;

@@ -20,6 +20,12 @@ use std::sync::OnceLock;
 /// The first argument of the launcher.
 pub const ARGUMENT: &str = "__launch";
 
+/// How the line begins in which the launcher says that it cannot become the program.
+pub(crate) const CANNOT_START: &str = "cannot start ";
+
+/// Its exit status then, as a shell's.
+pub(crate) const NOT_STARTED: u8 = 127;
+
 static LAUNCHER: OnceLock<PathBuf> = OnceLock::new();
 
 /// To be called by a binary whose `main` calls [`launch`] when its first argument is [`ARGUMENT`]: functions are started
@@ -61,8 +67,8 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(127);
     }
     let error = become_program(&program, arguments, log);
-    eprintln!("cannot start {}: {error}", program.display());
-    ExitCode::from(127)
+    eprintln!("{CANNOT_START}{}: {error}", program.display());
+    ExitCode::from(NOT_STARTED)
 }
 
 fn become_program(program: &OsStr, arguments: impl Iterator<Item = OsString>, log: bool) -> std::io::Error {

@@ -6,7 +6,7 @@ mod reply;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +22,10 @@ use tokio_util::task::TaskTracker;
 
 use shardmill::InvokeContext;
 
+use super::CommandOptions;
 use super::peer::{self, Peer};
 use crate::handler::report::Reported;
+use crate::launch;
 use body::{Read, describe_error, error_in, read};
 use reply::{Answered, accepted, forbidden, invalid_request_id, not_found, problem, stranger, too_large};
 
@@ -91,6 +93,10 @@ pub(super) struct Owner {
 #[derive(Debug)]
 pub(super) struct RuntimeApi {
     address: SocketAddr,
+    /// For the log.
+    mapping: Arc<str>,
+    /// What the launcher said where it could not become the program.
+    cannot_start: OnceLock<String>,
     life: watch::Sender<Life>,
     work: tokio::sync::Mutex<mpsc::Receiver<Invocation>>,
     /// How many invocations the process may hold at once.
@@ -126,7 +132,7 @@ impl RuntimeApi {
     pub(super) fn bind(
         life: watch::Sender<Life>,
         work: mpsc::Receiver<Invocation>,
-        concurrency: usize,
+        options: &CommandOptions,
     ) -> std::io::Result<(Arc<Self>, TcpListener)> {
         let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
@@ -135,8 +141,10 @@ impl RuntimeApi {
             address: listener.local_addr()?,
             life,
             work: tokio::sync::Mutex::new(work),
-            concurrency,
-            waiting: Semaphore::new(concurrency),
+            mapping: options.mapping.as_str().into(),
+            concurrency: options.concurrency(),
+            waiting: Semaphore::new(options.concurrency()),
+            cannot_start: OnceLock::new(),
             current: Mutex::default(),
             connections: TaskTracker::new(),
             closed: CancellationToken::new(),
@@ -148,6 +156,23 @@ impl RuntimeApi {
     /// Where it listens.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The mapping whose function it is, for the log.
+    pub(super) fn mapping(&self) -> &str {
+        &self.mapping
+    }
+
+    /// Takes note of a line on standard error, which is the launcher's until the program runs.
+    pub(super) fn note_launch(&self, line: &str) {
+        if line.starts_with(launch::CANNOT_START) && *self.life.borrow() == Life::Starting {
+            let _ = self.cannot_start.set(line.to_owned());
+        }
+    }
+
+    /// Why the launcher could not become the program.
+    pub(super) fn cannot_start(&self) -> Option<&str> {
+        self.cannot_start.get().map(String::as_str)
     }
 
     /// Answers the owner's processes.
@@ -227,7 +252,11 @@ impl RuntimeApi {
 
     fn refuse(&self, why: &str) -> Answered {
         if !self.refused.swap(true, Ordering::Relaxed) {
-            tracing::warn!(reason = why, "a request to a function's runtime API was refused");
+            tracing::warn!(
+                mapping = self.mapping(),
+                reason = why,
+                "a request to a function's runtime API was refused"
+            );
         }
         stranger(why)
     }
@@ -263,7 +292,11 @@ impl RuntimeApi {
             let why = "another /next of this process waits already: it would take invocations that this one waits for; \
                        see Function.ConcurrencyPerProcess";
             if !self.refused.swap(true, Ordering::Relaxed) {
-                tracing::warn!(reason = why, "a request to a function's runtime API was refused");
+                tracing::warn!(
+                    mapping = self.mapping(),
+                    reason = why,
+                    "a request to a function's runtime API was refused"
+                );
             }
             return forbidden(why);
         };
@@ -346,7 +379,12 @@ impl RuntimeApi {
 
     fn init_error(&self, headers: &HeaderMap, body: Read) -> Answered {
         let reported = Arc::new(describe_error(headers, body));
-        tracing::debug!(error = reported.summary, details = reported.details, "the function cannot start");
+        tracing::debug!(
+            mapping = self.mapping(),
+            error = reported.summary,
+            details = reported.details,
+            "the function cannot start"
+        );
         let was_starting = self.life.send_if_modified(|life| {
             let starting = *life == Life::Starting;
             if starting {

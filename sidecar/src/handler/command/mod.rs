@@ -56,6 +56,8 @@ pub struct CommandOptions {
     pub maximum_concurrency: Option<usize>,
     /// Whether an answer is read: with `ReportBatchItemFailures` (R33) and with tumbling windows (R66).
     pub reads_response: bool,
+    /// The mapping's name, for the log.
+    pub mapping: String,
     /// `AWS_LAMBDA_FUNCTION_NAME`.
     pub function_name: String,
     /// `AWS_LAMBDA_FUNCTION_VERSION`.
@@ -85,6 +87,7 @@ impl CommandOptions {
             concurrency_per_process: 1,
             maximum_concurrency: None,
             reads_response: false,
+            mapping: String::new(),
             function_name: "function".into(),
             function_version: "$LATEST".into(),
             memory_megabytes: 128,
@@ -208,9 +211,10 @@ impl CommandHandler {
 
     async fn invoke(&self, event: Bytes, cx: &InvokeContext) -> Result<BatchResponse, HandlerError> {
         let schedule = Schedule::new(cx.deadline);
-        self.pool.succeed(cx).await?;
+        self.pool.succeed(cx, schedule.start_by).await?;
         loop {
-            let mut running = Running { pool: &self.pool, process: self.pool.acquire().await?, busy: false };
+            let process = self.pool.acquire_by(schedule.start_by).await?;
+            let mut running = Running { pool: &self.pool, process, busy: false };
             running.started(schedule).await?;
             match running.invoke(event.clone(), cx, schedule).await {
                 Ok(body) if self.pool.options.reads_response => {
@@ -345,6 +349,11 @@ impl Running<'_> {
 
     /// The process has ended without an answer.
     async fn unanswered(&self, ended: Ended, taken: bool) -> Lost {
+        if self.process.was_killed() && !self.pool.is_stopped() {
+            // Another invocation that it held was given up, by the stop perhaps; this one is innocent.
+            let reason = "the process was ended with another invocation in it".into();
+            return Lost::Judged(not_reached(reason, Some(Duration::ZERO)));
+        }
         if taken && self.pool.was_cut(&ended).await {
             let reason = format!("the stop of the sidecar ended its process, too: {}", ended.how);
             return Lost::Judged(HandlerError::Cut { reason });
@@ -354,10 +363,6 @@ impl Running<'_> {
             Lost::Judged(not_reached(reason, Some(Duration::ZERO)))
         } else if !taken {
             Lost::NotTaken(ended.how)
-        } else if self.process.was_killed() {
-            // Another invocation that it held was given up; this one is innocent.
-            let reason = "the process was ended with another invocation in it".into();
-            Lost::Judged(not_reached(reason, Some(Duration::ZERO)))
         } else {
             let text = format!("Runtime.ExitError: the process ended: {}", ended.how);
             Lost::Judged(HandlerError::function(text))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe::Receiver;
+use tokio::task::JoinHandle;
 
 use super::api::RuntimeApi;
 
@@ -15,17 +16,19 @@ const MAXIMUM_LINE: usize = 16 * 1024;
 /// A longer message is passed on in pieces, in bytes (CloudWatch Logs: 256 KiB an event).
 const MAXIMUM_MESSAGE: usize = 256 * 1024;
 
-/// Passes on stdout and stderr until they are closed.
-pub(super) fn forward(child: &mut Child, api: &Arc<RuntimeApi>) {
+/// Passes on stdout and stderr until they are closed; what is given back ends with stderr.
+pub(super) fn forward(child: &mut Child, api: &Arc<RuntimeApi>) -> Option<JoinHandle<()>> {
     let pid = child.id();
     let stdout = child.stdout.take().map(OwnedFd::from);
     let stderr = child.stderr.take().map(OwnedFd::from);
+    let mut last = None;
     for (pipe, stream) in [(stdout, "stdout"), (stderr, "stderr")] {
         // A pipe that the runtime cannot take is closed, which the program sees.
         let Some(Ok(pipe)) = pipe.map(Receiver::from_owned_fd) else { continue };
         let to = Target { stream, pid, api: Arc::clone(api) };
-        tokio::spawn(async move { to.lines(BufReader::new(pipe)).await });
+        last = Some(tokio::spawn(async move { to.lines(BufReader::new(pipe)).await }));
     }
+    last
 }
 
 /// Passes on what comes through `_LAMBDA_TELEMETRY_LOG_FD` until it is closed.
@@ -47,6 +50,7 @@ impl Target {
         let mut line = Vec::new();
         while let Some(()) = next_line(&mut reader, &mut line).await {
             for part in parts(&String::from_utf8_lossy(&line)) {
+                self.api.note_launch(part);
                 self.pass_on(part);
             }
             line.clear();
@@ -59,6 +63,7 @@ impl Target {
                 Ok(Frame::Message) => {}
                 Ok(Frame::Unknown) => {
                     tracing::warn!(
+                        mapping = self.api.mapping(),
                         pid = self.pid,
                         "what comes through _LAMBDA_TELEMETRY_LOG_FD is not framed"
                     );
@@ -74,7 +79,7 @@ impl Target {
         let request_id = self.api.last_request_id();
         let request_id = request_id.as_deref().unwrap_or("-");
         let (pid, stream) = (self.pid, self.stream);
-        tracing::info!(target: "shardmill::function", request_id, pid, stream, "{text}");
+        tracing::info!(target: "shardmill::function", mapping = self.api.mapping(), request_id, pid, stream, "{text}");
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use shardmill::engine::ShardId;
 use shardmill::{CancellationToken, HandlerError, InvokeContext};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::api::Ended;
 use super::process::Process;
 use super::records::Records;
-use super::{CommandOptions, Readiness, spawner};
+use super::{CommandOptions, Readiness};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// How long after a process a signal of the same cause may reach this one.
@@ -30,6 +30,8 @@ pub(super) struct Pool {
     /// Cancelled when the sidecar is to stop.
     stop: OnceLock<CancellationToken>,
     records: Option<Arc<Records>>,
+    /// Held while a predecessor's processes are looked for, also by a look that nobody waits for any more.
+    succession: Arc<tokio::sync::Mutex<()>>,
     /// Under which lease each shard was invoked last.
     leases: Mutex<HashMap<ShardId, u64>>,
     readiness: watch::Sender<Readiness>,
@@ -74,6 +76,7 @@ impl Pool {
             starting: tokio::sync::Mutex::default(),
             stop: OnceLock::new(),
             records,
+            succession: Arc::default(),
             leases: Mutex::default(),
             readiness: watch::Sender::new(Readiness::Ready),
         }
@@ -91,16 +94,36 @@ impl Pool {
             || ended.by_signal && tokio::time::timeout(SAME_STOP, stop.cancelled()).await.is_ok()
     }
 
-    /// Before the first invocation under a new lease: ends what a dead predecessor on this host has left running.
-    pub(super) async fn succeed(&self, cx: &InvokeContext) -> Result<(), HandlerError> {
+    /// Before the first invocation under a new lease: ends what a dead predecessor on this host has left running. Waits
+    /// for that until `by` at most: the function's own time is not spent on it.
+    pub(super) async fn succeed(&self, cx: &InvokeContext, by: Instant) -> Result<(), HandlerError> {
         let Some(records) = &self.records else { return Ok(()) };
         let is_known = |leases: &HashMap<ShardId, u64>| leases.get(&cx.shard) == Some(&cx.fencing_token);
         if is_known(&self.leases.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(());
         }
-        let shared = Arc::clone(records);
-        if let Some(Err(reason)) = spawner::run(move || shared.end_left_behind()).await {
-            return Err(not_reached(reason, None));
+        // A thread of its own: processes of other shards are started and ended meanwhile. One look at a time, however
+        // many shards ask.
+        let look = async {
+            let turn = Arc::clone(&self.succession).lock_owned().await;
+            let records = Arc::clone(records);
+            let look = move || {
+                let _turn = turn;
+                records.end_left_behind()
+            };
+            tokio::task::spawn_blocking(look).await
+        };
+        match timeout_at(by, look).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(reason))) => return Err(not_reached(reason, None)),
+            Ok(Err(_)) => {
+                let reason = "the look for a predecessor's processes failed unexpectedly".into();
+                return Err(not_reached(reason, None));
+            }
+            Err(_) => {
+                let reason = "a predecessor's processes are still being looked for".into();
+                return Err(not_reached(reason, Some(Duration::ZERO)));
+            }
         }
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         leases.insert(cx.shard.clone(), cx.fencing_token);
@@ -130,6 +153,18 @@ impl Pool {
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
         state.all.iter().any(|slots| slots.used > 0)
+    }
+
+    /// [`acquire`](Self::acquire), until `by` at most.
+    pub(super) async fn acquire_by(&self, by: Instant) -> Result<Arc<Process>, HandlerError> {
+        let late = || not_reached("no process could be had in time".into(), Some(Duration::ZERO));
+        timeout_at(by, self.acquire()).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// How many processes may take another invocation.
+    #[cfg(test)]
+    pub(super) fn free_processes(&self) -> usize {
+        self.lock().free.len()
     }
 
     /// A process that may take another invocation, started if there is none.

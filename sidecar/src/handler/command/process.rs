@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::CommandOptions;
@@ -18,6 +20,9 @@ use super::group::Group;
 use super::records::Records;
 use super::{output, spawner, tree};
 use crate::launch;
+
+/// How long the end of what a process has printed is waited for: somebody who is not known may hold the pipe.
+const TO_READ: Duration = Duration::from_secs(1);
 
 /// A process that runs, or ran. Dropping it kills its group.
 #[derive(Debug)]
@@ -48,7 +53,7 @@ impl Process {
         let program = find_program(options)?;
         let (life_sender, life) = watch::channel(Life::Starting);
         let (work, work_receiver) = mpsc::channel(options.concurrency());
-        let (api, listener) = RuntimeApi::bind(life_sender.clone(), work_receiver, options.concurrency())
+        let (api, listener) = RuntimeApi::bind(life_sender.clone(), work_receiver, options)
             .map_err(|e| format!("no loopback port for the runtime API: {e}"))?;
         let failed = |e: io::Error| format!("cannot start {}: {e}", program.display());
         // Before the start, so that no exit is missed.
@@ -56,6 +61,8 @@ impl Process {
         let mark = uuid::Uuid::new_v4().simple().to_string();
         let (mut command, messages) = command(options, &program).map_err(failed)?;
         command
+            // One that the sidecar happens to have is not this function's.
+            .env_remove("AWS_LAMBDA_MAX_CONCURRENCY")
             .envs(super::environment::lambda(options))
             .envs(&options.environment)
             .env("AWS_LAMBDA_RUNTIME_API", api.address().to_string())
@@ -75,11 +82,22 @@ impl Process {
             records.add(group.family());
         }
         api.serve(listener, Owner { leader: leader.as_raw_nonzero().get(), mark });
-        output::forward(&mut child, &api);
+        let stderr = output::forward(&mut child, &api);
         if let Some(messages) = messages {
             output::forward_messages(messages, child.id(), &api);
         }
-        tokio::spawn(watch_exit(child, leader, exits, Arc::clone(&group), records, life_sender));
+        let said = options.launcher.is_some().then(|| (Arc::clone(&api), stderr));
+        let exit = watch_exit(child, leader, exits, Arc::clone(&group), records);
+        tokio::spawn(async move {
+            let (ended, code) = exit.await;
+            let reason = match said {
+                Some((api, stderr)) if code == Some(launch::NOT_STARTED.into()) => {
+                    why_not_started(&api, stderr).await
+                }
+                _ => None,
+            };
+            tell_exit(&life_sender, ended, reason);
+        });
         Ok(Self {
             api,
             work,
@@ -115,6 +133,8 @@ impl Process {
             return;
         }
         self.killed.store(true, Ordering::Relaxed);
+        // At once, whatever the thread is busy with: it does nothing any more until it is killed there.
+        self.group.signal(Signal::STOP);
         let group = Arc::clone(&self.group);
         spawner::submit(move || group.end());
     }
@@ -168,8 +188,7 @@ async fn watch_exit(
     mut exits: tokio::signal::unix::Signal,
     group: Arc<Group>,
     records: Option<Arc<Records>>,
-    life: watch::Sender<Life>,
-) {
+) -> (Ended, Option<i32>) {
     while is_running(leader) && exits.recv().await.is_some() {}
     // Its number is its own until it is reaped, so what it left behind is ended before.
     let status = spawner::run(move || {
@@ -180,17 +199,27 @@ async fn watch_exit(
         let mut child = child;
         child.wait()
     });
-    let ended = match status.await {
-        Some(Ok(status)) => Ended { how: status.to_string().into(), by_signal: by_signal(status) },
-        Some(Err(error)) => {
-            let how = format!("its exit status cannot be read: {error}").into();
-            Ended { how, by_signal: false }
+    let unknown = |how: String| (Ended { how: how.into(), by_signal: false }, None);
+    match status.await {
+        Some(Ok(status)) => {
+            (Ended { how: status.to_string().into(), by_signal: by_signal(status) }, status.code())
         }
-        None => Ended { how: "its exit status was lost".into(), by_signal: false },
-    };
+        Some(Err(error)) => unknown(format!("its exit status cannot be read: {error}")),
+        None => unknown("its exit status was lost".into()),
+    }
+}
+
+/// What the launcher said last, once all of it is read.
+async fn why_not_started(api: &RuntimeApi, stderr: Option<JoinHandle<()>>) -> Option<String> {
+    let _ = tokio::time::timeout(TO_READ, stderr?).await;
+    api.cannot_start().map(str::to_owned)
+}
+
+fn tell_exit(life: &watch::Sender<Life>, ended: Ended, reason: Option<String>) {
     life.send_modify(|life| {
-        let how = match life {
-            Life::InitFailed(error) => format!("{} ({})", error.summary, ended.how).into(),
+        let how = match (&*life, reason) {
+            (Life::InitFailed(error), _) => format!("{} ({})", error.summary, ended.how).into(),
+            (Life::Starting, Some(reason)) => format!("{reason} ({})", ended.how).into(),
             _ => ended.how,
         };
         *life = Life::Exited(Ended { how, ..ended });

@@ -18,8 +18,8 @@ use shardmill::checkpoint::ProcessIdentity;
 use super::group::{self, Family};
 use super::tree;
 
-/// How many rounds of ending what is left are made before an invocation is put off.
-const TRIES: u32 = 20;
+/// How many times ending what is left is tried before an invocation is put off: each try has rounds of its own.
+const TRIES: u32 = 3;
 
 /// The folder for records beside an SQLite file.
 #[must_use]
