@@ -34,6 +34,8 @@ pub struct Consumer {
     discovery_interval: Duration,
     status: ConsumerStatus,
     troubles: Arc<Troubles>,
+    /// LATEST begins when the consumer is built, whatever its run waits for first.
+    pin: Pin,
 }
 
 /// Puts a [`Consumer`] together.
@@ -153,7 +155,6 @@ impl Consumer {
             true => self.handler,
             false => Arc::new(Unread::around(self.handler, &name)),
         };
-        let pin = Pin::new(&clock);
         let cx = MappingContext {
             function_arn: self.mapping.function_arn().into(),
             names: Arc::new(names),
@@ -166,7 +167,7 @@ impl Consumer {
             clock,
             leases,
             listed: Listed::default(),
-            pin,
+            pin: self.pin,
             stopping_gap: watch::Sender::new(None),
             list_now: Notify::new(),
             troubles: self.troubles,
@@ -214,6 +215,7 @@ impl ConsumerBuilder {
         let (status, name) = (ConsumerStatus::default(), self.mapping.application_name());
         let troubles = Arc::new(Troubles::new(name.into(), worker.clock()));
         status.attach(Arc::clone(&troubles));
+        let pin = Pin::new(&self.source.clock().unwrap_or_else(|| worker.clock()));
         Ok(Consumer {
             mapping: Arc::new(self.mapping),
             source: self.source,
@@ -224,6 +226,7 @@ impl ConsumerBuilder {
             discovery_interval: self.discovery_interval,
             status,
             troubles,
+            pin,
         })
     }
 }

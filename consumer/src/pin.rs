@@ -24,7 +24,7 @@ const DYNAMODB_RETENTION: Duration = Duration::from_hours(24);
 /// The start of a mapping under LATEST.
 #[derive(Debug)]
 pub(crate) struct Pin {
-    /// When this run began.
+    /// When this run's consumer was built.
     first_try: Mono,
     /// What an earlier run has noted.
     noted: OnceLock<Option<Noted>>,
