@@ -140,7 +140,10 @@ impl Positions {
         };
         let mut leases = self.of_stream(named).await?;
         let (mut since, mut said) = (Instant::now(), false);
-        while since.elapsed() < lease {
+        // Their owners may run with a lease time of their own, which they have written down.
+        let longest =
+            |leases: &[Lease]| leases.iter().filter_map(|l| l.lease_time).fold(lease, Duration::max);
+        while since.elapsed() < longest(&leases) {
             let Some(owner) = leases.iter().find_map(|l| l.owner.as_ref().or(l.checkpoint_owner.as_ref()))
             else {
                 break;

@@ -168,6 +168,19 @@ async fn incident_99_positions_are_taken_over_only_once_nobody_works_on_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn incident_99_a_worker_with_a_longer_lease_is_waited_for_as_long_as_it_may_be_silent() {
+    let named = Arc::new(MemoryStore::default());
+    named.create(&[lease("0", "7")]).await.unwrap();
+    let of_a_minute = Claim { lease_time: Some(6 * LEASE), ..claim() };
+    named.acquire(&lease("0", "7").key, 0, &of_a_minute).await.unwrap();
+    let store = Arc::new(MemoryStore::default());
+    let began = Instant::now();
+    positions(mapping("f", Some(UUID)), Arc::clone(&store), Some(named)).settle(LEASE).await.unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 1);
+    assert!(began.elapsed() >= 6 * LEASE, "by the paused clock: {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn incident_99_a_worker_that_stopped_in_order_is_not_waited_for() {
     let named = Arc::new(MemoryStore::default());
     named.create(&[lease("0", "7")]).await.unwrap();
