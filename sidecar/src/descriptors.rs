@@ -17,8 +17,11 @@ const OWN: u64 = 96;
 /// Each mapping: a destination, discovery, and checks whether shards have ended.
 const PER_MAPPING: u64 = 16;
 
-/// A function's process: three pipes and two connections.
-const PER_PROCESS: u64 = 5;
+/// A function's process: three pipes and a connection that is being closed.
+const PER_PROCESS: u64 = 4;
+
+/// Each invocation that a process may hold: its connection.
+const PER_INVOCATION: u64 = 1;
 
 /// Connections to a URL if nothing bounds its invocations: more are closed and opened again.
 const UNBOUNDED_URL: u64 = 64;
@@ -87,9 +90,10 @@ fn kept(config: &Config) -> u64 {
         PER_MAPPING
             + match &mapping.function.target {
                 Target::Url { .. } => at_once.unwrap_or(UNBOUNDED_URL),
-                Target::Command { .. } => {
+                Target::Command { concurrency_per_process, .. } => {
                     let cpus = || std::thread::available_parallelism().map_or(1, usize::from) as u64;
-                    at_once.unwrap_or_else(|| 4 * cpus()) * PER_PROCESS
+                    let process = PER_PROCESS + PER_INVOCATION * *concurrency_per_process as u64;
+                    at_once.unwrap_or_else(|| 4 * cpus()) * process
                 }
                 Target::Stdout => 0,
             }
@@ -111,4 +115,26 @@ pub fn http_client(reads: usize) -> SharedHttpClient {
         }
         connector.build()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn incident_79_each_invocation_that_a_process_may_hold_has_a_connection() {
+        let kept = |function: &str| {
+            let text = format!(
+                "{{EventSourceArn: 'arn:aws:kinesis:us-east-1:000000000000:stream/orders', FunctionName: f, \
+                 StartingPosition: TRIM_HORIZON, Function: {{Command: [f], MaximumConcurrency: 10{function}}}}}"
+            );
+            let now = shardmill::engine::Wall::from_millis(0);
+            super::kept(&crate::config::parse(Path::new("c.yaml"), &text, &|_| None, now).unwrap().config)
+        };
+        let (one, hundred) = (kept(""), kept(", ConcurrencyPerProcess: 100"));
+        assert_eq!(one, OWN + PER_MAPPING + 10 * 5);
+        assert_eq!(hundred - one, 10 * 99);
+    }
 }
