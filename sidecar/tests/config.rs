@@ -459,3 +459,25 @@ fn mappings_that_share_a_file_under_two_spellings_share_an_application() {
     }
     assert_eq!(two("a.db", "b.db").unwrap().config.mappings.len(), 2);
 }
+
+#[test]
+fn incident_86_what_a_variable_stands_for_is_in_no_message() {
+    let environment = |name: &str| (name == "SECRET").then(|| "hunter2\u{7}".to_owned());
+    let now = Wall::from_millis(i64::MAX);
+    for line in [
+        "Checkpoints: \"${SECRET}\"",
+        "OnGap: \"${SECRET}\"",
+        "Worker: {Id: \"${SECRET}\"}",
+        "Worker: {LeaseSeconds: \"${SECRET}\"}",
+        "Admin: {Listen: \"${SECRET}\"}",
+        "Aws: {Region: \"${SECRET}\"}",
+        "Aws: {AssumeRoleArn: \"${SECRET}\"}",
+    ] {
+        let text = format!(
+            "EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/orders\nFunctionName: f\n\
+             StartingPosition: TRIM_HORIZON\nFunction: {{Url: \"http://127.0.0.1:8080/\"}}\n{line}\n"
+        );
+        let told = config::parse(Path::new("c.yaml"), &text, &environment, now).unwrap_err().to_string();
+        assert!(!told.contains("hunter2") && told.contains("the value of its variable"), "{line}: {told}");
+    }
+}

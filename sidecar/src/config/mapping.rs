@@ -191,8 +191,11 @@ fn choice<'n>(section: &Section<'n>, key: &str, permitted: &[&str], report: &mut
     if permitted.contains(&text) {
         return Some(text);
     }
-    let message =
-        format!("{text:?} is not one of the choices; permitted: {}; write one of them", permitted.join(", "));
+    let message = format!(
+        "{} is not one of the choices; permitted: {}; write one of them",
+        section.shown(key),
+        permitted.join(", ")
+    );
     report.error(section.place(key), section.path(key), message);
     None
 }

@@ -103,7 +103,11 @@ fn of_kind(kind: Kind) -> Value {
         Kind::Choices(values) => json!({"type": "array", "items": or_variable(&json!({"enum": values}))}),
         Kind::Integers(limit) => json!({"type": "array", "items": or_variable(&integer(limit))}),
         Kind::TextMap => {
-            json!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}})
+            // Under Variables, too, as Lambda's API, CloudFormation and SAM write it.
+            let text = json!({"type": ["string", "number", "boolean"]});
+            let around =
+                json!({"type": ["object", "string", "number", "boolean"], "additionalProperties": text});
+            json!({"type": "object", "properties": {"Variables": around}, "additionalProperties": text})
         }
         Kind::Section(table) => section(table),
         Kind::Same => json!({"$ref": "#/$defs/properties"}),
@@ -231,6 +235,15 @@ mod tests {
         assert!(destination.contains("sqs") && destination.contains("file:"));
         assert_eq!(destination.contains("sns"), cfg!(feature = "sns"));
         assert_eq!(destination.contains(":s3:"), cfg!(feature = "s3"));
+    }
+
+    #[test]
+    fn incident_106_the_environment_may_stand_under_variables_as_in_lambdas_own_files() {
+        let schema = of_kind(Kind::TextMap);
+        let text = json!({"type": ["string", "number", "boolean"]});
+        assert_eq!(schema["additionalProperties"], text);
+        let around = &schema["properties"]["Variables"];
+        assert_eq!((&around["type"][0], &around["additionalProperties"]), (&json!("object"), &text));
     }
 
     #[test]

@@ -180,6 +180,16 @@ impl<'n> Section<'n> {
         self.scalar(name).map(|s| s.text.as_str())
     }
 
+    /// The text for an error's message. What a variable stands for is not printed: it may be a secret.
+    pub(super) fn shown(&self, name: &str) -> String {
+        self.scalar(name).map(Scalar::shown).unwrap_or_default()
+    }
+
+    /// [`shown`](Self::shown) without quotes.
+    pub(super) fn plain(&self, name: &str) -> &'n str {
+        self.scalar(name).map(Scalar::plain).unwrap_or_default()
+    }
+
     pub(super) fn bool(&self, name: &str) -> Option<bool> {
         self.text(name).map(|text| text.eq_ignore_ascii_case("true"))
     }

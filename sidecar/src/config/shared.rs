@@ -37,7 +37,10 @@ fn name(section: &Section<'_>, key: &str, report: &mut Report) -> Option<String>
     if (1..=255).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
         return Some(text.to_owned());
     }
-    let message = format!("{text:?} is not a name; permitted: 1 to 255 characters, none a control character");
+    let message = format!(
+        "{} is not a name; permitted: 1 to 255 characters, none a control character",
+        section.shown(key)
+    );
     report.error(
         section.place(key),
         section.path(key),
@@ -68,7 +71,8 @@ pub(super) fn admin(top: &Section<'_>, report: &mut Report) -> Admin {
         }
         Err(_) => {
             let message = format!(
-                "{text:?} is not an address; permitted: IP:PORT, localhost:PORT or off; for example 127.0.0.1:9464"
+                "{} is not an address; permitted: IP:PORT, localhost:PORT or off; for example 127.0.0.1:9464",
+                section.shown("Listen")
             );
             report.error(section.place("Listen"), section.path("Listen"), message);
             Admin::Default
@@ -82,7 +86,8 @@ pub(super) fn aws(top: &Section<'_>, report: &mut Report) -> Aws {
         let ok = !region.is_empty()
             && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !ok {
-            let message = format!("{region:?} is not a region; write its code, for example eu-west-1");
+            let message =
+                format!("{} is not a region; write its code, for example eu-west-1", section.shown("Region"));
             report.error(section.place("Region"), section.path("Region"), message);
         }
     }
@@ -92,7 +97,8 @@ pub(super) fn aws(top: &Section<'_>, report: &mut Report) -> Aws {
         if !matches!(parts.as_slice(), ["arn", _, "iam", "", account, r] if account.len() == 12 && r.starts_with("role/"))
         {
             let message = format!(
-                "{role:?} is not a role's ARN; permitted: arn:aws:iam::<account>:role/<name>; copy it from IAM"
+                "{} is not a role's ARN; permitted: arn:aws:iam::<account>:role/<name>; copy it from IAM",
+                section.shown("AssumeRoleArn")
             );
             report.error(section.place("AssumeRoleArn"), section.path("AssumeRoleArn"), message);
         }
@@ -147,6 +153,7 @@ pub(super) fn checkpoints(section: &Section<'_>, report: &mut Report) -> Option<
         ("dynamodb", _) => "is not supported by this version; permitted: sqlite:PATH, memory",
         _ => "is not a checkpoint store; permitted: sqlite:PATH, memory; for example sqlite:./shardmill.db",
     };
-    report.error(section.place(KEY), section.path(KEY), format!("{text} {problem}"));
+    let shown = section.plain(KEY);
+    report.error(section.place(KEY), section.path(KEY), format!("{shown} {problem}"));
     None
 }

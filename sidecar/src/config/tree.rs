@@ -12,6 +12,9 @@ const DEEPEST: usize = 32;
 /// Nodes after aliases are expanded: an alias of aliases must not fill the memory.
 const MOST_NODES: usize = 50_000;
 
+/// What is printed for a value that comes from the environment.
+pub(super) const FROM_VARIABLE: &str = "the value of its variable";
+
 /// A place in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Mark {
@@ -70,6 +73,20 @@ pub(super) struct Scalar {
     pub(super) broken: Option<String>,
 }
 
+impl Scalar {
+    /// Its text in quotes, unless a variable stands for it: then it may be a secret.
+    pub(super) fn shown(&self) -> String {
+        if self.from_environment { FROM_VARIABLE.to_owned() } else { format!("{:?}", self.text) }
+    }
+}
+
+impl Scalar {
+    /// Its text without quotes, under the same rule as [`shown`](Self::shown).
+    pub(super) fn plain(&self) -> &str {
+        if self.from_environment { FROM_VARIABLE } else { &self.text }
+    }
+}
+
 impl Node {
     pub(super) fn scalar(&self) -> Option<&Scalar> {
         match &self.value {
@@ -85,9 +102,9 @@ impl Node {
             Value::Map(_) => "is a map".to_owned(),
             Value::Scalar(scalar) => match scalar.kind {
                 Type::Null => "is empty".to_owned(),
-                Type::Bool => format!("{} is a boolean", scalar.text),
-                Type::Integer | Type::Float => format!("{} is a number", scalar.text),
-                Type::Text => format!("{:?} is a text", scalar.text),
+                Type::Bool => format!("{} is a boolean", scalar.plain()),
+                Type::Integer | Type::Float => format!("{} is a number", scalar.plain()),
+                Type::Text => format!("{} is a text", scalar.shown()),
             },
         }
     }
