@@ -47,6 +47,11 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
     let taken = Arc::new(assembly::identities(&mappings));
     let mut well = true;
     for mapping in mappings {
+        if !mapping.mapping.enabled() {
+            let name = mapping.mapping.application_name();
+            say!("note     {name}: nothing of it is asked or started: Enabled is false");
+            continue;
+        }
         match assembly::parts(mapping, &aws, &worker, &mut stores).await {
             Ok(parts) => well &= probe(&parts, &taken).await,
             Err(error) => {
@@ -75,15 +80,14 @@ async fn probe(parts: &Parts, taken: &Arc<BTreeSet<String>>) -> bool {
         })
         .await;
     }
-    let mut found = None;
-    well &= line(&parts.store.describe(), PROBE_TIMEOUT, async {
+    let answers = line(&parts.store.describe(), PROBE_TIMEOUT, async {
         let leases = parts.store.list().await.map_err(|e| e.to_string())?;
-        found = Some(Positions::new(parts, taken).find().await.map_err(|e| e.to_string())?);
         Ok(format!("{} leases", leases.len()))
     })
     .await;
-    if let Some(text) = found.and_then(|found| found.describe(&parts.config.mapping)) {
-        say!("note     {text}");
+    well &= answers;
+    if answers {
+        note_positions(parts, taken).await;
     }
     if let Some(destination) = &parts.destination {
         let is_file = matches!(parts.config.mapping.failure_destination(), Some(FailureDestination::File(_)));
@@ -100,6 +104,23 @@ async fn probe(parts: &Parts, taken: &Arc<BTreeSet<String>>) -> bool {
         parts.function.try_out().await.map(str::to_owned).map_err(|e| e.to_string())
     })
     .await
+}
+
+/// Says where the mapping's positions are if they are not under its own identity. The stream is asked for that, too, so
+/// it is no part of the store's line, and nothing that it fails at is the mapping's fault.
+async fn note_positions(parts: &Parts, taken: &Arc<BTreeSet<String>>) {
+    match tokio::time::timeout(PROBE_TIMEOUT, Positions::new(parts, taken).find()).await {
+        Ok(Ok(found)) => {
+            if let Some(text) = found.describe(&parts.config.mapping) {
+                say!("note     {text}");
+            }
+        }
+        Ok(Err(error)) => say!("note     positions under other names could not be looked for: {error}"),
+        Err(_) => {
+            let limit = PROBE_TIMEOUT.as_secs();
+            say!("note     positions under other names could not be looked for within {limit} s");
+        }
+    }
 }
 
 async fn line(what: &str, limit: Duration, probe: impl Future<Output = Result<String, String>>) -> bool {

@@ -138,7 +138,7 @@ async fn execute(command: Command) -> Result<ExitCode, SidecarError> {
         }
         Command::Run(file) => run::run(&file.config).await.map(|()| ExitCode::SUCCESS),
         Command::Check { file, online } => {
-            let well = check::check(&file.config, online).await?;
+            let well = Box::pin(check::check(&file.config, online)).await?;
             Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Schema => {

@@ -70,3 +70,32 @@ fn incident_104_check_online_starts_the_program_and_names_what_is_missing() {
     assert!(line("ok       file").ends_with("dead.jsonl: is writable"), "{said}");
     assert!(line("ok       sqlite:").ends_with("0 leases"), "{said}");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn incident_104_a_program_that_cannot_be_executed_is_told_with_the_reason() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("app");
+    std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    file(folder.path(), "{Command: [./app]}", "");
+    let said = text(&shardmill(&["check", "-c", "c.yaml", "--online"], folder.path()).stdout);
+    let line =
+        said.lines().find(|line| line.starts_with("FAILED   function")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains("cannot start ") && line.contains("No such file"), "{line}");
+}
+
+#[test]
+fn incident_104_check_online_asks_and_starts_nothing_of_a_mapping_that_is_disabled() {
+    let folder = tempfile::tempdir().unwrap();
+    file(folder.path(), "{Command: [/bin/sh, -c, 'touch started; exit 3']}", "Enabled: false\n");
+    let output = shardmill(&["check", "-c", "c.yaml", "--online"], folder.path());
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("nothing of it is asked or started: Enabled is false"), "{said}");
+    assert!(
+        !folder.path().join("started").exists() && !folder.path().join("shardmill.db").exists(),
+        "{said}"
+    );
+}
