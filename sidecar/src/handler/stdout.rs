@@ -83,7 +83,7 @@ impl StdoutHandler {
 
     async fn write(&self, event: Bytes, cx: &InvokeContext) -> Result<BatchResponse, HandlerError> {
         if self.closed.is_cancelled() {
-            return Err(HandlerError::NotReached { reason: CLOSED.into(), retry_after: None });
+            return Err(Self::cut());
         }
         let schedule = Schedule::new(cx.deadline);
         let turn = timeout_at(schedule.start_by, Arc::clone(&self.turn).lock_owned());
@@ -105,7 +105,7 @@ impl StdoutHandler {
             Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.closed.cancel();
                 self.readiness.send_replace(Readiness::NotReady { reason: CLOSED.into() });
-                Err(HandlerError::NotReached { reason: CLOSED.into(), retry_after: None })
+                Err(Self::cut())
             }
             Ok(Ok(Err(error))) => Err(self.broken(format!("stdout cannot be written: {error}"))),
             Ok(Err(_)) => Err(self.broken("stdout cannot be written: its thread has ended".into())),
@@ -113,6 +113,11 @@ impl StdoutHandler {
                 Err(HandlerError::function("the reader of stdout did not take the event within Timeout"))
             }
         }
+    }
+
+    /// The run ends with its reader, and says so: it is the stop that cuts the invocation off, nothing is tried again.
+    fn cut() -> HandlerError {
+        HandlerError::Cut { reason: CLOSED.into() }
     }
 
     /// Whether the last line could be written.
@@ -223,12 +228,12 @@ mod tests {
         let handler = StdoutHandler::to(writer).unwrap();
         assert!(!handler.closed().is_cancelled(), "it is seen by writing");
         let error = handler.write(Bytes::from_static(b"{}"), &in_a_minute()).await.unwrap_err();
-        assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
+        assert!(matches!(error, HandlerError::Cut { .. }), "{error}");
         assert!(error.to_string().contains("the program that read it has ended"), "{error}");
         assert!(matches!(*handler.readiness().borrow(), Readiness::NotReady { .. }));
         assert!(handler.closed().is_cancelled(), "which ends the run");
         let error = handler.write(Bytes::from_static(b"{}"), &in_a_minute()).await.unwrap_err();
-        assert!(matches!(error, HandlerError::NotReached { .. }), "{error}");
+        assert!(matches!(error, HandlerError::Cut { .. }), "{error}");
     }
 
     #[tokio::test]

@@ -11,9 +11,8 @@ pub(super) fn ends(function: &FunctionHandler, run: &CancellationToken) {
     tokio::spawn(async move {
         closed.cancelled().await;
         if !run.is_cancelled() {
-            tracing::error!(
-                "stdout is closed: the program that read it has ended; stopping, nothing is lost"
-            );
+            // The end of the run says why, in the one line that is needed.
+            tracing::debug!("stdout is closed: stopping");
             run.cancel();
         }
     });

@@ -76,6 +76,7 @@ async fn incident_73_a_reader_of_stdout_that_ends_ends_the_run_with_one_and_noth
     assert_eq!(status.code(), Some(1), "{text}");
     let told = text.lines().filter(|line| line.starts_with("error: stdout is closed: ")).count();
     assert_eq!(told, 1, "{text}");
+    assert_eq!(text.matches("stdout is closed: the program that read it").count(), 1, "one line: {text}");
     // The next run goes on with what was not read: at least what did not fit into the pipe.
     let mut command = shardmill(&folder, &["run", "-c", "c.json"], &file);
     let mut again = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
