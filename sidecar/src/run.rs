@@ -121,9 +121,20 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
     let idle = running.is_empty();
     let upkeep = tokio::spawn(crate::admin::upkeep(metrics.clone()));
     let admin = admin.serve(views, metrics, Arc::clone(&worker));
+    let stop_begins = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            shutdown.cancelled().await;
+            Instant::now()
+        }
+    });
     let failure = wait(&mut running, idle, &shutdown).await;
     upkeep.abort();
-    stop_functions(&handlers, stop).await;
+    let stop_began = match shutdown.is_cancelled() {
+        true => stop_begins.await.unwrap_or_else(|_| Instant::now()),
+        false => Instant::now(),
+    };
+    stop_functions(&handlers, stop_began + stop).await;
     admin.stop().await;
     match failure {
         _ if signalled.is_cancelled() => Ok(()),
@@ -171,9 +182,10 @@ async fn wait(
     failure
 }
 
-async fn stop_functions(handlers: &[crate::handler::FunctionHandler], stop: Duration) {
-    // Invocations have ended or were cut by now: what is left are idle processes, which need no more than a moment.
-    let deadline = Instant::now() + stop.min(Duration::from_secs(1));
+/// Invocations have ended or were cut by now: what is left are idle processes. They have what is left of `Worker.StopSeconds`
+/// for what they do at their end, and at least a moment.
+async fn stop_functions(handlers: &[crate::handler::FunctionHandler], deadline: Instant) {
+    let deadline = deadline.max(Instant::now() + Duration::from_secs(1));
     futures::future::join_all(handlers.iter().map(|handler| handler.shutdown(deadline))).await;
 }
 
