@@ -26,12 +26,12 @@ pub(super) struct Pool {
     pub(super) options: CommandOptions,
     state: Mutex<State>,
     /// Held by whoever looks for a process.
-    starting: tokio::sync::Mutex<()>,
+    pub(super) starting: tokio::sync::Mutex<()>,
     /// Cancelled when the sidecar is to stop.
     stop: OnceLock<CancellationToken>,
     records: Option<Arc<Records>>,
     /// Held while a predecessor's processes are looked for, also by a look that nobody waits for any more.
-    succession: Arc<tokio::sync::Mutex<()>>,
+    pub(super) succession: Arc<tokio::sync::Mutex<()>>,
     /// Under which lease each shard was invoked last.
     leases: Mutex<HashMap<ShardId, u64>>,
     readiness: watch::Sender<Readiness>,

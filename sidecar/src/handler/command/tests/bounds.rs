@@ -217,3 +217,63 @@ async fn incident_105_an_answer_to_another_attempt_is_refused() {
     assert_eq!(answered.unwrap(), BatchResponse::success());
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "400");
 }
+
+#[tokio::test]
+async fn incident_105_an_invocation_in_a_process_that_another_one_ended_is_innocent_also_during_a_stop() {
+    let Some(rig) = Rig::start() else { return };
+    let handler = rig.handler(|o| o.concurrency_per_process = 2);
+    let stop = CancellationToken::new();
+    handler.stop_with(&stop);
+    let files = [rig.file("one"), rig.file("two")];
+    let calls = files.clone().map(|file| {
+        let handler = handler.clone();
+        tokio::spawn(async move { invoke(&handler, &json!({"do": "hang", "file": file})).await })
+    });
+    for file in &files {
+        read_pids(file).await;
+    }
+    stop.cancel();
+    let [innocent, given_up] = calls;
+    given_up.abort();
+    assert_not_reached(innocent.await.unwrap(), "with another invocation in it");
+}
+
+#[tokio::test]
+async fn incident_105_an_invocation_that_was_not_taken_when_its_process_was_ended_is_no_failed_start() {
+    let Some(rig) = Rig::start() else { return };
+    let handler = rig.handler(|o| {
+        o.concurrency_per_process = 2;
+        // It takes one at a time, whatever it may hold.
+        o.environment.insert("AWS_LAMBDA_MAX_CONCURRENCY".into(), "1".into());
+    });
+    let file = rig.file("one");
+    let event = json!({"do": "hang", "file": file});
+    let busy = handler.clone();
+    let given_up = tokio::spawn(async move { invoke(&busy, &event).await });
+    read_pids(&file).await;
+    let waiting = handler.clone();
+    let innocent = tokio::spawn(async move { invoke(&waiting, &json!({"do": "pid"})).await });
+    until("it waits in the same process", || handler.pool.free_processes() == 0).await;
+    given_up.abort();
+    let retry_after = assert_not_reached(innocent.await.unwrap(), "with another invocation in it");
+    assert_eq!(retry_after, Some(Duration::ZERO), "the function is there");
+    assert_eq!(*handler.readiness().borrow(), Readiness::Ready);
+}
+
+#[tokio::test]
+async fn r23_what_an_invocation_waits_for_before_it_begins_is_bounded_and_spends_none_of_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = CommandOptions::new(["sleep", "1000"]);
+    options.records = Some(folder.path().join("records"));
+    let handler = CommandHandler::new(options).unwrap();
+    let brief = Duration::from_secs(2);
+    {
+        let _look = handler.pool.succession.lock().await;
+        let late = invoke_within(&handler, brief, &json!({})).await;
+        assert_eq!(assert_not_reached(late, "still being looked for"), Some(Duration::ZERO));
+    }
+    let _start = handler.pool.starting.lock().await;
+    let late = invoke_within(&handler, brief, &json!({})).await;
+    assert_eq!(assert_not_reached(late, "no process could be had in time"), Some(Duration::ZERO));
+    assert_eq!(*handler.readiness().borrow(), Readiness::Ready);
+}
