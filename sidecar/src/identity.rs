@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill::StreamSource;
-use shardmill::checkpoint::{Lease, LeaseStore, NewLease, OtherApplication, StoreError};
+use shardmill::checkpoint::{Lease, LeaseList, LeaseStore, NewLease, OtherApplication, StoreError};
 use shardmill::engine::{EventSourceMapping, LeaseKey, ShardId};
 use tokio::time::Instant;
 
@@ -65,14 +65,17 @@ impl Positions {
     /// The store does not answer.
     pub async fn find(&self) -> Result<Found, StoreError> {
         let own = self.of_stream(&*self.store).await?;
-        if !own.is_empty() {
-            return Ok(Found::Own(own.len()));
+        // A row that cannot be read is a position, too: its shard waits, and no other (incident 96).
+        let own = own.leases.len() + own.unreadable.len();
+        if own > 0 {
+            return Ok(Found::Own(own));
         }
         let name = self.mapping.application_name();
         if let Some(named) = self.named.as_ref().filter(|_| !self.taken.contains(name)) {
-            let leases = self.of_stream(&**named).await?;
-            if !leases.is_empty() {
-                return Ok(Found::Named(leases.len()));
+            let named = self.of_stream(&**named).await?;
+            let named = named.leases.len() + named.unreadable.len();
+            if named > 0 {
+                return Ok(Found::Named(named));
             }
         }
         let mut others = self.store.others(&self.stream()).await?;
@@ -138,7 +141,7 @@ impl Positions {
         let counters = |leases: &[Lease]| -> Vec<(LeaseKey, u64)> {
             leases.iter().map(|lease| (lease.key.clone(), lease.counter)).collect()
         };
-        let mut leases = self.of_stream(named).await?;
+        let mut leases = self.whole(named).await?;
         let (mut since, mut said) = (Instant::now(), false);
         // Their owners may run with a lease time of their own, which they have written down.
         let longest =
@@ -150,7 +153,7 @@ impl Positions {
             };
             let owner = owner.clone();
             tokio::time::sleep(AGAIN.min(lease / 2)).await;
-            let now = self.of_stream(named).await?;
+            let now = self.whole(named).await?;
             if counters(&now) != counters(&leases) {
                 since = Instant::now();
                 if !std::mem::replace(&mut said, true) {
@@ -167,15 +170,29 @@ impl Positions {
         Ok(leases)
     }
 
-    async fn of_stream(&self, store: &dyn LeaseStore) -> Result<Vec<Lease>, StoreError> {
+    /// The positions to take over: all of them, or the shard that is left out would begin anew.
+    async fn whole(&self, named: &dyn LeaseStore) -> Result<Vec<Lease>, StoreError> {
+        let LeaseList { leases, unreadable } = self.of_stream(named).await?;
+        match unreadable.into_iter().next() {
+            None => Ok(leases),
+            Some(lease) => Err(StoreError::Unavailable {
+                store: named.describe(),
+                reason: lease.reason,
+                source: None,
+            }),
+        }
+    }
+
+    async fn of_stream(&self, store: &dyn LeaseStore) -> Result<LeaseList, StoreError> {
         let stream = self.stream();
         let is_of_stream = |key: &LeaseKey| {
             (&key.account, &key.region, &key.stream) == (&stream.account, &stream.region, &stream.stream)
         };
-        let mut leases = store.list().await?;
-        leases.retain(|lease| is_of_stream(&lease.key));
-        leases.sort_by(|one, other| one.key.cmp(&other.key));
-        Ok(leases)
+        let mut list = store.list_readable().await?;
+        list.leases.retain(|lease| is_of_stream(&lease.key));
+        list.leases.sort_by(|one, other| one.key.cmp(&other.key));
+        list.unreadable.retain(|lease| is_of_stream(&lease.key));
+        Ok(list)
     }
 
     fn stream(&self) -> LeaseKey {

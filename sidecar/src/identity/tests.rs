@@ -189,3 +189,22 @@ async fn incident_99_a_worker_that_stopped_in_order_is_not_waited_for() {
     positions(mapping("f", Some(UUID)), Arc::clone(&store), Some(named)).settle(LEASE).await.unwrap();
     assert_eq!((store.list().await.unwrap().len(), began.elapsed()), (1, Duration::ZERO));
 }
+
+#[tokio::test]
+async fn incident_96_a_row_that_cannot_be_read_ends_no_mapping_at_its_start_and_is_not_left_behind() {
+    let (folder, store) = file().await;
+    let own = store.for_application("orders-worker:2@123456789012.eu-west-1.orders").unwrap();
+    own.create(&[lease("shardId-0", "7"), lease("shardId-1", "8")]).await.unwrap();
+    let spoil = "UPDATE leases SET checkpoint = 'x' WHERE shard = 'shardId-1'";
+    rusqlite::Connection::open(folder.path().join("a.db")).unwrap().execute(spoil, []).unwrap();
+    let here = positions(mapping("orders-worker:2", None), own.clone(), None);
+    assert_eq!(here.find().await.unwrap(), Found::Own(2));
+    here.settle(LEASE).await.unwrap();
+    // Under the name of before, all of them or none are taken over.
+    let new = store.for_application(UUID).unwrap();
+    let moved = positions(mapping("orders-worker:2", Some(UUID)), new.clone(), Some(Arc::new(own)));
+    assert_eq!(moved.find().await.unwrap(), Found::Named(2));
+    let error = moved.try_settle(LEASE).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("shardId-1"), "{error}");
+    assert_eq!(new.list().await.unwrap(), []);
+}
