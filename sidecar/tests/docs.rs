@@ -97,6 +97,8 @@ fn values(property: &Value) -> String {
     let items = scalar(&property["items"]);
     match &property["type"] {
         _ if property["maxItems"] == 0 => "refused".to_owned(),
+        // Also where one of its names may hold the map itself.
+        _ if property["additionalProperties"].is_object() => "map of texts".to_owned(),
         _ if property["$ref"].is_string() || property["properties"].is_object() => "section".to_owned(),
         _ if property["anyOf"][1]["const"] == "off" => "section or `off`".to_owned(),
         _ if items["enum"].is_array() => format!("list of `{}`", items["enum"][0].as_str().unwrap()),
@@ -106,7 +108,6 @@ fn values(property: &Value) -> String {
             "list of mappings".to_owned()
         }
         Value::String(name) if name == "array" => "list of texts".to_owned(),
-        Value::String(name) if name == "object" => "map of texts".to_owned(),
         Value::String(name) if name == "string" => "text".to_owned(),
         Value::Array(_) => "time".to_owned(),
         _ if value["type"] == "boolean" => "`true`, `false`".to_owned(),
