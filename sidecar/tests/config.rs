@@ -480,4 +480,14 @@ fn incident_86_what_a_variable_stands_for_is_in_no_message() {
         let told = config::parse(Path::new("c.yaml"), &text, &environment, now).unwrap_err().to_string();
         assert!(!told.contains("hunter2") && told.contains("the value of its variable"), "{line}: {told}");
     }
+    // What the engine and others say of a value has the variable's name in its place.
+    for line in ["UUID: \"${SECRET}\"", "Type: \"${SECRET}\"", "Aws: {EndpointUrl: \"http://${SECRET} /\"}"] {
+        let text = format!(
+            "EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/orders\nFunctionName: f\n\
+             StartingPosition: TRIM_HORIZON\nFunction: {{Url: \"http://127.0.0.1:8080/\"}}\n{line}\n"
+        );
+        let environment = |name: &str| (name == "SECRET").then(|| "hunter2".to_owned());
+        let told = config::parse(Path::new("c.yaml"), &text, &environment, now).unwrap_err().to_string();
+        assert!(!told.contains("hunter2") && told.matches("${SECRET}").count() == 2, "{line}: {told}");
+    }
 }

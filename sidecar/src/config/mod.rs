@@ -14,6 +14,7 @@ mod shared;
 mod time;
 mod tree;
 mod types;
+mod unnamed;
 mod vars;
 mod warnings;
 
@@ -78,7 +79,9 @@ pub fn parse(
 ) -> Result<Loaded, ConfigErrors> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::default();
-    let root = match tree::parse(text, environment, &mut report.errors) {
+    let seen = unnamed::Seen::default();
+    let environment = |name: &str| seen.look_up(environment, name);
+    let root = match tree::parse(text, &environment, &mut report.errors) {
         Ok(Some(root)) if !root.is_empty() => root,
         Ok(_) => {
             return Err(ConfigErrors::whole_file(
@@ -88,6 +91,7 @@ pub fn parse(
         }
         Err(error) => {
             report.errors.push(error);
+            seen.hide(&mut report.errors);
             return Err(ConfigErrors::new(path, text, report.errors));
         }
     };
@@ -98,7 +102,10 @@ pub fn parse(
             report.warnings.sort_by_key(|note| note.line);
             Ok(Loaded { config, warnings: report.warnings, ignored: report.ignored })
         }
-        _ => Err(ConfigErrors::new(path, text, report.errors)),
+        _ => {
+            seen.hide(&mut report.errors);
+            Err(ConfigErrors::new(path, text, report.errors))
+        }
     }
 }
 
