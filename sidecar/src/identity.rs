@@ -175,11 +175,9 @@ impl Positions {
         let LeaseList { leases, unreadable } = self.of_stream(named).await?;
         match unreadable.into_iter().next() {
             None => Ok(leases),
-            Some(lease) => Err(StoreError::Unavailable {
-                store: named.describe(),
-                reason: lease.reason,
-                source: None,
-            }),
+            Some(lease) => {
+                Err(StoreError::Unavailable { store: named.describe(), reason: lease.reason, source: None })
+            }
         }
     }
 
