@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use shardmill::checkpoint::MemoryStore;
-use shardmill::engine::Page;
 use shardmill::{
-    Batch, BatchResponse, CancellationToken, Consumer, Data, EventSourceMapping, Handler, HandlerError,
-    InvokeContext, ListedShard, Places, Position, Record, Seq, ShardId, ShardListing, ShardReader,
-    SourceError, StreamSource,
+    Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, Handler, HandlerError,
+    InvokeContext, Places,
 };
 use shardmill_sidecar::handler::{CommandHandler, CommandOptions};
+use source::Shards;
+
+#[path = "../src/handler/url/tests/source.rs"]
+mod source;
 
 const ARN: &str = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
 
@@ -31,45 +32,6 @@ while True:
     api.request("POST", f"/2018-06-01/runtime/invocation/{id}/response", body="{}")
     api.getresponse().read()
 "#;
-
-/// A stream of so many shards, each with records without end.
-struct Endless(usize);
-
-struct Reader(u64);
-
-#[async_trait]
-impl StreamSource for Endless {
-    async fn shards(&self) -> Result<ShardListing, SourceError> {
-        let shard = |n: usize| ListedShard {
-            shard: ShardId::from(format!("shardId-{n:012}").as_str()),
-            parents: Vec::new(),
-            hash_range: None,
-            open: true,
-        };
-        let shards = (0..self.0).map(shard).collect();
-        Ok(ShardListing { epoch: "1".into(), shards, service_time: None, retention: None })
-    }
-
-    async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
-        Ok(Box::new(Reader(0)))
-    }
-
-    fn describe(&self) -> String {
-        "a stream without end".into()
-    }
-}
-
-#[async_trait]
-impl ShardReader for Reader {
-    async fn next_page(&mut self, _: usize) -> Result<Page, SourceError> {
-        let next = self.0..self.0 + 10;
-        self.0 += 10;
-        let record = |n: u64| {
-            Record::new(Seq::plain((n + 1).to_string()), Some("key".into()), None, Data::Raw("record".into()))
-        };
-        Ok(Page { records: next.map(record).collect(), millis_behind: Some(0), ..Page::default() })
-    }
-}
 
 /// Counts what the function has answered, by shard.
 struct Counting {
@@ -113,7 +75,7 @@ async fn incident_72_two_processes_and_thirty_shards_every_shard_gets_its_turn()
         .timeout_seconds(60)
         .build()
         .unwrap();
-    let consumer = Consumer::builder(mapping, Endless(SHARDS), handler)
+    let consumer = Consumer::builder(mapping, Shards(SHARDS), handler)
         .lease_store(MemoryStore::default())
         .build()
         .unwrap();
