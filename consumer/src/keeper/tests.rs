@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shardmill_checkpoint::{AppState, MemoryStore, NewLease};
+use shardmill_checkpoint::{AppState, FaultyStore, LeaseStore, MemoryStore, NewLease, Operation};
 use shardmill_engine::{LeaseKey, Position, ShardId};
 
 use super::*;
@@ -17,9 +17,19 @@ fn key(shard: &str) -> LeaseKey {
     }
 }
 
-fn options(store: &MemoryStore) -> KeeperOptions {
+fn new_lease(shard: &str) -> NewLease {
+    NewLease {
+        key: key(shard),
+        checkpoint: Position::TrimHorizon,
+        parents: Vec::new(),
+        hash_range: None,
+        app: AppState::new(),
+    }
+}
+
+fn options(store: impl LeaseStore) -> KeeperOptions {
     KeeperOptions {
-        store: Arc::new(store.clone()),
+        store: Arc::new(store),
         worker: WorkerId::new("a"),
         process: None,
         times: LeaseTimes::new(Duration::from_secs(10)),
@@ -33,18 +43,11 @@ fn options(store: &MemoryStore) -> KeeperOptions {
 #[tokio::test(start_paused = true)]
 async fn incident_91_a_machine_that_was_suspended_for_longer_than_its_lease_starts_nothing_more() {
     let store = MemoryStore::new();
-    let options = options(&store);
+    let options = options(store);
     let clock = options.clock.clone();
     let keeper = Keeper::in_current_runtime();
     let (leases, mut grants) = keeper.register(options);
-    let new = NewLease {
-        key: key("shardId-0"),
-        checkpoint: Position::TrimHorizon,
-        parents: Vec::new(),
-        hash_range: None,
-        app: AppState::new(),
-    };
-    leases.create(vec![new]).await.unwrap();
+    leases.create(vec![new_lease("shardId-0")]).await.unwrap();
     let listed = BTreeMap::from([(ShardId::from("shardId-0"), Vec::new())]);
     leases.serve(Served { stream: key(""), listed });
     let Grant { held, .. } = grants.recv().await.unwrap();
@@ -55,4 +58,25 @@ async fn incident_91_a_machine_that_was_suspended_for_longer_than_its_lease_star
     assert!(!held.is_valid(clock.now().mono), "before the keeper itself has woken up");
     assert!(clock.now().wall.as_millis() - before.wall.as_millis() >= 600_000, "the wall clock went on, too");
     held.lost().cancelled().await;
+}
+
+/// How many listings 20 seconds bring.
+async fn listings(leases: usize) -> u64 {
+    let store = FaultyStore::new(MemoryStore::new());
+    let keeper = Keeper::in_current_runtime();
+    let (handle, _grants) = keeper.register(options(store.clone()));
+    let names: Vec<String> = (0..leases).map(|n| format!("shardId-{n}")).collect();
+    handle.create(names.iter().map(|name| new_lease(name)).collect()).await.unwrap();
+    let listed = names.iter().map(|name| (ShardId::from(name.as_str()), Vec::new())).collect();
+    handle.serve(Served { stream: key(""), listed });
+    let before = store.calls(Operation::List);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    store.calls(Operation::List) - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_leases_are_listed_less_often() {
+    assert!((36..=42).contains(&listings(10).await), "every 500 ms");
+    assert!((11..=15).contains(&listings(4_000).await), "every 1.5 s");
+    assert!((7..=10).contains(&listings(20_000).await), "four times in a lease's time");
 }

@@ -1,6 +1,7 @@
 //! What a listing of the leases says of each of them.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use shardmill_checkpoint::{Lease, LeaseList, ProcessIdentity, StoreError, UnreadableLease};
 use shardmill_engine::{LeaseEvent, LeasePhase, Mono, Position, ShardId, gone_shards, may_start};
@@ -9,11 +10,14 @@ use super::Actor;
 use crate::keeper::entry::Entry;
 use crate::keeper::trouble::Answer;
 
+/// What each lease adds to the time between two listings.
+const LISTING_OF_A_LEASE: Duration = Duration::from_micros(250);
+
 impl Actor {
     pub(super) fn listed(&mut self, now: Mono, result: Result<LeaseList, StoreError>) {
         self.listing = false;
         let again = std::mem::take(&mut self.list_again);
-        self.list_at = if again { now } else { now + self.options.listing_interval };
+        self.list_at = if again { now } else { now + self.listing_interval() };
         self.note(Answer::of_read(&result));
         let (Ok(list), Some(served)) = (result, self.served.clone()) else { return };
         let LeaseList { mut leases, mut unreadable } = list;
@@ -45,6 +49,14 @@ impl Actor {
             self.advance(index, now);
         }
         self.delete_finished(now, &leases, &known, &gone);
+    }
+
+    /// A listing costs time for each lease: with thousands of them it comes less often, but at least four times in a lease's
+    /// time.
+    fn listing_interval(&self) -> Duration {
+        let leases = u32::try_from(self.by_key.len()).unwrap_or(u32::MAX);
+        let longest = (self.options.times.lease / 4).max(self.options.listing_interval);
+        (self.options.listing_interval + LISTING_OF_A_LEASE.saturating_mul(leases)).min(longest)
     }
 
     /// One row that cannot be read costs its shard: that one is not taken until the row is corrected, the others are.
