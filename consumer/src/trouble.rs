@@ -5,7 +5,7 @@ mod ended;
 mod shard;
 mod told;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shardmill_engine::{LaneId, Mono, ShardId, Wall};
@@ -138,15 +138,24 @@ pub(crate) enum Say {
     /// It is told already.
     Nothing,
     Begins,
-    /// It was over not long ago: from now on it is told only when it has been calm for a while.
+    /// It was over not long ago: from now on it is told only when it has been calm for a while, or has lasted for a minute.
     ComesAndGoes,
+}
+
+/// Trouble that comes and goes has lasted for a minute this time: its end is told as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lasts {
+    pub(crate) kind: TroubleKind,
+    pub(crate) shard: Option<ShardId>,
+    pub(crate) message: String,
 }
 
 #[derive(Debug)]
 struct Entry {
     since: Mono,
     since_wall: Wall,
-    holders: BTreeSet<Holder>,
+    /// Who is in it, and since when.
+    holders: BTreeMap<Holder, Mono>,
     most: usize,
     failures: u64,
     shard: Option<ShardId>,
@@ -185,7 +194,7 @@ impl Ledger {
             entry.failures += 1;
             entry.last_failure = now;
             message.clone_into(&mut entry.message);
-            entry.holders.insert(holder.clone());
+            entry.holders.entry(holder.clone()).or_insert(now);
             entry.most = entry.most.max(entry.holders.len());
             return Say::Nothing;
         }
@@ -193,7 +202,7 @@ impl Ledger {
         let entry = Entry {
             since: now,
             since_wall: wall,
-            holders: BTreeSet::from([holder.clone()]),
+            holders: BTreeMap::from([(holder.clone(), now)]),
             most: 1,
             failures: 1,
             shard: holder.shard().cloned(),
@@ -226,8 +235,12 @@ impl Ledger {
         }
         let at = if entry.comes_and_goes { entry.last_failure } else { now };
         let over = entry.over(kind, at);
+        // A function that is not there yet at the start has not come and gone.
+        let is_known = entry.shard.is_some();
         self.lasting.remove(&kind);
-        self.ended.insert(kind, now);
+        if is_known {
+            self.ended.insert(kind, now);
+        }
         Some(over)
     }
 
@@ -235,6 +248,21 @@ impl Ledger {
     pub(crate) fn calms(&mut self, now: Mono) -> Vec<Over> {
         let kinds: Vec<TroubleKind> = self.lasting.keys().copied().collect();
         kinds.into_iter().filter_map(|kind| self.end_if_over(now, kind)).collect()
+    }
+
+    /// What comes and goes, and has lasted for a minute without a pause for one who is in it.
+    pub(crate) fn lasts_again(&mut self, now: Mono) -> Vec<Lasts> {
+        let mut found = Vec::new();
+        for (kind, entry) in &mut self.lasting {
+            let longest = entry.holders.iter().min_by_key(|(_, since)| **since);
+            let Some((holder, since)) = longest.filter(|_| entry.comes_and_goes) else { continue };
+            if now.since(*since) >= BLOCKED_AFTER {
+                entry.comes_and_goes = false;
+                let (shard, message) = (holder.shard().cloned(), entry.message.clone());
+                found.push(Lasts { kind: *kind, shard, message });
+            }
+        }
+        found
     }
 
     /// This lane's batch is blocked; whether its shard is to be named now.
@@ -263,7 +291,8 @@ impl Ledger {
         }
         let mut kinds = Vec::new();
         for (kind, entry) in &mut self.lasting {
-            let gone: Vec<Holder> = entry.holders.range(lanes.clone()).cloned().collect();
+            let gone: Vec<Holder> =
+                entry.holders.range(lanes.clone()).map(|(holder, _)| holder.clone()).collect();
             for holder in &gone {
                 entry.holders.remove(holder);
             }

@@ -52,6 +52,45 @@ fn trouble_that_comes_and_goes_is_told_twice_and_then_when_it_was_calm_for_a_whi
 }
 
 #[test]
+fn what_comes_and_goes_is_told_when_it_lasts_for_a_minute_and_so_is_its_end() {
+    let mut ledger = Ledger::default();
+    fails(&mut ledger, 0, "a");
+    ledger.clears(at(1), KIND, &lane("a"));
+    assert_eq!(fails(&mut ledger, 10, "a"), Say::ComesAndGoes);
+    assert_eq!(ledger.clears(at(11), KIND, &lane("a")), None);
+    // One lane after the other is in it, none for long.
+    for second in 20..200 {
+        let (name, last) = (format!("s{second}"), format!("s{}", second - 1));
+        fails(&mut ledger, second, &name);
+        ledger.clears(at(second), KIND, &lane(&last));
+        assert_eq!(ledger.lasts_again(at(second)), []);
+    }
+    ledger.clears(at(200), KIND, &lane("s199"));
+    for second in 300..360 {
+        assert_eq!(fails(&mut ledger, second, "b"), Say::Nothing);
+        assert_eq!(ledger.lasts_again(at(second)), []);
+    }
+    let lasts = Lasts { kind: KIND, shard: Some("b".into()), message: "boom".into() };
+    assert_eq!(ledger.lasts_again(at(360)), [lasts]);
+    assert_eq!(ledger.lasts_again(at(420)), [], "told once");
+    assert!(ledger.clears(at(430), KIND, &lane("b")).is_some(), "its end is told at once");
+}
+
+#[test]
+fn a_function_that_is_not_there_at_the_start_has_not_come_and_gone() {
+    let mut ledger = Ledger::default();
+    let kind = TroubleKind::NotReached;
+    let mut away =
+        |seconds, holder| ledger.fails(at(seconds), Wall::from_millis(0), kind, &holder, "refused");
+    assert_eq!(away(0, Holder::Probe), Say::Begins);
+    assert!(ledger.clears_all(at(1), kind).is_some());
+    let mut away =
+        |seconds, holder| ledger.fails(at(seconds), Wall::from_millis(0), kind, &holder, "refused");
+    assert_eq!(away(100, lane("a")), Say::Begins);
+    assert!(ledger.clears_all(at(101), kind).is_some());
+}
+
+#[test]
 fn trouble_a_long_time_after_its_last_end_begins_anew() {
     let mut ledger = Ledger::default();
     fails(&mut ledger, 0, "a");

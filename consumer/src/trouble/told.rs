@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shardmill_engine::{RequestId, Seq, ShardId};
 
-use super::{Holder, Ledger, Over, Say, TroubleKind, TroubleReport};
+use super::{Holder, Lasts, Ledger, Over, Say, TroubleKind, TroubleReport};
 use crate::clock::ServiceClock;
 use crate::metrics;
 
@@ -66,7 +66,7 @@ impl Troubles {
             Say::Nothing => return false,
             Say::Begins => begins(kind).to_owned(),
             Say::ComesAndGoes => format!(
-                "{}; this comes and goes, and is reported again only after five calm minutes",
+                "{}; this comes and goes, and is reported again after five calm minutes, or when it lasts for one",
                 begins(kind)
             ),
         };
@@ -144,9 +144,9 @@ impl Troubles {
     /// Tells of trouble that came and went and has been calm for long enough.
     pub(crate) fn tick(&self) {
         let now = self.clock.now().mono;
-        let calm = {
+        let (calm, lasts) = {
             let mut ledger = self.lock();
-            let calm = ledger.calms(now);
+            let (calm, lasts) = (ledger.calms(now), ledger.lasts_again(now));
             // A recorder may forget what is not touched for long.
             for trouble in ledger.report() {
                 self.note(&ledger, trouble.kind);
@@ -154,9 +154,13 @@ impl Troubles {
             if ledger.blocked() > 0 {
                 metrics::troubled(&self.mapping, TroubleKind::Blocked, ledger.blocked());
             }
-            calm
+            (calm, lasts)
         };
         self.tell(calm, ends);
+        for Lasts { kind, shard, message } in lasts {
+            let text = format!("for a minute without a pause: {}", begins(kind));
+            self.warn(kind, shard.as_ref(), &Facts::default(), &message, &text);
+        }
     }
 
     /// The shard is worked on here no longer. Only what was told and ends with it here is told: why it left is said elsewhere.
@@ -205,8 +209,9 @@ impl Troubles {
     pub(crate) fn summary(&self) -> (usize, Option<String>) {
         let ledger = self.lock();
         let lasting = ledger.report();
+        let shown = lasting.iter().filter(|trouble| trouble.lanes > 0);
         let parts: Vec<String> =
-            lasting.iter().map(|trouble| format!("{}={}", trouble.kind.as_str(), trouble.lanes)).collect();
+            shown.map(|trouble| format!("{}={}", trouble.kind.as_str(), trouble.lanes)).collect();
         (ledger.blocked(), (!parts.is_empty()).then(|| parts.join(" ")))
     }
 
@@ -233,7 +238,7 @@ const fn begins(kind: TroubleKind) -> &'static str {
         TroubleKind::Throttled => {
             "the function takes no invocation now; trying again when it may, no attempt is spent"
         }
-        TroubleKind::FunctionError => "the function fails; its batch is retried",
+        TroubleKind::FunctionError => "the function fails; its batch is retried as the mapping says",
         TroubleKind::Timeout => "the function does not answer within its timeout; its batch is retried",
         TroubleKind::Crash => "the function crashed; its batch is retried",
         TroubleKind::TooLarge => "the event of a record is larger than the function takes; it is retried",
