@@ -50,6 +50,10 @@ while True:
         print("over\rwritten", flush=True)
         call("POST", headers["Lambda-Runtime-Aws-Request-Id"] + "/response", "{}")
         continue
+    if sys.argv[1] == "launched":
+        print("descriptor:", os.environ.get("_LAMBDA_TELEMETRY_LOG_FD"), flush=True)
+        call("POST", headers["Lambda-Runtime-Aws-Request-Id"] + "/response", "{}")
+        continue
     near = subprocess.Popen(["sleep", "1000"])
     apart = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     with open("new", "w") as file:
@@ -111,7 +115,9 @@ impl World {
         let client = Client::from_conf(config);
         client.create_stream().stream_name("orders").shard_count(1).send().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("function.py"), FUNCTION).unwrap();
+        for name in ["function.py", "awslambdaric.py"] {
+            std::fs::write(folder.path().join(name), FUNCTION).unwrap();
+        }
         let world = Self { folder, url, client };
         world.put(records).await;
         Some(world)
@@ -135,11 +141,13 @@ impl World {
     }
 
     fn command(&self, mode: &str, stop_seconds: u32) -> Command {
+        // Only a runtime client finds a descriptor for its log messages.
+        let script = if mode == "log" { "-m, awslambdaric" } else { "function.py" };
         let config = format!(
             "EventSourceArn: arn:aws:kinesis:us-east-1:000000000000:stream/orders\nFunctionName: f\n\
              StartingPosition: TRIM_HORIZON\nBatchSize: 1\nMaximumRetryAttempts: 0\n\
              DestinationConfig: {{OnFailure: {{Destination: \"file:./dead.jsonl\"}}}}\n\
-             Function: {{Command: [python3, function.py, {mode}], Timeout: 600}}\n\
+             Function: {{Command: [python3, {script}, {mode}], Timeout: 600}}\n\
              Checkpoints: \"sqlite:./s.db\"\nAdmin: \"off\"\nWorker: {{StopSeconds: {stop_seconds}}}\n\
              Aws: {{EndpointUrl: \"{}\"}}\n",
             self.url
@@ -360,4 +368,15 @@ async fn incident_105_a_runtime_clients_log_messages_arrive_whole_and_carriage_r
     assert_eq!(sidecar.line("written")["stream"], "stdout");
     sidecar.signal(Signal::TERM);
     assert_eq!(sidecar.ended().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn incident_107_what_a_launcher_starts_is_told_of_no_descriptor_that_it_lacks() {
+    let Some(world) = World::start(1).await else { return };
+    let mut sidecar = world.sidecar("launched", 1);
+    until("it is logged", || read_to_string(&sidecar.log).unwrap().contains("descriptor: ")).await;
+    assert_eq!(sidecar.line("descriptor: None")["stream"], "stdout");
+    sidecar.signal(Signal::TERM);
+    assert_eq!(sidecar.ended().await, Some(0));
+    world.assert_nothing_discarded();
 }

@@ -170,7 +170,7 @@ fn command(options: &CommandOptions, program: &Path) -> io::Result<(Command, Opt
         return Ok((command, None));
     };
     // Several processes of a runtime that share the pipe would mix their messages up.
-    let logs = options.concurrency() == 1;
+    let logs = options.concurrency() == 1 && is_runtime_client(&options.command);
     let mut command = Command::new(launcher);
     command.args(launch::arguments(program, logs)).args(&options.command[1..]).env_remove(launch::LOG_FD);
     if !logs {
@@ -180,6 +180,20 @@ fn command(options: &CommandOptions, program: &Path) -> io::Result<(Command, Opt
     let (reader, writer) = io::pipe()?;
     command.stdin(writer);
     Ok((command, Some(reader)))
+}
+
+/// Whether the program that is started is itself the runtime client, which inherits a descriptor and writes to it. A launcher
+/// such as npx, or a script that starts the client, may close the descriptor and pass its number on all the same: then the
+/// client fails with every line that it logs.
+fn is_runtime_client(command: &[String]) -> bool {
+    let Some((program, arguments)) = command.split_first() else { return false };
+    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_module = |pair: &[String]| pair == ["-m", "awslambdaric"];
+    match name {
+        "aws-lambda-ric" => true,
+        "node" => arguments.first().is_some_and(|script| script.contains("aws-lambda-ric")),
+        _ => name.starts_with("python") && arguments.windows(2).any(is_module),
+    }
 }
 
 async fn watch_exit(
@@ -289,4 +303,32 @@ fn check_executable(file: &Path) -> Result<(), String> {
         return Err(format!("Function.Command: {} is not executable; chmod +x it", file.display()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_runtime_client;
+
+    #[test]
+    fn incident_107_only_a_runtime_client_gets_a_descriptor_for_its_log() {
+        let is_client =
+            |text: &str| is_runtime_client(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        for direct in [
+            "python3 -m awslambdaric app.handler",
+            "/venv/bin/python3.13 -u -m awslambdaric app.handler",
+            "node_modules/.bin/aws-lambda-ric index.handler",
+            "node node_modules/aws-lambda-ric/bin/index.mjs index.handler",
+        ] {
+            assert!(is_client(direct), "{direct}");
+        }
+        for launcher in [
+            "npx aws-lambda-ric index.handler",
+            "python3 wrap.py -m app",
+            "sh -c aws-lambda-ric",
+            "env node aws-lambda-ric",
+            "./bootstrap",
+        ] {
+            assert!(!is_client(launcher), "{launcher}");
+        }
+    }
 }
