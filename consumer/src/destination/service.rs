@@ -13,6 +13,7 @@ use aws_types::service_config::ServiceConfigKey;
 use shardmill_engine::{FailureDestination, ShownUrl};
 
 use super::{DestinationError, Probe};
+use crate::web_page;
 
 /// How long a delivery may take.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +129,7 @@ impl Service {
         let Err(failed) = result else { return Ok(Probe::Answers) };
         if let Failed::Sdk(error) = &failed
             && let SdkError::ServiceError(answer) = &**error
+            && web_page::found(answer.raw()).is_none()
             && is_denied(&code(answer.err(), answer.raw()))
         {
             let action = operation.action;
@@ -142,6 +144,9 @@ impl Service {
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         let waited = || format!("no answer from {} in time", ShownUrl(&self.at));
+        if let Some(page) = error.raw_response().and_then(web_page::found) {
+            return format!("{page} from {}; {}", ShownUrl(&self.at), web_page::REMEDY);
+        }
         match error {
             SdkError::ServiceError(answer) => {
                 let code = code(answer.err(), answer.raw());

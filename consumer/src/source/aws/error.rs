@@ -11,6 +11,7 @@ use shardmill_engine::{Position, ShardId};
 
 use super::undecodable::body_of;
 use crate::source::{SourceError, SourceErrorKind};
+use crate::web_page;
 
 /// The stream that a call is about; displayed, it says what and where it is.
 pub(in crate::source) trait Named: fmt::Display + Sync {
@@ -36,6 +37,9 @@ impl Call<'_> {
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
+        if let Some(page) = error.raw_response().and_then(web_page::found) {
+            return self.error(SourceErrorKind::Unavailable, &page, web_page::REMEDY, Some(Box::new(error)));
+        }
         let (kind, what, remedy) = match &error {
             _ if body_of(&error).is_some() => self.unavailable(self.cannot_decode(&root(&error))),
             SdkError::ServiceError(answer) => {
