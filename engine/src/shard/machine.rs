@@ -258,7 +258,6 @@ impl ShardMachine {
 
     fn invocation(&mut self, now: Now, index: usize, window: Option<WindowCall>) -> Option<ShardAction> {
         let attempt = self.lanes.get(index)?.current()?;
-        self.counters.invoked += attempt.batch.len() as u64;
         if let Some(last) = attempt.batch.last() {
             self.iterator_age_millis = age_millis(now, last);
         }
@@ -361,6 +360,9 @@ impl ShardMachine {
             Resolution::GivenUp(_) | Resolution::Pending => invoked,
         };
         self.counters.failed += failed as u64;
+        if result.is_some() {
+            self.counters.invoked += invoked as u64;
+        }
         self.last_result = result.unwrap_or(self.last_result);
         match resolution {
             Resolution::Succeeded { batch, closes } => self.resolve(&batch, closes),

@@ -21,6 +21,7 @@ impl ShardMachine {
         *over = true;
         for lane in &mut self.lanes {
             if lane.state() == LaneState::Invoking {
+                self.counters.invoked += lane.current().map_or(0, |attempt| attempt.batch.len() as u64);
                 lane.abandon();
                 self.cut += 1;
             }
