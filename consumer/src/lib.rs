@@ -85,6 +85,14 @@ mod status;
 mod suspended;
 mod trouble;
 mod unread;
+#[cfg(any(
+    feature = "dynamodb-streams",
+    feature = "kinesis",
+    feature = "s3",
+    feature = "sns",
+    feature = "sqs"
+))]
+mod web_page;
 mod worker;
 
 pub use clock::ServiceClock;
@@ -100,6 +108,7 @@ pub use handler::{Handler, HandlerError, InvokeContext};
 #[cfg(feature = "lambda")]
 pub use handler_lambda::LambdaHandler;
 pub use keeper::LeaseReport;
+pub use metrics::{METRICS, MetricDescription, MetricKind};
 pub use places::Places;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;

@@ -1,5 +1,7 @@
 //! The metrics that the library emits through the `metrics` facade; the embedder installs the recorder.
 
+mod table;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,33 +10,35 @@ use shardmill_engine::{Counters, ShardId, ShardSnapshot};
 
 use crate::source::{SourceError, SourceErrorKind};
 use crate::trouble::TroubleKind;
+pub use table::{METRICS, MetricDescription, MetricKind};
 
 /// Makes the mapping's counters visible from its start, also on a worker that has no shard yet: an alert on a series
 /// that appears with its first fault misses that fault.
 pub(crate) fn mapping_starts(mapping: &Arc<str>) {
+    METRICS.iter().for_each(MetricDescription::describe);
     for name in [
-        "shardmill_polled_events_total",
-        "shardmill_filtered_out_events_total",
-        "shardmill_invoked_events_total",
-        "shardmill_failed_invoke_events_total",
-        "shardmill_dropped_events_total",
-        "shardmill_gaps_total",
-        "shardmill_on_failure_destination_delivered_events_total",
-        "shardmill_destination_delivery_failures_total",
+        table::POLLED.name,
+        table::FILTERED.name,
+        table::INVOKED.name,
+        table::FAILED.name,
+        table::DROPPED.name,
+        table::GAPS.name,
+        table::DELIVERED.name,
+        table::DELIVERY_FAILURES.name,
     ] {
         counter!(name, "mapping" => Arc::clone(mapping)).increment(0);
     }
     for outcome in OUTCOMES {
-        counter!("shardmill_invocations_total", "mapping" => Arc::clone(mapping), "outcome" => outcome)
+        counter!(table::INVOCATIONS.name, "mapping" => Arc::clone(mapping), "outcome" => outcome)
             .increment(0);
     }
-    counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(0);
-    counter!("shardmill_store_errors_total", "mapping" => Arc::clone(mapping)).increment(0);
+    counter!(table::LEASES_LOST.name, "mapping" => Arc::clone(mapping)).increment(0);
+    counter!(table::STORE_ERRORS.name, "mapping" => Arc::clone(mapping)).increment(0);
     store_failing(mapping, false);
     leases_deleted(mapping, 0);
-    gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).increment(0.0);
-    for api in ["ListShards", "DescribeStream", "GetShardIterator", "GetRecords"] {
-        counter!("shardmill_throttles_total", "mapping" => Arc::clone(mapping), "api" => api).increment(0);
+    gauge!(table::LEASES_HELD.name, "mapping" => Arc::clone(mapping)).increment(0.0);
+    for api in ["ListShards", "DescribeStreamSummary", "DescribeStream", "GetShardIterator", "GetRecords"] {
+        counter!(table::THROTTLES.name, "mapping" => Arc::clone(mapping), "api" => api).increment(0);
     }
     for kind in [
         SourceErrorKind::Throttled,
@@ -46,66 +50,66 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
         SourceErrorKind::Rejected,
         SourceErrorKind::Undecodable,
     ] {
-        counter!("shardmill_source_errors_total", "mapping" => Arc::clone(mapping), "kind" => kind.as_str())
+        counter!(table::SOURCE_ERRORS.name, "mapping" => Arc::clone(mapping), "kind" => kind.as_str())
             .increment(0);
     }
 }
 
 pub(crate) fn lease_lost(mapping: &Arc<str>) {
-    counter!("shardmill_leases_lost_total", "mapping" => Arc::clone(mapping)).increment(1);
+    counter!(table::LEASES_LOST.name, "mapping" => Arc::clone(mapping)).increment(1);
 }
 
 /// A call to the store failed, or was not answered.
 pub(crate) fn store_failed(mapping: &Arc<str>) {
-    counter!("shardmill_store_errors_total", "mapping" => Arc::clone(mapping)).increment(1);
+    counter!(table::STORE_ERRORS.name, "mapping" => Arc::clone(mapping)).increment(1);
 }
 
 /// The store's trouble begins or has ended.
 pub(crate) fn store_failing(mapping: &Arc<str>, failing: bool) {
-    gauge!("shardmill_store_failing", "mapping" => Arc::clone(mapping)).set(if failing { 1.0 } else { 0.0 });
+    gauge!(table::STORE_FAILING.name, "mapping" => Arc::clone(mapping)).set(if failing { 1.0 } else { 0.0 });
 }
 
 /// Leases of finished shards that the stream has forgotten are gone from the store.
 pub(crate) fn leases_deleted(mapping: &Arc<str>, leases: usize) {
     let leases = u64::try_from(leases).unwrap_or(u64::MAX);
-    counter!("shardmill_leases_deleted_total", "mapping" => Arc::clone(mapping)).increment(leases);
+    counter!(table::LEASES_DELETED.name, "mapping" => Arc::clone(mapping)).increment(leases);
 }
 
 /// Data of the whole stream is lost or may be (I17).
 pub(crate) fn stream_gap(mapping: &Arc<str>) {
-    counter!("shardmill_gaps_total", "mapping" => Arc::clone(mapping)).increment(1);
+    counter!(table::GAPS.name, "mapping" => Arc::clone(mapping)).increment(1);
 }
 
 pub(crate) fn leases_held(mapping: &Arc<str>, held: usize) {
-    gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).set(held as f64);
+    gauge!(table::LEASES_HELD.name, "mapping" => Arc::clone(mapping)).set(held as f64);
 }
 
 /// Touches the gauges that change rarely: a recorder may forget what is not touched for long.
 pub(crate) fn still_there(mapping: &Arc<str>) {
-    gauge!("shardmill_leases_held", "mapping" => Arc::clone(mapping)).increment(0.0);
-    gauge!("shardmill_store_failing", "mapping" => Arc::clone(mapping)).increment(0.0);
+    gauge!(table::LEASES_HELD.name, "mapping" => Arc::clone(mapping)).increment(0.0);
+    gauge!(table::STORE_FAILING.name, "mapping" => Arc::clone(mapping)).increment(0.0);
 }
 
 pub(crate) fn checkpoint_written(mapping: &Arc<str>, took: Duration) {
-    histogram!("shardmill_checkpoint_duration_seconds", "mapping" => Arc::clone(mapping)).record(took);
+    histogram!(table::CHECKPOINT_DURATION.name, "mapping" => Arc::clone(mapping)).record(took);
 }
 
 pub(crate) fn source_failed(mapping: &Arc<str>, error: &SourceError) {
     if error.kind == SourceErrorKind::Throttled {
-        counter!("shardmill_throttles_total", "mapping" => Arc::clone(mapping), "api" => error.api)
-            .increment(1);
+        counter!(table::THROTTLES.name, "mapping" => Arc::clone(mapping), "api" => error.api).increment(1);
     }
-    counter!("shardmill_source_errors_total", "mapping" => Arc::clone(mapping), "kind" => error.kind.as_str()).increment(1);
+    counter!(table::SOURCE_ERRORS.name, "mapping" => Arc::clone(mapping), "kind" => error.kind.as_str())
+        .increment(1);
 }
 
 /// How many lanes of shards are in this kind of trouble.
 pub(crate) fn troubled(mapping: &Arc<str>, kind: TroubleKind, lanes: usize) {
-    gauge!("shardmill_troubled_lanes", "mapping" => Arc::clone(mapping), "kind" => kind.as_str())
+    gauge!(table::TROUBLED_LANES.name, "mapping" => Arc::clone(mapping), "kind" => kind.as_str())
         .set(lanes as f64);
 }
 
 pub(crate) fn clock_offset(mapping: &Arc<str>, millis: i64) {
-    gauge!("shardmill_clock_offset_milliseconds", "mapping" => Arc::clone(mapping)).set(millis as f64);
+    gauge!(table::CLOCK_OFFSET.name, "mapping" => Arc::clone(mapping)).set(millis as f64);
 }
 
 /// The `outcome` label, in the order of [`InvocationOutcome`].
@@ -145,21 +149,21 @@ impl ShardMetrics {
         let count = |name: &'static str| counter!(name, "mapping" => Arc::clone(mapping));
         let gauge =
             |name: &'static str| gauge!(name, "mapping" => Arc::clone(mapping), "shard" => shard.to_string());
-        let outcome = |outcome: &'static str| counter!("shardmill_invocations_total", "mapping" => Arc::clone(mapping), "outcome" => outcome);
+        let outcome = |outcome: &'static str| counter!(table::INVOCATIONS.name, "mapping" => Arc::clone(mapping), "outcome" => outcome);
         Self {
-            polled: count("shardmill_polled_events_total"),
-            filtered: count("shardmill_filtered_out_events_total"),
-            invoked: count("shardmill_invoked_events_total"),
-            failed: count("shardmill_failed_invoke_events_total"),
-            dropped: count("shardmill_dropped_events_total"),
-            delivered: count("shardmill_on_failure_destination_delivered_events_total"),
-            delivery_failures: count("shardmill_destination_delivery_failures_total"),
-            gaps: count("shardmill_gaps_total"),
+            polled: count(table::POLLED.name),
+            filtered: count(table::FILTERED.name),
+            invoked: count(table::INVOKED.name),
+            failed: count(table::FAILED.name),
+            dropped: count(table::DROPPED.name),
+            delivered: count(table::DELIVERED.name),
+            delivery_failures: count(table::DELIVERY_FAILURES.name),
+            gaps: count(table::GAPS.name),
             outcomes: OUTCOMES.map(outcome),
-            duration: histogram!("shardmill_invocation_duration_seconds", "mapping" => Arc::clone(mapping)),
-            iterator_age: gauge("shardmill_iterator_age_milliseconds"),
-            undelivered: gauge("shardmill_undelivered_discards"),
-            buffered: gauge("shardmill_buffered_bytes"),
+            duration: histogram!(table::INVOCATION_DURATION.name, "mapping" => Arc::clone(mapping)),
+            iterator_age: gauge(table::ITERATOR_AGE.name),
+            undelivered: gauge(table::UNDELIVERED.name),
+            buffered: gauge(table::BUFFERED.name),
             seen: Counters::default(),
         }
     }
@@ -178,17 +182,17 @@ impl ShardMetrics {
 
     /// Adds what was counted since the last call. `oldest`: how long the oldest record has waited that is not resolved.
     pub(crate) fn publish(&mut self, snapshot: &ShardSnapshot, oldest: Duration) {
-        let (now, seen) = (&snapshot.counters, &self.seen);
-        if now != seen {
-            self.polled.increment(now.polled - seen.polled);
-            self.filtered.increment(now.filtered - seen.filtered);
-            self.invoked.increment(now.invoked - seen.invoked);
-            self.failed.increment(now.failed - seen.failed);
-            self.dropped.increment(now.dropped - seen.dropped);
-            self.delivered.increment(now.delivered - seen.delivered);
-            self.delivery_failures.increment(now.delivery_failures - seen.delivery_failures);
-            self.gaps.increment(now.gaps - seen.gaps);
-            self.seen = *now;
+        if snapshot.counters != self.seen {
+            let new = snapshot.counters.since(&self.seen);
+            self.polled.increment(new.polled);
+            self.filtered.increment(new.filtered);
+            self.invoked.increment(new.invoked);
+            self.failed.increment(new.failed);
+            self.dropped.increment(new.dropped);
+            self.delivered.increment(new.delivered);
+            self.delivery_failures.increment(new.delivery_failures);
+            self.gaps.increment(new.gaps);
+            self.seen = snapshot.counters;
         }
         self.undelivered.set(snapshot.undelivered_discards as f64);
         self.buffered.set(snapshot.buffered_bytes as f64);
@@ -214,19 +218,29 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Registered(Mutex<Vec<String>>);
+    struct Registered(Mutex<Vec<String>>, Mutex<Vec<(String, Option<Unit>, String)>>);
 
     impl Registered {
         fn note(&self, key: &Key) {
             let labels: Vec<_> = key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
             self.0.lock().unwrap().push(format!("{}{{{}}}", key.name(), labels.join(",")));
         }
+
+        fn describe(&self, name: &KeyName, unit: Option<Unit>, text: &SharedString) {
+            self.1.lock().unwrap().push((name.as_str().to_owned(), unit, text.to_string()));
+        }
     }
 
     impl Recorder for Registered {
-        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_counter(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+            self.describe(&name, unit, &text);
+        }
+        fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+            self.describe(&name, unit, &text);
+        }
+        fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+            self.describe(&name, unit, &text);
+        }
         fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
             self.note(key);
             Counter::noop()
@@ -253,9 +267,48 @@ mod tests {
             "shardmill_gaps_total{mapping=m}",
             "shardmill_invocations_total{mapping=m,outcome=function_error}",
             "shardmill_throttles_total{mapping=m,api=GetRecords}",
+            "shardmill_throttles_total{mapping=m,api=DescribeStreamSummary}",
             "shardmill_source_errors_total{mapping=m,kind=access_denied}",
         ] {
             assert!(names.iter().any(|name| name == expected), "{expected}: {names:?}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_described_with_its_unit() {
+        let registered = Registered::default();
+        with_local_recorder(&registered, || mapping_starts(&"m".into()));
+        let described = registered.1.into_inner().unwrap();
+        assert_eq!(described.len(), METRICS.len());
+        let of = |name: &str| described.iter().find(|(described, ..)| described == name).unwrap();
+        assert_eq!(of("shardmill_buffered_bytes").1, Some(Unit::Bytes));
+        assert_eq!(of("shardmill_invocation_duration_seconds").1, Some(Unit::Seconds));
+        assert!(described.iter().all(|(_, unit, text)| unit.is_some() && !text.is_empty()), "{described:?}");
+    }
+
+    #[test]
+    fn a_series_has_the_labels_that_the_table_says() {
+        let registered = Registered::default();
+        with_local_recorder(&registered, || {
+            mapping_starts(&"m".into());
+            troubled(&"m".into(), TroubleKind::Reading, 1);
+            clock_offset(&"m".into(), 0);
+            checkpoint_written(&"m".into(), Duration::ZERO);
+            ShardMetrics::new(&"m".into(), &"s".into());
+        });
+        let series = registered.0.into_inner().unwrap();
+        for metric in METRICS {
+            let labels = |series: &String| -> Option<Vec<String>> {
+                let (name, labels) = series.strip_suffix('}')?.split_once('{')?;
+                let label = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+                (name == metric.name).then(|| labels.split(',').map(label).collect())
+            };
+            let found: Vec<_> = series.iter().filter_map(labels).collect();
+            assert!(
+                !found.is_empty() && found.iter().all(|labels| labels == metric.labels),
+                "{}: {found:?}",
+                metric.name
+            );
         }
     }
 }

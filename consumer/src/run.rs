@@ -216,7 +216,7 @@ impl Run {
         let children_told = cell.as_ref().is_some_and(|cell| cell.children_told());
         if let Some(cell) = cell {
             self.status.remove(&cell);
-            add(&mut self.finished, &cell.counters());
+            self.finished += cell.counters();
             self.report.cut_invocations += cell.cut_invocations();
         }
         match ended {
@@ -393,7 +393,7 @@ impl Run {
             tracing::warn!(
                 mapping = %self.cx.name,
                 invocations = self.report.cut_invocations,
-                "the stop timeout cut invocations off: their records come again, no attempt is spent"
+                "the stop cut invocations off: their records are redelivered, no attempt is spent"
             );
         }
     }
@@ -405,9 +405,9 @@ impl Run {
         self.summary_at = Instant::now() + SUMMARY;
         let mut total = self.finished;
         for cell in self.shards.values() {
-            add(&mut total, &cell.counters());
+            total += cell.counters();
         }
-        let since = self.summarised;
+        let minute = total.since(&self.summarised);
         let behind = self.shards.values().filter_map(|cell| cell.millis_behind()).max();
         let oldest = self.shards.values().filter_map(|cell| cell.oldest_waiting_millis()).max();
         let retrying: usize = self.shards.values().map(|cell| cell.retrying()).sum();
@@ -416,15 +416,15 @@ impl Run {
         tracing::info!(
             mapping = %self.cx.name,
             shards = self.shards.len(),
-            polled = total.polled - since.polled,
-            filtered = total.filtered - since.filtered,
-            invoked = total.invoked - since.invoked,
-            failed = total.failed - since.failed,
+            polled = minute.polled,
+            filtered = minute.filtered,
+            invoked = minute.invoked,
+            failed = minute.failed,
             not_reached = not_reached - self.not_reached,
             retrying,
             blocked,
-            dropped = total.dropped - since.dropped,
-            delivered_to_destination = total.delivered - since.delivered,
+            dropped = minute.dropped,
+            delivered_to_destination = minute.delivered,
             millis_behind = behind,
             oldest_waiting_millis = oldest,
             trouble,
@@ -455,15 +455,4 @@ fn backoff(failures: u32) -> Duration {
     let retry =
         Retry { initial_backoff: Duration::from_millis(200), maximum_backoff: Duration::from_secs(15) };
     retry.delay(failures, &mut fastrand::Rng::new())
-}
-
-fn add(total: &mut Counters, part: &Counters) {
-    total.polled += part.polled;
-    total.filtered += part.filtered;
-    total.invoked += part.invoked;
-    total.failed += part.failed;
-    total.dropped += part.dropped;
-    total.delivered += part.delivered;
-    total.delivery_failures += part.delivery_failures;
-    total.gaps += part.gaps;
 }

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
-use shardmill::Worker;
+use shardmill::{MetricDescription, Worker};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +48,9 @@ pub struct AdminError {
 /// # Errors
 /// A recorder is already installed.
 pub fn metrics_recorder() -> Result<PrometheusHandle, String> {
-    recorder(FORGET_AFTER)?.install_recorder().map_err(|e| e.to_string())
+    let metrics = recorder(FORGET_AFTER)?.install_recorder().map_err(|e| e.to_string())?;
+    LOG_LINES_LOST.describe();
+    Ok(metrics)
 }
 
 fn recorder(forget_after: Duration) -> Result<PrometheusBuilder, String> {
@@ -71,9 +73,17 @@ pub async fn upkeep(metrics: PrometheusHandle) {
     }
 }
 
+/// The sidecar's own metric, beside [those of the library](shardmill::METRICS).
+pub const LOG_LINES_LOST: MetricDescription = MetricDescription::counter(
+    "shardmill_log_lines_lost_total",
+    "lines",
+    &[],
+    "log lines that nobody read; of the sidecar only",
+);
+
 /// The log cannot count its own losses: the recorder may log.
 fn count_lost_lines() {
-    metrics::counter!("shardmill_log_lines_lost_total").absolute(crate::logging::lost());
+    metrics::counter!(LOG_LINES_LOST.name).absolute(crate::logging::lost());
 }
 
 /// The endpoints' socket, bound before anything is read from a stream.

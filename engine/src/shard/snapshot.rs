@@ -1,5 +1,6 @@
 //! What a shard machine shows of itself: for status, metrics and tests.
 
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::gap::Gap;
@@ -115,7 +116,8 @@ pub struct Counters {
     pub polled: u64,
     /// `FilteredOutEventCount`: records that the filter removed.
     pub filtered: u64,
-    /// `InvokedEventCount`: records handed to the function, again for every retry.
+    /// `InvokedEventCount`: records handed to the function, again for every retry; counted when the invocation has ended
+    /// or was cut off. One that did not reach the function does not count.
     pub invoked: u64,
     /// `FailedInvokeEventCount`: records of failed invocations.
     pub failed: u64,
@@ -127,4 +129,34 @@ pub struct Counters {
     pub delivery_failures: u64,
     /// Gaps: records lost before they were read, once for each time it was noticed (I17).
     pub gaps: u64,
+}
+
+impl Counters {
+    /// What was counted since `earlier`, an earlier reading of the same counters.
+    #[must_use]
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            polled: self.polled.saturating_sub(earlier.polled),
+            filtered: self.filtered.saturating_sub(earlier.filtered),
+            invoked: self.invoked.saturating_sub(earlier.invoked),
+            failed: self.failed.saturating_sub(earlier.failed),
+            dropped: self.dropped.saturating_sub(earlier.dropped),
+            delivered: self.delivered.saturating_sub(earlier.delivered),
+            delivery_failures: self.delivery_failures.saturating_sub(earlier.delivery_failures),
+            gaps: self.gaps.saturating_sub(earlier.gaps),
+        }
+    }
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        self.polled += other.polled;
+        self.filtered += other.filtered;
+        self.invoked += other.invoked;
+        self.failed += other.failed;
+        self.dropped += other.dropped;
+        self.delivered += other.delivered;
+        self.delivery_failures += other.delivery_failures;
+        self.gaps += other.gaps;
+    }
 }

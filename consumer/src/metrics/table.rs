@@ -1,0 +1,246 @@
+//! Every metric of the library in one table: its name, kind, unit, labels and meaning.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// What a metric is, and what it means. The sidecar's `/metrics` shows `text` as `# HELP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MetricDescription {
+    /// The name, such as `shardmill_gaps_total`.
+    pub name: &'static str,
+    /// What kind of metric it is.
+    pub kind: MetricKind,
+    /// The unit, such as `records`, `seconds`, `ms` or `bytes`.
+    pub unit: &'static str,
+    /// The labels of its series.
+    pub labels: &'static [&'static str],
+    /// What it counts or shows; in brackets the CloudWatch metric of Lambda that counts the same.
+    pub text: &'static str,
+}
+
+/// The kinds of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetricKind {
+    /// Only rises; starts at 0 with the process.
+    Counter,
+    /// The value at this moment.
+    Gauge,
+    /// A distribution of values.
+    Histogram,
+}
+
+impl MetricDescription {
+    /// A counter.
+    #[must_use]
+    pub const fn counter(
+        name: &'static str,
+        unit: &'static str,
+        labels: &'static [&'static str],
+        text: &'static str,
+    ) -> Self {
+        Self { name, kind: MetricKind::Counter, unit, labels, text }
+    }
+
+    const fn gauge(
+        name: &'static str,
+        unit: &'static str,
+        labels: &'static [&'static str],
+        text: &'static str,
+    ) -> Self {
+        Self { name, kind: MetricKind::Gauge, unit, labels, text }
+    }
+
+    const fn histogram(
+        name: &'static str,
+        unit: &'static str,
+        labels: &'static [&'static str],
+        text: &'static str,
+    ) -> Self {
+        Self { name, kind: MetricKind::Histogram, unit, labels, text }
+    }
+
+    /// Tells the installed recorder what the metric is; a consumer does so for those of [`METRICS`] when it starts.
+    pub fn describe(&self) {
+        let unit = match self.unit {
+            "seconds" => Unit::Seconds,
+            "ms" => Unit::Milliseconds,
+            "bytes" => Unit::Bytes,
+            _ => Unit::Count,
+        };
+        match self.kind {
+            MetricKind::Counter => describe_counter!(self.name, unit, self.text),
+            MetricKind::Gauge => describe_gauge!(self.name, unit, self.text),
+            MetricKind::Histogram => describe_histogram!(self.name, unit, self.text),
+        }
+    }
+}
+
+const MAPPING: &[&str] = &["mapping"];
+const SHARD: &[&str] = &["mapping", "shard"];
+
+pub(super) const POLLED: MetricDescription = MetricDescription::counter(
+    "shardmill_polled_events_total",
+    "records",
+    MAPPING,
+    "read from the stream (PolledEventCount)",
+);
+pub(super) const FILTERED: MetricDescription = MetricDescription::counter(
+    "shardmill_filtered_out_events_total",
+    "records",
+    MAPPING,
+    "records that the filters did not let pass (FilteredOutEventCount)",
+);
+pub(super) const INVOKED: MetricDescription = MetricDescription::counter(
+    "shardmill_invoked_events_total",
+    "records",
+    MAPPING,
+    "handed to the function, again for every retry; one that did not reach it does not count (InvokedEventCount)",
+);
+pub(super) const FAILED: MetricDescription = MetricDescription::counter(
+    "shardmill_failed_invoke_events_total",
+    "records",
+    MAPPING,
+    "in failed invocations; with a partial response, from the lowest failed record on (FailedInvokeEventCount)",
+);
+pub(super) const DROPPED: MetricDescription = MetricDescription::counter(
+    "shardmill_dropped_events_total",
+    "records",
+    MAPPING,
+    "discarded with no destination, or refused by it under `OnDestinationFailure: drop` (DroppedEventCount). Alert above 0",
+);
+pub(super) const GAPS: MetricDescription = MetricDescription::counter(
+    "shardmill_gaps_total",
+    "gaps",
+    MAPPING,
+    "records of a shard or a stream were lost before they were read, or may have been. Alert above 0",
+);
+pub(super) const DELIVERED: MetricDescription = MetricDescription::counter(
+    "shardmill_on_failure_destination_delivered_events_total",
+    "records",
+    MAPPING,
+    "discarded and taken by the destination (OnFailureDestinationDeliveredEventCount)",
+);
+pub(super) const DELIVERY_FAILURES: MetricDescription = MetricDescription::counter(
+    "shardmill_destination_delivery_failures_total",
+    "messages",
+    MAPPING,
+    "refused deliveries, once per try (DestinationDeliveryFailures). Alert when it rises",
+);
+pub(super) const UNDELIVERED: MetricDescription = MetricDescription::gauge(
+    "shardmill_undelivered_discards",
+    "batches",
+    SHARD,
+    "discarded and not yet taken by the destination",
+);
+pub(super) const ITERATOR_AGE: MetricDescription = MetricDescription::gauge(
+    "shardmill_iterator_age_milliseconds",
+    "ms",
+    SHARD,
+    "age of the oldest record that waits (`oldestWaitingMilliseconds` of the status): 0 for a shard that is read to its tip, also after a burst; it grows while a record waits, and while the shard cannot be read (IteratorAge, which moves with invocations only). Alert on its growth",
+);
+pub(super) const TROUBLED_LANES: MetricDescription = MetricDescription::gauge(
+    "shardmill_troubled_lanes",
+    "lanes",
+    &["mapping", "kind"],
+    "in trouble of this kind now, see Logs. Alert when it stays above 0; `blocked` at once",
+);
+pub(super) const BUFFERED: MetricDescription = MetricDescription::gauge(
+    "shardmill_buffered_bytes",
+    "bytes",
+    SHARD,
+    "held for records that are read and not resolved: their pages, events in flight, window states",
+);
+pub(super) const INVOCATIONS: MetricDescription = MetricDescription::counter(
+    "shardmill_invocations_total",
+    "invocations",
+    &["mapping", "outcome"],
+    "`success` (the function answered, also if it reported failed records), `function_error`, `too_large`, `not_reached`, `unusable_answer` (the answer fails its whole batch: it names no record of it, or lacks the state of its window)",
+);
+pub(super) const INVOCATION_DURATION: MetricDescription = MetricDescription::histogram(
+    "shardmill_invocation_duration_seconds",
+    "seconds",
+    MAPPING,
+    "over all outcomes",
+);
+pub(super) const CHECKPOINT_DURATION: MetricDescription = MetricDescription::histogram(
+    "shardmill_checkpoint_duration_seconds",
+    "seconds",
+    MAPPING,
+    "one observation for each call to the store, which may carry many shards",
+);
+pub(super) const THROTTLES: MetricDescription = MetricDescription::counter(
+    "shardmill_throttles_total",
+    "calls",
+    &["mapping", "api"],
+    "throttled by the service",
+);
+pub(super) const SOURCE_ERRORS: MetricDescription = MetricDescription::counter(
+    "shardmill_source_errors_total",
+    "calls",
+    &["mapping", "kind"],
+    "failed reads: `throttled`, `unavailable`, `iterator_expired`, `trimmed`, `not_found`, `access_denied`, `rejected`, `undecodable`",
+);
+pub(super) const LEASES_HELD: MetricDescription = MetricDescription::gauge(
+    "shardmill_leases_held",
+    "leases",
+    MAPPING,
+    "held by this worker. Over all workers it should equal the number of shards that can be read now",
+);
+pub(super) const LEASES_LOST: MetricDescription = MetricDescription::counter(
+    "shardmill_leases_lost_total",
+    "leases",
+    MAPPING,
+    "lost without being released",
+);
+pub(super) const LEASES_DELETED: MetricDescription = MetricDescription::counter(
+    "shardmill_leases_deleted_total",
+    "leases",
+    MAPPING,
+    "deleted by this worker: finished, and their shards gone from the stream",
+);
+pub(super) const STORE_FAILING: MetricDescription = MetricDescription::gauge(
+    "shardmill_store_failing",
+    "0 or 1",
+    MAPPING,
+    "1 while calls to the checkpoint store fail, reads or writes. Alert on it",
+);
+pub(super) const STORE_ERRORS: MetricDescription = MetricDescription::counter(
+    "shardmill_store_errors_total",
+    "calls",
+    MAPPING,
+    "failed calls to the checkpoint store",
+);
+pub(super) const CLOCK_OFFSET: MetricDescription = MetricDescription::gauge(
+    "shardmill_clock_offset_milliseconds",
+    "ms",
+    MAPPING,
+    "how far the service's clock is ahead of the host's; above 5 s a warning is logged once",
+);
+
+/// Every metric that the library emits, in the order of `docs/operations.md`.
+pub const METRICS: &[MetricDescription] = &[
+    POLLED,
+    FILTERED,
+    INVOKED,
+    FAILED,
+    DROPPED,
+    GAPS,
+    DELIVERED,
+    DELIVERY_FAILURES,
+    UNDELIVERED,
+    ITERATOR_AGE,
+    TROUBLED_LANES,
+    BUFFERED,
+    INVOCATIONS,
+    INVOCATION_DURATION,
+    CHECKPOINT_DURATION,
+    THROTTLES,
+    SOURCE_ERRORS,
+    LEASES_HELD,
+    LEASES_LOST,
+    LEASES_DELETED,
+    STORE_FAILING,
+    STORE_ERRORS,
+    CLOCK_OFFSET,
+];
