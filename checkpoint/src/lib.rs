@@ -8,6 +8,11 @@
 //! * `SqliteStore` (feature `sqlite`, on by default) keeps one file that several processes of a host share.
 //! * `conformance` (feature `conformance`) is the suite that every store passes; `FaultyStore` makes a store fail on
 //!   demand.
+//!
+//! # Numbers such as R7, P5 and I10
+//!
+//! R1 to R80 and P1 to P19 are rules and parameters of Lambda's stream event source mapping, which `docs/semantics.md`
+//! in the repository states. I1 to I17 are the invariants that Shardmill keeps beyond them: `docs/invariants.md`.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -55,6 +55,13 @@
 //! # }
 //! ```
 //!
+//! # Numbers such as R12, P5 and I5
+//!
+//! R1 to R80 are rules of Lambda's stream event source mapping, as AWS documents it or as it was observed, and P1 to
+//! P19 its parameters: `docs/semantics.md` in the repository states them, `docs/rules.md` names the tests of each rule,
+//! and `docs/deviations.md` says where Shardmill differs. I1 to I17 are the invariants that Shardmill keeps beyond
+//! Lambda's rules: `docs/invariants.md`.
+//!
 //! # Metrics and tracing
 //!
 //! The library emits metrics through the `metrics` facade and events through `tracing`, with a span `shard` for every

@@ -1,4 +1,4 @@
-//! The messages for the on-failure destination, as exact JSON (lambda-esm.md, sections 3.5 to 3.9).
+//! The messages for the on-failure destination, as exact JSON (docs/semantics.md, sections 3.5 to 3.9).
 
 use uuid::Uuid;
 
@@ -71,7 +71,8 @@ pub struct FailureNames {
     pub mapping_uuid: String,
 }
 
-/// The JSON text that SQS and SNS get for a batch: its positions, not its records (R73; sections 3.5 to 3.7).
+/// The JSON text that SQS and SNS get for a batch: its positions, not its records (R73; docs/semantics.md,
+/// sections 3.5 to 3.7).
 ///
 /// The stream's ARN decides between Kinesis' and DynamoDB's form.
 /// Byte for byte Lambda's. `responseContext` is left out if the function never saw the batch (R24) and whenever the
@@ -87,7 +88,8 @@ pub fn message(failed: &FailedBatch, names: &FailureNames) -> String {
 }
 
 /// The JSON object that S3 gets for a batch: [`message`] and, as a string, the `event` that the function got
-/// (R73; section 3.9), and its tumbling window, which a message does not have. One line without a line feed.
+/// (R73; docs/semantics.md, section 3.9), and its tumbling window, which a message does not have. One line without a
+/// line feed.
 ///
 /// `event` is what [`encode`](crate::encode) made of the batch. Bytes that are not UTF-8, which it never makes, are
 /// replaced by U+FFFD.
@@ -133,7 +135,7 @@ fn push_request(out: &mut Vec<u8>, failed: &FailedBatch, names: &FailureNames) {
     }
 }
 
-/// The key of the object that S3 gets for a batch (section 3.9):
+/// The key of the object that S3 gets for a batch (docs/semantics.md, section 3.9):
 /// `aws/lambda/<mapping's UUID>/<shard>/YYYY/MM/DD/YYYY-MM-DDTHH.MM.SS-<UUID>`, by the message's time in UTC.
 ///
 /// Lambda ends it with a random UUID. Here it only looks like one: it follows from the request id, which is random, and
@@ -157,7 +159,8 @@ fn object_id(failed: &FailedBatch) -> RequestId {
     RequestId::from_random(Uuid::new_v5(&namespace, name.as_bytes()).as_u128())
 }
 
-/// Whether the batch came from a DynamoDB stream: its message has another key and other times (section 3.6).
+/// Whether the batch came from a DynamoDB stream: its message has another key and other times
+/// (docs/semantics.md, section 3.6).
 fn is_from_dynamodb(names: &FailureNames) -> bool {
     names.stream_arn.split(':').nth(2) == Some("dynamodb")
 }

@@ -37,8 +37,12 @@
 //! # }
 //! ```
 //!
-//! Rules (R1 to R80) and invariants (I1 to I17) that comments and tests cite are Lambda's documented and observed
-//! behaviour, and what this project promises beyond it.
+//! # Numbers such as R12, P5 and I5
+//!
+//! R1 to R80 are rules of Lambda's stream event source mapping, as AWS documents it or as it was observed, and P1 to
+//! P19 its parameters: `docs/semantics.md` in the repository states them, `docs/rules.md` names the tests of each rule,
+//! and `docs/deviations.md` says where Shardmill differs. I1 to I17 are the invariants that Shardmill keeps beyond
+//! Lambda's rules: `docs/invariants.md`.
 
 mod event;
 mod failure;

@@ -15,7 +15,7 @@ use super::{Destination, DestinationError, Failure, Probe};
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Appends every discarded batch to a file: one JSON object a line, in the layout that Lambda writes to S3, payload
-/// included (lambda-esm.md, section 3.9).
+/// included (docs/semantics.md, section 3.9).
 ///
 /// A delivery is done when the line is on the disk (`fdatasync`, and the folder synced when the file is new). Several
 /// processes may append to one file on a local disk: a line is one write at the end. The file is opened for every

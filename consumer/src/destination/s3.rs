@@ -26,7 +26,7 @@ const REGION: &str = "x-amz-bucket-region";
 const LIMITS: Limits = Limits { read: Limits::DEFAULT.total, ..Limits::DEFAULT };
 
 /// Puts an object with the positions and the whole event of every discarded batch into a bucket, under Lambda's key and
-/// in its layout (R72, R73; lambda-esm.md, section 3.9). Needs `s3:PutObject`; a probe needs `s3:ListBucket`.
+/// in its layout (R72, R73; docs/semantics.md, section 3.9). Needs `s3:PutObject`; a probe needs `s3:ListBucket`.
 ///
 /// A delivery takes at most 10 seconds in the bucket's region, the SDK's own repeats included. One that fails by its
 /// timeout may have arrived; its repeat writes the same object again.

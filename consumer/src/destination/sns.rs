@@ -14,7 +14,7 @@ const PUBLISH: Operation = Operation { name: "Publish", action: "sns:Publish" };
 const ASK: Operation = Operation { name: "GetTopicAttributes", action: "sns:GetTopicAttributes" };
 
 /// Publishes a message with the positions of every discarded batch to a standard topic: the same text as for a queue,
-/// without a subject (R72, R73; lambda-esm.md, sections 3.5 to 3.8). Needs `sns:Publish` only.
+/// without a subject (R72, R73; docs/semantics.md, sections 3.5 to 3.8). Needs `sns:Publish` only.
 ///
 /// A delivery takes at most 10 seconds, the SDK's own repeats included. One that fails by its timeout may have arrived.
 #[derive(Clone, Debug)]

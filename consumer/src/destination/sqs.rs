@@ -14,8 +14,8 @@ use super::{Destination, DestinationError, Failure, Probe};
 const SEND: Operation = Operation { name: "SendMessage", action: "sqs:SendMessage" };
 const ASK: Operation = Operation { name: "GetQueueAttributes", action: "sqs:GetQueueAttributes" };
 
-/// Sends a message with the positions of every discarded batch to a standard queue (R72, R73; lambda-esm.md, sections
-/// 3.5 and 3.7). Needs `sqs:SendMessage` only.
+/// Sends a message with the positions of every discarded batch to a standard queue (R72, R73;
+/// docs/semantics.md, sections 3.5 and 3.7). Needs `sqs:SendMessage` only.
 ///
 /// A delivery takes at most 10 seconds, the SDK's own repeats included. One that fails by its timeout may have arrived.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
 //! A DynamoDB stream record as the event shows it, encoded once and straight from the types of whoever read it
-//! (lambda-esm.md, section 3.2).
+//! (docs/semantics.md, section 3.2).
 
 use std::collections::HashMap;
 use std::slice;

@@ -1,4 +1,4 @@
-//! Records of Kinesis data streams (lambda-esm.md, section 3.1).
+//! Records of Kinesis data streams (docs/semantics.md, section 3.1).
 
 use super::EventContext;
 use super::seconds::{push_seconds, seconds_len};

@@ -1,4 +1,4 @@
-//! The event that a function gets, as exact JSON (lambda-esm.md, sections 3.1 to 3.3).
+//! The event that a function gets, as exact JSON (docs/semantics.md, sections 3.1 to 3.3).
 
 mod dynamodb;
 mod kinesis;
@@ -53,7 +53,7 @@ impl EventContext {
     }
 }
 
-/// Encodes the event of `batch`, byte for byte as Lambda writes it (lambda-esm.md, sections 3.1 to 3.3).
+/// Encodes the event of `batch`, byte for byte as Lambda writes it (docs/semantics.md, sections 3.1 to 3.3).
 ///
 /// A Kinesis payload that arrived as base64 is copied as it is; raw bytes are encoded straight into the event; a change
 /// from a DynamoDB stream was encoded when it was read. Kinesis times are seconds with up to three decimals, `.0` for a
@@ -97,7 +97,7 @@ pub fn encoded_len(batch: &Batch, cx: &EventContext, window: Option<&WindowCall>
     size.frame(window) + records + batch.len().saturating_sub(1)
 }
 
-/// `],"shardId":…,"isWindowTerminatedEarly":…}` (section 3.3).
+/// `],"shardId":…,"isWindowTerminatedEarly":…}` (docs/semantics.md, section 3.3).
 fn push_window(out: &mut Vec<u8>, cx: &EventContext, window: &WindowCall) {
     out.extend_from_slice(br#"],"shardId":""#);
     push_escaped(out, cx.shard.as_str());

@@ -1,4 +1,4 @@
-//! Byte for byte against lambda-esm.md, section 3.
+//! Byte for byte against docs/semantics.md, section 3.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::position::Seq;
 use crate::record::{Data, Record};
 use crate::window::WindowCall;
 
-/// The event of section 3.1; the line breaks that it is shown with are not part of it.
+/// The event of docs/semantics.md, section 3.1; the line breaks that it is shown with are not part of it.
 const SECTION_3_1: &str = concat!(
     r#"{"Records":[{"kinesis":{"kinesisSchemaVersion":"1.0","partitionKey":"1","#,
     r#""sequenceNumber":"49590338271490256608559692538361571095921575989136588898","#,
@@ -143,7 +143,7 @@ fn window(is_final: bool, is_terminated_early: bool, state: &'static str) -> Win
     }
 }
 
-/// What section 3.3 shows behind the records.
+/// What docs/semantics.md, section 3.3, shows behind the records.
 const SECTION_3_3: &str = concat!(
     r#"],"shardId":"shardId-00000001789649399079-0d666f96","#,
     r#""eventSourceARN":"arn:aws:dynamodb:us-east-1:111111111111:table/T/stream/2026-09-17T14:10:44.560","#,

@@ -9,7 +9,7 @@ use crate::record::Data;
 
 const NUMBER: &str = "49678482485914992647128486738460559735979993999471542274";
 
-/// The message of section 3.5; the line breaks that it is shown with are not part of it.
+/// The message of docs/semantics.md, section 3.5; the line breaks that it is shown with are not part of it.
 const SECTION_3_5: &str = concat!(
     r#"{"requestContext":{"requestId":"30d0e7bd-5ddd-4e96-af57-03a7080f606d","#,
     r#""functionArn":"arn:aws:lambda:us-east-1:000000000000:function:NAME:alias","#,
@@ -117,7 +117,7 @@ fn an_unknown_arrival_time_is_left_out() {
     assert_eq!(message(&failed(vec![record(NUMBER, None)]), &names()), expected);
 }
 
-/// The message of section 3.6, with values for what is only illustrated there.
+/// The message of docs/semantics.md, section 3.6, with values for what is only illustrated there.
 const SECTION_3_6: &str = concat!(
     r#"{"requestContext":{"requestId":"8bea6b56-5ddd-4e96-af57-03a7080f606d","#,
     r#""functionArn":"arn:aws:lambda:us-east-1:000000000000:function:NAME:1","#,
@@ -184,7 +184,7 @@ fn r73_a_dynamodb_object_is_section_3_6s_message_with_its_payload_in_section_3_9
     assert_eq!(object, SECTION_3_6.replace(version, &payload));
 }
 
-/// The window of section 3.9.
+/// The window of docs/semantics.md, section 3.9.
 fn window(is_final: bool) -> WindowCall {
     WindowCall {
         start: Wall::from_millis(1_789_654_270_000),

@@ -66,7 +66,7 @@ impl FilterError {
         self.remedy
     }
 
-    /// Lambda's own text for this mistake, where it is known (lambda-esm.md 1.2).
+    /// Lambda's own text for this mistake, where it is known (docs/semantics.md, section 1.2).
     #[must_use]
     pub const fn aws_message(&self) -> Option<&'static str> {
         match self.kind {

@@ -1,4 +1,4 @@
-//! The invariants as pure functions over what an outside observer saw (DESIGN.md, "Invariants").
+//! The invariants as pure functions over what an outside observer saw (docs/invariants.md).
 //!
 //! Nothing here asks a machine anything: a history holds what the machine asked for and what its surroundings answered,
 //! and the rules are told a second time, in the plainest way. All of them are safety properties, so a history that
@@ -114,7 +114,7 @@ impl From<&FailedBatch> for Given {
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Its id in DESIGN.md.
+    /// Its id in docs/invariants.md.
     pub invariant: &'static str,
     /// The index of the fact that broke it.
     pub index: usize,
@@ -192,7 +192,7 @@ pub fn check(setting: Setting<'_>, history: &[Seen]) -> Result<(), Violation> {
     history.iter().try_for_each(|seen| observer.observe(setting, seen))
 }
 
-/// Checks the invariant with this id in DESIGN.md, and no other.
+/// Checks the invariant with this id in docs/invariants.md, and no other.
 ///
 /// # Errors
 /// The first violation.

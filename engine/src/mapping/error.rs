@@ -119,7 +119,7 @@ impl MappingError {
         text
     }
 
-    /// Lambda's own text for this mistake, verbatim, where it is known (lambda-esm.md 1.2).
+    /// Lambda's own text for this mistake, verbatim, where it is known (docs/semantics.md, section 1.2).
     #[must_use]
     pub fn aws_message(&self) -> Option<String> {
         self.aws.as_deref().map(str::to_owned)

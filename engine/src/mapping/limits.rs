@@ -61,7 +61,7 @@ impl Limit {
         })
     }
 
-    /// Lambda's text for `value` (lambda-esm.md 1.2).
+    /// Lambda's text for `value` (docs/semantics.md, section 1.2).
     fn aws_message(&self, value: i64) -> Option<String> {
         let floor = self.special.unwrap_or(self.minimum);
         let (word, bound) = if value > self.maximum {

@@ -1,7 +1,7 @@
 //! The validated configuration of an event source mapping, under AWS's names.
 //!
 //! [`EventSourceMapping::builder`] takes values as wide as a user can write them; what comes out of
-//! [`MappingBuilder::build`] is within Lambda's ranges (lambda-esm.md, P1 to P19) and never changes again.
+//! [`MappingBuilder::build`] is within Lambda's ranges (docs/semantics.md, P1 to P19) and never changes again.
 
 mod arn;
 mod builder;

@@ -109,7 +109,7 @@ pub struct Oversized {
     pub bytes: usize,
 }
 
-/// Records and batches, counted by Lambda's rules (lambda-esm.md, section 4).
+/// Records and batches, counted by Lambda's rules (docs/semantics.md, section 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counters {
     /// `PolledEventCount`: records read.

@@ -37,7 +37,7 @@ impl ConfigError {
         self.at.map(|mark| (mark.line, mark.column))
     }
 
-    /// Lambda's own text for this mistake, where it is known (lambda-esm.md 1.2).
+    /// Lambda's own text for this mistake, where it is known (docs/semantics.md, section 1.2).
     #[must_use]
     pub fn aws_message(&self) -> Option<&str> {
         self.aws.as_deref()

@@ -253,7 +253,7 @@ impl FakeKinesis {
     }
 
     /// Sets whether shards throttle readers above 5 calls or 2 MiB a second, and after a page above 2 MiB until it is
-    /// paid off at 2 MiB a second (lambda-esm.md 1.4). Off unless set.
+    /// paid off at 2 MiB a second (docs/semantics.md, section 1.4). Off unless set.
     pub fn set_read_limits(&self, on: bool) {
         self.world().read_limits = on;
     }

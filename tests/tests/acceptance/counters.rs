@@ -1,4 +1,4 @@
-//! Every counter of a scripted run, against numbers reckoned by hand (lambda-esm.md, section 4).
+//! Every counter of a scripted run, against numbers reckoned by hand (docs/semantics.md, section 4).
 
 use serde_json::{Value, json};
 use shardmill_tests::{Answer, Function, Invocation, Plan, Sidecar, until};

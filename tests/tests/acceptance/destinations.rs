@@ -2,7 +2,7 @@
 
 use crate::case::Outcome;
 
-/// Section 3.5, with what differs from run to run masked.
+/// docs/semantics.md, section 3.5, with what differs from run to run masked.
 pub(crate) fn section_3_5(outcome: &Outcome, stream: &str, records: &[usize], error: &str) -> String {
     let last = outcome.trace.iter().rposition(|batch| batch == records).unwrap();
     format!(
@@ -36,7 +36,7 @@ mod localstack {
             .set("UUID", UUID)
     }
 
-    /// The message in SNS's envelope (section 3.8).
+    /// The message in SNS's envelope (docs/semantics.md, section 3.8).
     #[track_caller]
     fn unwrapped(envelope: &str, topic: &Topic) -> String {
         let envelope: Value = serde_json::from_str(envelope).unwrap();
@@ -47,7 +47,7 @@ mod localstack {
         envelope["Message"].as_str().unwrap().to_owned()
     }
 
-    /// Section 3.9: section 3.5 with the event between version and time.
+    /// docs/semantics.md, section 3.9: section 3.5 with the event between version and time.
     fn section_3_9(outcome: &Outcome, stream: &str, records: &[usize], error: &str, event: &[u8]) -> String {
         let version = r#""version":"1.0","#;
         let payload = serde_json::to_string(std::str::from_utf8(event).unwrap()).unwrap();
@@ -55,7 +55,7 @@ mod localstack {
             .replace(version, &format!(r#"{version}"payload":{payload},"#))
     }
 
-    /// The key has section 3.9's form, with the message's own time.
+    /// The key has the form of docs/semantics.md, section 3.9, with the message's own time.
     #[track_caller]
     fn assert_key(object: &Object) {
         let message: Value = serde_json::from_str(&object.body).unwrap();

@@ -1,4 +1,4 @@
-//! What is given up of a DynamoDB stream, fetched back from a topic and a bucket (lambda-esm.md, 6.2).
+//! What is given up of a DynamoDB stream, fetched back from a topic and a bucket (docs/semantics.md, section 5.2).
 
 mod dynamodb_local {
     /// The stream is DynamoDB Local's, topic and bucket are LocalStack's.
@@ -56,7 +56,8 @@ mod dynamodb_local {
         }
 
         impl Failed {
-            /// Section 3.6 of the only record, with its times as they are; `payload` stands in front of the time.
+            /// docs/semantics.md, section 3.6, of the only record, with its times as they are; `payload` precedes the
+            /// time.
             async fn message(&self, payload: &str) -> String {
                 let calls = self.function.invocations();
                 assert_eq!(calls.len(), 2, "one retry");

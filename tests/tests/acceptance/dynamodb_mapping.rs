@@ -1,5 +1,5 @@
-//! The acceptance tests of AWS's DynamoDB event source mapping (lambda-esm.md, 6.2) under their own names, and what
-//! changes of a table arrive.
+//! The acceptance tests of AWS's DynamoDB event source mapping (docs/semantics.md, section 5.2) under their own names,
+//! and what changes of a table arrive.
 
 pub(crate) mod dynamodb_local {
     use std::collections::BTreeMap;

@@ -83,7 +83,7 @@ pub(crate) struct Told {
     pub(crate) error: Option<&'static str>,
 }
 
-/// The line that these records get in the destination's file, masked (sections 3.5, 3.7 and 3.9).
+/// The line that these records get in the destination's file, masked (docs/semantics.md, sections 3.5, 3.7 and 3.9).
 pub(crate) fn line(stream: &Stream, records: &[StoredRecord], told: &Told) -> String {
     let (first, last) = (records.first().unwrap(), records.last().unwrap());
     let Told { condition, invocations, error } = told;
@@ -117,7 +117,7 @@ pub(crate) fn line(stream: &Stream, records: &[StoredRecord], told: &Told) -> St
     )
 }
 
-/// The event of section 3.1.
+/// The event of docs/semantics.md, section 3.1.
 fn event(stream: &Stream, records: &[StoredRecord]) -> String {
     let record = |record: &StoredRecord| {
         format!(

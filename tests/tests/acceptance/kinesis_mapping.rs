@@ -1,4 +1,4 @@
-//! The acceptance tests of AWS's Kinesis event source mapping (lambda-esm.md, 6.1) under their own names.
+//! The acceptance tests of AWS's Kinesis event source mapping (docs/semantics.md, section 5.1) under their own names.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Retries, partial batch responses and bisection as Lambda was recorded to do them (lambda-esm.md, 2.3 to 2.6).
+//! Retries, partial batch responses and bisection as Lambda was recorded to do them
+//! (docs/semantics.md, sections 2.3 to 2.6).
 
 use serde_json::json;
 use shardmill_tests::{Invocation, Plan};

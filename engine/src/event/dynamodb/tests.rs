@@ -118,7 +118,7 @@ fn event(fields: &DynamoDbFields<'_, Model>) -> String {
     String::from_utf8(event.to_vec()).unwrap()
 }
 
-/// The event of section 3.2; the line breaks that it is shown with are not part of it.
+/// The event of docs/semantics.md, section 3.2; the line breaks that it is shown with are not part of it.
 const SECTION_3_2: &str = concat!(
     r#"{"Records":[{"eventID":"aeec7a71a1f0a3841c1f79a16e1e634a","eventName":"INSERT","eventVersion":"1.1","#,
     r#""eventSource":"aws:dynamodb","awsRegion":"us-east-1","#,

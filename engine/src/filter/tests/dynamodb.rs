@@ -1,4 +1,5 @@
-//! DynamoDB: the cases of LocalStack's `test_dynamodb_event_filter`, with what AWS answered (lambda-esm.md 6.2).
+//! DynamoDB: the cases of LocalStack's `test_dynamodb_event_filter`, with what AWS answered
+//! (docs/semantics.md, section 5.2).
 
 use bytes::Bytes;
 

@@ -1,6 +1,6 @@
-//! The acceptance tests of Lambda's API that concern a consumer (lambda-esm.md, 6.3) under their own names: the same
-//! mistakes with Lambda's own texts (1.2). Calls of the API itself, as `GetEventSourceMapping` of an unknown UUID, have
-//! no counterpart here.
+//! The acceptance tests of Lambda's API that concern a consumer (docs/semantics.md, section 5.3) under their own names:
+//! the same mistakes with Lambda's own texts (section 1.2). Calls of the API itself, as `GetEventSourceMapping` of
+//! an unknown UUID, have no counterpart here.
 
 use super::*;
 

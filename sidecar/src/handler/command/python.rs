@@ -58,7 +58,7 @@ async fn awslambdaric_runs_an_unmodified_function() {
         (json!({"do": "large"}), 600, "Function.ResponseSizeTooLarge"),
     ] {
         let error = invoke(&handler, event, timeout).await.unwrap_err();
-        // The function's own words are details (I18), shardmill's own are the message.
+        // The function's own words are details (incident 86), shardmill's own are the message.
         let text = format!("{error}; {}", error.details().unwrap_or_default());
         assert!(matches!(error, HandlerError::Function(_)) && text.contains(says), "{text}");
         assert_eq!(succeed().await.unwrap(), BatchResponse::success(), "the next invocation after {says}");

@@ -223,7 +223,7 @@ impl<'a> Lane<'a> {
             .min()
     }
 
-    /// Section 2.13.
+    /// docs/semantics.md, section 2.13.
     fn process(&mut self, records: Vec<Rec>) {
         let mut batch = records;
         let mut backoff_ends = self.now;

@@ -1,4 +1,4 @@
-//! The naive reference model of one shard: lambda-esm.md, 2.13, told as a recursion in virtual time.
+//! The naive reference model of one shard: docs/semantics.md, section 2.13, told as a recursion in virtual time.
 //!
 //! It is slow and obvious on purpose, and shares nothing with the machine: records are plain values, a lane is taken
 //! through from its first record to its last before the next lane is looked at, and what the checkpoint may be is
