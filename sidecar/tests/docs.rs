@@ -235,8 +235,8 @@ fn numbered(path: &str, prefix: &str) -> Vec<u32> {
 }
 
 #[test]
-fn every_rule_from_r1_to_r78_has_a_test_or_a_reason() {
-    assert_eq!(numbered("docs/rules.md", "R"), (1..=78).collect::<Vec<_>>());
+fn every_rule_has_a_test_or_a_reason() {
+    assert_eq!(numbered("docs/rules.md", "R"), (1..=80).collect::<Vec<_>>());
 }
 
 #[test]
@@ -267,20 +267,6 @@ fn every_claim_of_the_security_document_has_a_test_or_a_reason() {
         }
     }
     assert!(claims >= 10, "{claims}");
-}
-
-#[test]
-fn every_relative_link_of_a_document_leads_somewhere() {
-    for document in documents() {
-        let text = std::fs::read_to_string(&document).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let path = link.split('#').next().unwrap();
-            if !path.is_empty() && !path.contains("://") {
-                let target = document.parent().unwrap().join(path);
-                assert!(target.exists(), "{} links to {link}", document.display());
-            }
-        }
-    }
 }
 
 /// A demo's snapshot is its real output.
