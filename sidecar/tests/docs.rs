@@ -1,6 +1,7 @@
 //! The documents say what the code does, as far as a test can tell.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -267,6 +268,23 @@ fn every_claim_of_the_security_document_has_a_test_or_a_reason() {
         }
     }
     assert!(claims >= 10, "{claims}");
+}
+
+/// An example is a file, so that it can be run as it is, and its document shows all of it.
+#[test]
+fn every_example_function_is_shown_in_the_document_as_it_is() {
+    let document = read("docs/handlers.md");
+    let mut shown = BTreeSet::new();
+    for part in document.split("<!-- file: ").skip(1) {
+        let (path, rest) = part.split_once(" -->\n```").unwrap();
+        let (_, text) = rest.split_once('\n').unwrap();
+        let text = text.split("```").next().unwrap();
+        assert_eq!(text, read(path), "docs/handlers.md does not show {path} as it is");
+        shown.insert(repository().join(path));
+    }
+    let folder = std::fs::read_dir(repository().join("examples/functions")).unwrap();
+    let files: BTreeSet<PathBuf> = folder.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(shown, files);
 }
 
 /// A demo's snapshot is its real output.
