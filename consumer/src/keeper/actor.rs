@@ -1,70 +1,59 @@
 //! The keeper's work for one application.
 
 mod answers;
+mod commands;
 mod finished;
-mod listing;
+mod listed;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use shardmill_checkpoint::{Checkpoint, Claim, Renewal};
-use shardmill_engine::{LeaseAction, LeaseEvent, LeaseKey, LeasePhase, Mono, ShardId};
+use shardmill_engine::{LeaseAction, LeaseEvent, Mono};
 use tokio::sync::{mpsc, oneshot};
 
+use self::finished::Deletion;
 use super::KeeperOptions;
-use super::calls::{Call, Calls, Pending, Ticket};
-use super::entry::Entry;
-use super::held::{CheckpointOrder, Command, Grant, KeeperError, Served, WeakLeases};
-use super::tally::{Change, Loss, Tally};
+use super::calls::{Calls, Pending};
+use super::checkpoints::Checkpoints;
+use super::entries::{Entries, EntryId};
+use super::leases::WeakLeases;
+use super::listing::Listing;
+use super::messages::{CheckpointOrder, Command, Grant, KeeperError, Served};
+use super::renewals::Renewals;
+use super::reports::Reports;
+use super::tally::Loss;
 use super::trouble::StoreTrouble;
-use crate::metrics;
 
-/// The longest sleep, so that a keeper that hangs can be told from one with nothing to do.
+/// Upper bound on sleeping, so that a hung keeper can be distinguished from an idle one.
 const TICK: Duration = Duration::from_millis(500);
-/// The least time between two calls that store checkpoints. Every shard's checkpoint that comes meanwhile joins the
-/// next one: a store in memory would otherwise be called for every batch, and each call costs two thread switches. A
-/// durable commit takes about as long.
-const CHECKPOINT_SPACING: Duration = Duration::from_millis(5);
 
 pub(super) struct Actor {
     options: KeeperOptions,
-    calls: Calls,
     leases: WeakLeases,
     commands: mpsc::UnboundedReceiver<Command>,
     grants: mpsc::UnboundedSender<Grant>,
-    entries: Vec<Entry>,
-    by_key: HashMap<LeaseKey, usize>,
-    /// When which entry wants to be asked again.
-    timers: BTreeSet<(Mono, usize)>,
-    running: FuturesUnordered<Call>,
+    phase: Phase,
     served: Option<Arc<Served>>,
-    listing: bool,
-    /// Finished leases are being deleted.
-    deleting: bool,
-    /// Places in `entries` that are free again.
-    vacant: Vec<usize>,
-    /// The leases changed while they were being listed.
-    list_again: bool,
-    list_at: Mono,
-    renewals: Vec<(Ticket, Renewal)>,
-    renewing: bool,
-    /// Checkpoints that wait for a call, or for the write that is using their lease's counter.
-    orders: Vec<CheckpointOrder>,
-    checkpointing: bool,
-    /// No call that stores checkpoints before this.
-    checkpoint_at: Mono,
-    /// Leases that somebody holds.
-    held: usize,
     on_idle: Vec<oneshot::Sender<()>>,
-    retired: bool,
-    trouble: StoreTrouble,
-    /// Changes of leases that wait for their line in the log.
-    tally: Tally,
-    /// Shards whose leases cannot be read.
-    unreadable: BTreeSet<ShardId>,
+    calls: Calls,
+    entries: Entries,
+    listing: Listing,
+    renewals: Renewals,
+    checkpoints: Checkpoints<CheckpointOrder>,
+    deletion: Deletion,
+    reports: Reports,
+}
+
+/// What the keeper still does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It takes leases.
+    Taking,
+    /// It takes no more leases.
+    Retired,
+    /// No sender of commands is left: it ends once no lease is held.
+    Closed,
 }
 
 impl Actor {
@@ -74,69 +63,46 @@ impl Actor {
         commands: mpsc::UnboundedReceiver<Command>,
         grants: mpsc::UnboundedSender<Grant>,
     ) -> Self {
-        let calls = Calls { store: Arc::clone(&options.store), timeout: options.times.lease / 3 };
+        let reports = Reports::new(
+            Arc::clone(&options.mapping),
+            Arc::clone(&options.store),
+            Arc::clone(&leases.board),
+            StoreTrouble::new(options.times.lease),
+        );
         Self {
-            calls,
             leases,
             commands,
             grants,
-            entries: Vec::new(),
-            by_key: HashMap::new(),
-            timers: BTreeSet::new(),
-            running: FuturesUnordered::new(),
+            phase: Phase::Taking,
             served: None,
-            listing: false,
-            deleting: false,
-            vacant: Vec::new(),
-            list_again: false,
-            list_at: Mono::default(),
-            renewals: Vec::new(),
-            renewing: false,
-            orders: Vec::new(),
-            checkpointing: false,
-            checkpoint_at: Mono::default(),
-            held: 0,
             on_idle: Vec::new(),
-            retired: false,
-            trouble: StoreTrouble::new(options.times.lease),
-            tally: Tally::default(),
-            unreadable: BTreeSet::new(),
+            calls: Calls::new(Arc::clone(&options.store), options.times.lease / 3),
+            entries: Entries::new(options.times),
+            listing: Listing::new(options.listing_interval, options.times.lease),
+            renewals: Renewals::new(),
+            checkpoints: Checkpoints::new(),
+            deletion: Deletion::Idle,
+            reports,
             options,
         }
     }
 
-    /// Works until nobody can send commands any more and every lease is given up.
+    /// Works until all senders of commands are gone and every lease is given up.
     pub(super) async fn run(mut self) {
-        let mut open = true;
         loop {
             let now = self.now();
-            self.leases.board.tick(now);
             self.start_due(now);
-            self.report(now);
-            if !(open && self.on_idle.is_empty()) && self.is_idle() {
-                self.tally.write(now, true, &self.options.mapping);
-                for reply in self.on_idle.drain(..) {
-                    let _ = reply.send(());
-                }
-                if !open {
-                    return;
-                }
+            self.reports.tick(now);
+            if self.entries.is_idle() && self.answer_idle(now) {
+                return;
             }
-            let wake = self
-                .timers
-                .first()
-                .map_or(now + TICK, |(at, _)| (*at).min(now + TICK))
-                .min(self.next_listing(now))
-                .min(self.next_checkpoint(now));
+            let wake = self.wakes_at(now);
             tokio::select! {
-                command = self.commands.recv(), if open => match command {
+                command = self.commands.recv(), if self.phase != Phase::Closed => match command {
                     Some(command) => self.command(command),
-                    None => {
-                        open = false;
-                        self.command(Command::Retire);
-                    }
+                    None => self.stop_taking(now, Phase::Closed),
                 },
-                Some(done) = self.running.next() => self.done(done),
+                Some(done) = self.calls.next() => self.done(done),
                 () = tokio::time::sleep(wake.since(now)) => {}
             }
             // Whatever else is ready joins the same round, so that writes share a call.
@@ -146,237 +112,130 @@ impl Actor {
         }
     }
 
-    fn is_idle(&self) -> bool {
-        self.entries.iter().all(|entry| entry.machine.phase() == LeasePhase::Watching)
+    /// No lease is held: whether the work has ended with it.
+    fn answer_idle(&mut self, now: Mono) -> bool {
+        let ends = self.phase == Phase::Closed;
+        if ends || !self.on_idle.is_empty() {
+            self.reports.flush(now);
+        }
+        for reply in self.on_idle.drain(..) {
+            let _ = reply.send(());
+        }
+        ends
     }
 
     fn now(&self) -> Mono {
         self.options.clock.now().mono
     }
 
-    fn next_listing(&self, now: Mono) -> Mono {
-        if self.listing || self.served.is_none() { now + TICK } else { self.list_at }
-    }
-
-    fn list_now(&mut self, now: Mono) {
-        self.list_again = self.listing;
-        self.list_at = now;
-    }
-
-    fn next_checkpoint(&self, now: Mono) -> Mono {
-        let idle = self.checkpointing || self.orders.is_empty();
-        // Orders that wait although the time has come wait for another write of their lease.
-        if idle || self.checkpoint_at <= now { now + TICK } else { self.checkpoint_at }
+    fn wakes_at(&self, now: Mono) -> Mono {
+        [self.entries.wakes_at(), self.listing.wakes_at(), self.checkpoints.wakes_at()]
+            .into_iter()
+            .flatten()
+            .fold(now + TICK, Mono::min)
     }
 
     fn start_due(&mut self, now: Mono) {
-        while let Some((at, entry)) = self.timers.first().copied()
-            && at <= now
-        {
-            self.timers.pop_first();
-            self.entries[entry].wakes_at = None;
-            self.advance(entry, now);
+        while let Some(id) = self.entries.take_due(now) {
+            self.advance(id, now);
         }
-        if !self.listing && self.served.is_some() && now >= self.list_at {
-            self.listing = true;
-            self.running.push(self.calls.list());
+        if self.listing.take(now) {
+            self.calls.list();
         }
         self.send_renewals(now);
         self.send_checkpoints(now);
     }
 
-    /// Carries out what an entry's machine wants now.
-    fn advance(&mut self, index: usize, now: Mono) {
-        let entry = &mut self.entries[index];
-        if entry.slot.is_none() {
-            entry.slot = Arc::clone(&self.options.slots).try_acquire_owned().ok();
-        }
-        if entry.slot.is_none() {
+    /// Carries out what a lease's machine wants now.
+    fn advance(&mut self, id: EntryId, now: Mono) {
+        self.checkpoints.unblock(id);
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if !entry.takes_slot(&self.options.slots) {
             // The worker has as many leases as it may have; the next listing asks again.
             entry.machine.handle_event(now, LeaseEvent::Wanted(false));
         }
-        while let Some(action) = self.entries[index].machine.poll_action(now) {
-            let entry = &mut self.entries[index];
-            let key = entry.lease.key.clone();
-            match action {
-                LeaseAction::Acquire { seen } => {
-                    entry.generation += 1;
-                    let token: Arc<str> = uuid::Uuid::new_v4().to_string().into();
-                    entry.token = Some(Arc::clone(&token));
-                    let claim = Claim {
-                        owner: self.options.worker.clone(),
-                        token: token.to_string(),
-                        process: self.options.process.clone(),
-                        lease_time: Some(self.options.times.lease),
-                    };
-                    let ticket = Ticket { entry: index, generation: entry.generation };
-                    self.running.push(self.calls.acquire(ticket, key, seen, claim, now));
-                }
-                LeaseAction::Renew { counter } => {
-                    let ticket = Ticket { entry: index, generation: entry.generation };
-                    entry.renewal_waits = true;
-                    self.renewals.push((ticket, Renewal { key, counter }));
-                }
-                LeaseAction::Release { counter } => {
-                    let ticket = Ticket { entry: index, generation: entry.generation };
-                    self.running.push(self.calls.release(ticket, key, counter, now));
-                }
-                LeaseAction::Lost => {
-                    if !entry.given_up {
-                        let loss = entry.loss.unwrap_or(Loss::NotRenewed);
-                        tracing::debug!(mapping = %self.options.mapping, shard = %key.shard, ?loss, "lost the lease");
-                        self.tally.note(now, Change::Lost(loss), &key.shard);
-                        metrics::lease_lost(&self.options.mapping);
-                    }
-                    self.lose(index);
-                }
-            }
+        while let Some(action) = self.entries.get_mut(id).and_then(|entry| entry.machine.poll_action(now)) {
+            self.act(id, now, action);
         }
-        self.reschedule(index);
+        self.entries.update(id);
     }
 
-    fn lose(&mut self, index: usize) {
-        if self.entries[index].lose() {
-            self.held -= 1;
-            metrics::leases_held(&self.options.mapping, self.held);
+    fn act(&mut self, id: EntryId, now: Mono, action: LeaseAction) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        match action {
+            LeaseAction::Acquire { seen } => {
+                let token = entry.begin_acquisition();
+                let claim = Claim {
+                    owner: self.options.worker.clone(),
+                    token: token.to_string(),
+                    process: self.options.process.clone(),
+                    lease_time: Some(self.options.times.lease),
+                };
+                self.calls.acquire(entry.ticket(id), entry.lease.key.clone(), seen, claim, now);
+            }
+            LeaseAction::Renew { counter } => self.renewals.ask(id, counter),
+            LeaseAction::Release { counter } => {
+                self.calls.release(entry.ticket(id), entry.lease.key.clone(), counter, now);
+            }
+            LeaseAction::Lost => {
+                if !entry.given_up {
+                    let loss = entry.loss.unwrap_or(Loss::NotRenewed);
+                    self.reports.lost(now, &entry.lease.key.shard, loss);
+                }
+                self.lose(id);
+            }
         }
     }
 
-    fn reschedule(&mut self, index: usize) {
-        let entry = &mut self.entries[index];
-        if entry.machine.phase() == LeasePhase::Watching {
-            entry.slot = None;
-        }
-        let wakes_at = entry.machine.poll_timeout();
-        if entry.wakes_at != wakes_at {
-            if let Some(old) = entry.wakes_at {
-                self.timers.remove(&(old, index));
-            }
-            if let Some(new) = wakes_at {
-                self.timers.insert((new, index));
-            }
-            entry.wakes_at = wakes_at;
-        }
-        if let Some(validity) = &entry.validity {
-            validity.extend(entry.machine.valid_until());
+    /// The holder may start nothing more.
+    fn lose(&mut self, id: EntryId) {
+        self.renewals.withdraw(id);
+        if self.entries.lose(id) {
+            self.reports.holds(self.entries.held());
         }
     }
 
     fn send_renewals(&mut self, now: Mono) {
-        if self.renewing || self.renewals.is_empty() {
-            return;
-        }
         let (mut tickets, mut renewals) = (Vec::new(), Vec::new());
-        for (ticket, renewal) in std::mem::take(&mut self.renewals) {
-            // Those of a lease that was lost, and those that a release has taken back, are over.
-            if !self.is_current(ticket) || !self.entries[ticket.entry].renewal_waits {
-                continue;
-            }
-            if self.is_valid(ticket.entry, now) {
-                self.entries[ticket.entry].renewal_waits = false;
-                tickets.push(ticket);
-                renewals.push(renewal);
+        for (id, counter) in self.renewals.take() {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            if entry.is_valid(now) {
+                tickets.push(entry.ticket(id));
+                renewals.push(Renewal { key: entry.lease.key.clone(), counter });
             } else {
-                self.entries[ticket.entry].withdraw_renewal(now);
-                self.advance(ticket.entry, now);
+                entry.machine.handle_event(now, LeaseEvent::NotSent);
+                self.advance(id, now);
             }
         }
         if !tickets.is_empty() {
-            self.renewing = true;
-            self.running.push(self.calls.renew(tickets, renewals, now));
+            self.renewals.sent();
+            self.calls.renew(tickets, renewals, now);
         }
     }
 
     /// Sends all checkpoints that wait in one call, so that a store can commit them together. Only now their leases'
     /// counters are taken: while another call hangs they can still be renewed.
     fn send_checkpoints(&mut self, now: Mono) {
-        if self.checkpointing || now < self.checkpoint_at {
-            return;
-        }
         let mut writes = Vec::new();
-        for order in std::mem::take(&mut self.orders) {
-            let index = self.held_index(&order.key, &order.token);
-            let Some(index) = index.filter(|index| self.is_valid(*index, now)) else {
+        for order in self.checkpoints.take(now) {
+            let held = self.entries.held_by(&order.key, &order.token);
+            let valid = held.and_then(|id| self.entries.get_mut(id).map(|entry| (id, entry)));
+            let Some((id, entry)) = valid.filter(|(_, entry)| entry.is_valid(now)) else {
                 let _ = order.reply.send(Err(KeeperError::Lost));
                 continue;
             };
-            let entry = &mut self.entries[index];
             let Some(counter) = entry.machine.begin_write(now) else {
-                self.orders.push(order);
+                self.checkpoints.block(id, order);
                 continue;
             };
-            let ticket = Ticket { entry: index, generation: entry.generation };
+            let ticket = entry.ticket(id);
             let CheckpointOrder { key, position, app, reply, .. } = order;
             writes.push(Pending { ticket, write: Checkpoint { key, counter, position, app }, reply });
-            self.reschedule(index);
+            self.entries.update(id);
         }
         if !writes.is_empty() {
-            self.checkpointing = true;
-            self.checkpoint_at = now + CHECKPOINT_SPACING;
-            self.running.push(self.calls.checkpoint(writes, now));
+            self.checkpoints.sent(now);
+            self.calls.checkpoint(writes, now);
         }
-    }
-
-    fn held_index(&self, key: &LeaseKey, token: &Arc<str>) -> Option<usize> {
-        let index = *self.by_key.get(key)?;
-        let entry = &self.entries[index];
-        (entry.validity.is_some() && entry.token.as_ref() == Some(token)).then_some(index)
-    }
-
-    fn is_current(&self, ticket: Ticket) -> bool {
-        self.entries[ticket.entry].generation == ticket.generation
-    }
-
-    fn is_valid(&self, index: usize, now: Mono) -> bool {
-        self.entries[index].machine.valid_until().is_some_and(|until| now < until)
-    }
-
-    fn command(&mut self, command: Command) {
-        let now = self.now();
-        match command {
-            Command::Create { leases, reply } => self.running.push(self.calls.create(leases, reply)),
-            Command::List { reply } => self.running.push(self.calls.list_for(reply)),
-            Command::SetChildren { key, children, reply } => {
-                self.running.push(self.calls.set_children(key, children, reply));
-            }
-            Command::Note { name, value, reply } => self.running.push(self.calls.note(name, value, reply)),
-            Command::Checkpoint(order) => self.orders.push(order),
-            Command::Release { key, token, reply } => match self.held_index(&key, &token) {
-                Some(index) => {
-                    // A holder that noticed the end of its lease first gives up what is lost all the same.
-                    let valid = self.is_valid(index, now);
-                    let entry = &mut self.entries[index];
-                    entry.on_release.extend(reply);
-                    entry.given_up = valid;
-                    // The release need not wait for the renewal's turn.
-                    entry.withdraw_renewal(now);
-                    entry.machine.handle_event(now, LeaseEvent::Release);
-                    self.advance(index, now);
-                }
-                // Lost before: there is nothing to give up. The reply is dropped, which wakes whoever waits.
-                None => drop(reply),
-            },
-            Command::Serve(served) => self.serve(now, served),
-            Command::Idle { reply } => self.on_idle.push(reply),
-            Command::Retire => {
-                self.retired = true;
-                for entry in &mut self.entries {
-                    entry.machine.handle_event(now, LeaseEvent::Wanted(false));
-                }
-            }
-        }
-    }
-
-    fn serve(&mut self, now: Mono, served: Arc<Served>) {
-        for entry in &mut self.entries {
-            if entry.lease.key.is_sibling_of(&served.stream) {
-                entry.listed(now, served.listed.contains_key(&entry.lease.key.shard));
-            } else {
-                // Whoever still holds it decides when to give it up.
-                entry.machine.handle_event(now, LeaseEvent::Wanted(false));
-            }
-        }
-        self.served = Some(served);
-        self.list_now(now);
     }
 }

@@ -1,23 +1,24 @@
 //! Calls to the store, each bounded in time, as futures that say what became of them.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use shardmill_checkpoint::{Checkpoint, Claim, LeaseList, LeaseStore, NewLease, Renewal, StoreError, Write};
 use shardmill_engine::{LeaseKey, Mono, ShardId};
 use tokio::sync::oneshot;
 
-use super::held::KeeperError;
+use super::entries::EntryId;
+use super::messages::KeeperError;
 use super::trouble::Answer;
 
 /// Which acquisition of which lease a write was made for: an answer that comes after the lease was lost and perhaps
 /// acquired again says nothing about the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
-    pub(super) entry: usize,
+    pub(super) entry: EntryId,
     pub(super) generation: u64,
 }
 
@@ -59,45 +60,54 @@ pub(super) struct Pending {
     pub(super) reply: oneshot::Sender<Result<(), KeeperError>>,
 }
 
-/// Makes the calls.
-#[derive(Clone, Debug)]
+/// The calls that are under way.
 pub(super) struct Calls {
-    pub(super) store: Arc<dyn LeaseStore>,
-    pub(super) timeout: Duration,
+    store: Store,
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
-pub(super) type Call = BoxFuture<'static, Done>;
-
 impl Calls {
-    pub(super) fn list(&self) -> Call {
-        let this = self.clone();
-        async move { Done::Listed(this.bounded(this.store.list_readable()).await) }.boxed()
+    /// Calls to this store, each of which fails after `timeout`.
+    pub(super) fn new(store: Arc<dyn LeaseStore>, timeout: Duration) -> Self {
+        Self { store: Store { inner: store, timeout }, running: FuturesUnordered::new() }
     }
 
-    pub(super) fn list_for(&self, reply: oneshot::Sender<Result<LeaseList, StoreError>>) -> Call {
-        let this = self.clone();
-        async move {
-            let result = this.bounded(this.store.list_readable()).await;
+    /// The next call that ends; `None` if none is under way.
+    pub(super) async fn next(&mut self) -> Option<Done> {
+        self.running.next().await
+    }
+
+    pub(super) fn unavailable(&self, reason: &str) -> StoreError {
+        self.store.unavailable(reason)
+    }
+
+    fn start<F>(&self, call: impl FnOnce(Store) -> F)
+    where
+        F: Future<Output = Done> + Send + 'static,
+    {
+        self.running.push(call(self.store.clone()).boxed());
+    }
+
+    pub(super) fn list(&self) {
+        self.start(|store| async move { Done::Listed(store.bounded(store.inner.list_readable()).await) });
+    }
+
+    pub(super) fn list_for(&self, reply: oneshot::Sender<Result<LeaseList, StoreError>>) {
+        self.start(|store| async move {
+            let result = store.bounded(store.inner.list_readable()).await;
             let answer = Answer::of_read(&result);
             let _ = reply.send(result);
             Done::Answered(answer)
-        }
-        .boxed()
+        });
     }
 
-    pub(super) fn create(
-        &self,
-        leases: Vec<NewLease>,
-        reply: oneshot::Sender<Result<usize, StoreError>>,
-    ) -> Call {
-        let this = self.clone();
-        async move {
-            let result = this.bounded(this.store.create(&leases)).await;
+    pub(super) fn create(&self, leases: Vec<NewLease>, reply: oneshot::Sender<Result<usize, StoreError>>) {
+        self.start(|store| async move {
+            let result = store.bounded(store.inner.create(&leases)).await;
             let answer = Answer::of_write(&result, |created| *created > 0);
             let _ = reply.send(result);
             Done::Changed(answer)
-        }
-        .boxed()
+        });
     }
 
     pub(super) fn set_children(
@@ -105,15 +115,13 @@ impl Calls {
         key: LeaseKey,
         children: Vec<ShardId>,
         reply: oneshot::Sender<Result<(), StoreError>>,
-    ) -> Call {
-        let this = self.clone();
-        async move {
-            let result = this.bounded(this.store.set_children(&key, &children)).await;
+    ) {
+        self.start(|store| async move {
+            let result = store.bounded(store.inner.set_children(&key, &children)).await;
             let answer = Answer::of_one(&result);
             let _ = reply.send(result.map(|_| ()));
             Done::Answered(answer)
-        }
-        .boxed()
+        });
     }
 
     pub(super) fn note(
@@ -121,69 +129,58 @@ impl Calls {
         name: String,
         value: Option<String>,
         reply: oneshot::Sender<Result<Option<String>, StoreError>>,
-    ) -> Call {
-        let this = self.clone();
-        async move {
+    ) {
+        self.start(|store| async move {
             let own = value.clone();
             let call = async {
                 match value {
-                    Some(value) => this.store.note(&name, &value).await,
-                    None => this.store.forget_note(&name).await.map(|()| None),
+                    Some(value) => store.inner.note(&name, &value).await,
+                    None => store.inner.forget_note(&name).await.map(|()| None),
                 }
             };
-            let result = this.bounded(call).await;
+            let result = store.bounded(call).await;
             // A store that keeps no notes, and a note that was there, say nothing about writes.
             let answer = Answer::of_write(&result, |kept| kept.is_some() && *kept == own);
             let _ = reply.send(result);
             Done::Answered(answer)
-        }
-        .boxed()
+        });
     }
 
-    pub(super) fn acquire(&self, ticket: Ticket, key: LeaseKey, seen: u64, claim: Claim, sent: Mono) -> Call {
-        let this = self.clone();
-        async move {
-            let result = this.bounded(this.store.acquire(&key, seen, &claim)).await;
+    pub(super) fn acquire(&self, ticket: Ticket, key: LeaseKey, seen: u64, claim: Claim, sent: Mono) {
+        self.start(|store| async move {
+            let result = store.bounded(store.inner.acquire(&key, seen, &claim)).await;
             Done::Acquired { ticket, sent, result }
-        }
-        .boxed()
+        });
     }
 
-    pub(super) fn renew(&self, tickets: Vec<Ticket>, renewals: Vec<Renewal>, sent: Mono) -> Call {
-        let this = self.clone();
-        async move {
-            let result = this.bounded(this.store.renew(&renewals)).await;
+    pub(super) fn renew(&self, tickets: Vec<Ticket>, renewals: Vec<Renewal>, sent: Mono) {
+        self.start(|store| async move {
+            let result = store.bounded(store.inner.renew(&renewals)).await;
             Done::Renewed { tickets, sent, result }
-        }
-        .boxed()
+        });
     }
 
-    pub(super) fn checkpoint(&self, orders: Vec<Pending>, sent: Mono) -> Call {
-        let this = self.clone();
-        async move {
+    pub(super) fn checkpoint(&self, orders: Vec<Pending>, sent: Mono) {
+        self.start(|store| async move {
             let writes: Vec<Checkpoint> = orders.iter().map(|order| order.write.clone()).collect();
-            let result = this.bounded(this.store.checkpoint(&writes)).await;
+            let result = store.bounded(store.inner.checkpoint(&writes)).await;
             Done::Checkpointed { orders, sent, result }
-        }
-        .boxed()
+        });
     }
 
-    pub(super) fn release(&self, ticket: Ticket, key: LeaseKey, counter: u64, sent: Mono) -> Call {
-        let this = self.clone();
-        async move {
-            let result = this.bounded(this.store.release(&key, counter)).await;
+    pub(super) fn release(&self, ticket: Ticket, key: LeaseKey, counter: u64, sent: Mono) {
+        self.start(|store| async move {
+            let result = store.bounded(store.inner.release(&key, counter)).await;
             Done::Released { ticket, sent, result }
-        }
-        .boxed()
+        });
     }
 
     /// Deletes finished leases in this order, up to the first that is refused or fails: those behind it need it (I9).
-    pub(super) fn delete_ended(&self, finished: Vec<(LeaseKey, u64)>) -> Call {
-        let this = self.clone();
-        async move {
+    pub(super) fn delete_ended(&self, finished: Vec<(LeaseKey, u64)>) {
+        self.start(|store| async move {
             let (mut deleted, mut answer) = (0, Answer::Nothing);
             for (key, counter) in &finished {
-                let result = this.bounded(this.store.delete_ended(key, *counter)).await;
+                let result = store.bounded(store.inner.delete_ended(key, *counter)).await;
                 answer = Answer::of_one(&result);
                 match result {
                     Ok(Write::Done { .. }) => deleted += 1,
@@ -197,10 +194,18 @@ impl Calls {
                 }
             }
             Done::Deleted(deleted, answer)
-        }
-        .boxed()
+        });
     }
+}
 
+/// The store, with a bound on each call's time.
+#[derive(Clone)]
+struct Store {
+    inner: Arc<dyn LeaseStore>,
+    timeout: Duration,
+}
+
+impl Store {
     async fn bounded<T>(
         &self,
         call: impl Future<Output = Result<T, StoreError>> + Send,
@@ -211,7 +216,7 @@ impl Calls {
         }
     }
 
-    pub(super) fn unavailable(&self, reason: &str) -> StoreError {
-        StoreError::Unavailable { store: self.store.describe(), reason: reason.to_owned(), source: None }
+    fn unavailable(&self, reason: &str) -> StoreError {
+        StoreError::Unavailable { store: self.inner.describe(), reason: reason.to_owned(), source: None }
     }
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill_checkpoint::{Lease, ProcessIdentity, WorkerId};
-use shardmill_engine::{LeaseEvent, LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use shardmill_engine::{LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::held::Validity;
+use super::calls::Ticket;
+use super::entries::EntryId;
+use super::handle::Validity;
 use super::tally::{Free, Loss};
 
 /// A listing may be late by seconds. A shard that none has shown for so long is gone, even if none of its descendants is
@@ -25,6 +27,8 @@ pub(super) struct Entry {
     pub(super) generation: u64,
     /// When the machine wants to be asked again.
     pub(super) wakes_at: Option<Mono>,
+    /// It is held or being written, as [`Entries`](super::entries::Entries) has counted it.
+    pub(super) busy: bool,
     pub(super) on_release: Vec<oneshot::Sender<()>>,
     /// The holder gave the lease up: losing it now is no loss.
     pub(super) given_up: bool,
@@ -34,8 +38,6 @@ pub(super) struct Entry {
     seen: OwnerView,
     /// Why the lease will be lost, if that is known.
     pub(super) loss: Option<Loss>,
-    /// A renewal waits for its call.
-    pub(super) renewal_waits: bool,
     /// Since when listings of the stream lack the shard.
     pub(super) absent_since: Option<Mono>,
     /// Listings have lacked it for so long that it is not only late.
@@ -53,12 +55,12 @@ impl Entry {
             validity: None,
             generation: 0,
             wakes_at: None,
+            busy: false,
             on_release: Vec::new(),
             given_up: false,
             ended: false,
             seen: OwnerView::Nobody,
             loss: None,
-            renewal_waits: false,
             absent_since: None,
             long_absent: false,
             slot: None,
@@ -71,17 +73,38 @@ impl Entry {
         self.long_absent = self.absent_since.is_some_and(|since| now >= since + LONG_ABSENT);
     }
 
-    /// Takes a renewal back that waits for its call: the machine is owed an answer for it.
-    pub(super) fn withdraw_renewal(&mut self, now: Mono) {
-        if std::mem::take(&mut self.renewal_waits) {
-            self.machine.handle_event(now, LeaseEvent::NotSent);
-        }
-    }
-
     /// A listing shows the lease, which this worker does not hold, like this.
     pub(super) fn saw(&mut self, lease: &Lease, owner: OwnerView) {
-        self.lease = lease.clone();
+        // Most listings show what the one before showed.
+        if self.lease != *lease {
+            self.lease = lease.clone();
+        }
         self.seen = owner;
+    }
+
+    /// Whether the lease has one of the worker's `slots`, or gets one now.
+    pub(super) fn takes_slot(&mut self, slots: &Arc<Semaphore>) -> bool {
+        if self.slot.is_none() {
+            self.slot = Arc::clone(slots).try_acquire_owned().ok();
+        }
+        self.slot.is_some()
+    }
+
+    /// A fresh token for the acquisition that begins now.
+    pub(super) fn begin_acquisition(&mut self) -> Arc<str> {
+        self.generation += 1;
+        let token: Arc<str> = uuid::Uuid::new_v4().to_string().into();
+        self.token = Some(Arc::clone(&token));
+        token
+    }
+
+    pub(super) const fn ticket(&self, entry: EntryId) -> Ticket {
+        Ticket { entry, generation: self.generation }
+    }
+
+    /// Whether the holder may start something new, and whether a write for it may be sent (I10).
+    pub(super) fn is_valid(&self, now: Mono) -> bool {
+        self.machine.valid_until().is_some_and(|until| now < until)
     }
 
     /// Why it was free to take, and who had it.
@@ -124,7 +147,6 @@ impl Entry {
         self.generation += 1;
         self.token = None;
         self.given_up = false;
-        self.renewal_waits = false;
         self.ended = false;
         self.loss = None;
         let validity = self.validity.take();

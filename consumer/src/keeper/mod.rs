@@ -6,9 +6,17 @@
 //! which is a permission, not the counter.
 
 mod actor;
+mod board;
 mod calls;
+mod checkpoints;
+mod entries;
 mod entry;
-mod held;
+mod handle;
+mod leases;
+mod listing;
+mod messages;
+mod renewals;
+mod reports;
 mod tally;
 mod trouble;
 
@@ -25,8 +33,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::ServiceClock;
-pub use held::LeaseReport;
-pub(crate) use held::{Board, Grant, Held, KeeperError, Leases, Served};
+pub(crate) use board::Board;
+pub use board::LeaseReport;
+pub(crate) use handle::Held;
+pub(crate) use leases::Leases;
+pub(crate) use messages::{Grant, KeeperError, Served};
 
 /// Where the keeper's work runs.
 #[derive(Debug)]
@@ -75,7 +86,7 @@ impl Keeper {
 
     /// Looks after the leases of an application from now on; grants come through the receiver.
     pub(crate) fn register(&self, options: KeeperOptions) -> (Leases, mpsc::UnboundedReceiver<Grant>) {
-        let (leases, commands) = held::channel();
+        let (leases, commands) = leases::channel();
         let (grants, granted) = mpsc::unbounded_channel();
         let actor = actor::Actor::new(options, leases.downgrade(), commands, grants);
         let stop = self.stop.clone();

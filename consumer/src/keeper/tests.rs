@@ -7,7 +7,7 @@ use shardmill_engine::{LeaseKey, Position, ShardId};
 
 use super::*;
 
-fn key(shard: &str) -> LeaseKey {
+pub(super) fn key(shard: &str) -> LeaseKey {
     LeaseKey {
         account: "123456789012".into(),
         region: "eu-central-1".into(),

@@ -6,11 +6,12 @@ use shardmill_checkpoint::{StoreError, Write};
 use shardmill_engine::{LeaseEvent, LeasePhase, Mono, Position};
 
 use super::Actor;
+use super::finished::Deletion;
 use crate::keeper::calls::{Done, Pending, Ticket};
-use crate::keeper::held::{Grant, Held, KeeperError, Validity};
-use crate::keeper::tally::{Change, Loss};
+use crate::keeper::handle::{Held, Validity};
+use crate::keeper::messages::{Grant, KeeperError};
+use crate::keeper::tally::Loss;
 use crate::keeper::trouble::Answer;
-use crate::metrics;
 
 impl Actor {
     pub(super) fn done(&mut self, done: Done) {
@@ -19,7 +20,7 @@ impl Actor {
             Done::Listed(result) => self.listed(now, result),
             Done::Acquired { ticket, sent, result } => self.acquired(now, ticket, sent, result),
             Done::Renewed { tickets, sent, result } => {
-                self.renewing = false;
+                self.renewals.ended();
                 let results = self.spread(result, tickets.len());
                 for (ticket, result) in tickets.into_iter().zip(results) {
                     self.settle(now, ticket, sent, result);
@@ -27,39 +28,36 @@ impl Actor {
             }
             Done::Checkpointed { orders, sent, result } => self.checkpointed(now, orders, sent, result),
             Done::Released { ticket, sent, result } => {
-                self.note(Answer::of_one(&result));
+                self.answer(Answer::of_one(&result));
                 self.released(now, ticket, sent, result.ok());
             }
             Done::Deleted(leases, answer) => {
-                self.deleting = false;
-                self.note(answer);
+                self.deletion = Deletion::Idle;
+                self.answer(answer);
                 if leases > 0 {
-                    tracing::debug!(
-                        leases,
-                        "deleted the leases of finished shards that the stream has forgotten"
-                    );
-                    metrics::leases_deleted(&self.options.mapping, leases);
-                    self.list_now(now);
+                    self.reports.deleted(leases);
+                    self.listing.soon(now);
                 }
             }
             Done::Changed(answer) => {
-                self.note(answer);
-                self.list_now(now);
+                self.answer(answer);
+                self.listing.soon(now);
             }
-            Done::Answered(answer) => self.note(answer),
+            Done::Answered(answer) => self.answer(answer),
         }
     }
 
     fn released(&mut self, now: Mono, ticket: Ticket, sent: Mono, result: Option<Write>) {
         self.settle(now, ticket, sent, result);
-        let entry = &self.entries[ticket.entry];
-        if entry.machine.phase() == LeasePhase::Watching && self.is_current(ticket) {
+        if let Some(entry) = self.entries.current(ticket)
+            && entry.machine.phase() == LeasePhase::Watching
+        {
             if !entry.ended {
-                self.tally.note(now, Change::GivenUp, &entry.lease.key.shard);
+                self.reports.gave_up(now, &entry.lease.key.shard);
             }
             self.lose(ticket.entry);
         }
-        self.list_now(now);
+        self.listing.soon(now);
     }
 
     fn checkpointed(
@@ -69,8 +67,8 @@ impl Actor {
         sent: Mono,
         result: Result<Vec<Write>, StoreError>,
     ) {
-        self.checkpointing = false;
-        metrics::checkpoint_written(&self.options.mapping, now.since(sent));
+        self.checkpoints.ended();
+        self.reports.checkpointed(now, sent);
         let reason = result.as_ref().err().map(ToString::to_string);
         let results = self.spread(result, orders.len());
         for (pending, result) in orders.into_iter().zip(results) {
@@ -80,11 +78,11 @@ impl Actor {
                 None => Err(self.calls.unavailable(reason.as_deref().unwrap_or("no answer")).into()),
             };
             if answer.is_ok() && pending.write.position == Position::ShardEnd {
-                if self.is_current(pending.ticket) {
-                    self.entries[pending.ticket.entry].ended = true;
+                if let Some(entry) = self.entries.current(pending.ticket) {
+                    entry.ended = true;
                 }
                 // Its children may start now.
-                self.list_now(now);
+                self.listing.soon(now);
             }
             let _ = pending.reply.send(answer);
             self.settle(now, pending.ticket, sent, result);
@@ -93,7 +91,7 @@ impl Actor {
 
     /// One result per item; none where it is not known what happened.
     fn spread(&mut self, result: Result<Vec<Write>, StoreError>, items: usize) -> Vec<Option<Write>> {
-        self.note(Answer::of_many(&result));
+        self.answer(Answer::of_many(&result));
         let mut writes: Vec<Option<Write>> = result.unwrap_or_default().into_iter().map(Some).collect();
         writes.resize_with(items, || None);
         writes
@@ -101,10 +99,7 @@ impl Actor {
 
     /// Hands a write's result to the lease it was for.
     fn settle(&mut self, now: Mono, ticket: Ticket, sent: Mono, result: Option<Write>) {
-        if !self.is_current(ticket) {
-            return;
-        }
-        let entry = &mut self.entries[ticket.entry];
+        let Some(entry) = self.entries.current(ticket) else { return };
         let event = match result {
             Some(Write::Done { counter }) => {
                 entry.loss = None;
@@ -122,8 +117,8 @@ impl Actor {
     }
 
     fn acquired(&mut self, now: Mono, ticket: Ticket, sent: Mono, result: Result<Write, StoreError>) {
-        self.note(Answer::of_one(&result));
-        if !self.is_current(ticket) {
+        self.answer(Answer::of_one(&result));
+        if self.entries.current(ticket).is_none() {
             return;
         }
         let counter = match &result {
@@ -131,58 +126,33 @@ impl Actor {
             _ => None,
         };
         self.settle(now, ticket, sent, result.ok());
-        let entry = &mut self.entries[ticket.entry];
-        if let (Some(counter), Some(until), Some(token)) =
-            (counter, entry.machine.valid_until(), &entry.token)
-        {
-            let validity = Arc::new(Validity::new(until));
-            entry.validity = Some(Arc::clone(&validity));
-            let (from, why) = entry.why_free(&self.options.worker);
-            self.tally.note(now, Change::Taken { from, why }, &entry.lease.key.shard);
-            self.held += 1;
-            metrics::leases_held(&self.options.mapping, self.held);
-            if let Some(leases) = self.leases.upgrade() {
-                let held = Held::new(&entry.lease, Arc::clone(token), counter, validity, leases);
-                // Nobody receives while the consumer stops: the grant is dropped and with it the lease.
-                let _ = self.grants.send(Grant { lease: entry.lease.clone(), held });
-            } else {
-                entry.given_up = true;
-                entry.machine.handle_event(now, LeaseEvent::Release);
-                self.advance(ticket.entry, now);
-            }
+        if let Some(counter) = counter {
+            self.grant(now, ticket, counter);
         }
     }
 
-    /// Takes in what a call says of the store; says once that it fails.
-    pub(super) fn note(&mut self, answer: Answer) {
-        let failed = matches!(answer, Answer::Failed(..));
-        if self.trouble.note(self.options.clock.now(), answer) {
-            let error = self.trouble.report().map(|report| report.message);
-            tracing::warn!(
-                mapping = %self.options.mapping, error,
-                "the checkpoint store fails; trying again until reads and writes succeed"
-            );
-            metrics::store_failing(&self.options.mapping, true);
+    /// Hands the lease that was acquired to the run, which starts to read its shard.
+    fn grant(&mut self, now: Mono, ticket: Ticket, counter: u64) {
+        let Some(entry) = self.entries.current(ticket) else { return };
+        let (Some(until), Some(token)) = (entry.machine.valid_until(), entry.token.clone()) else { return };
+        let (from, why) = entry.why_free(&self.options.worker);
+        self.reports.took(now, &entry.lease.key.shard, from, why);
+        let validity = Arc::new(Validity::new(until));
+        if let Some(leases) = self.leases.upgrade() {
+            let held = Held::new(&entry.lease, token, counter, Arc::clone(&validity), leases);
+            // Nobody receives while the consumer stops: the grant is dropped and with it the lease.
+            let _ = self.grants.send(Grant { lease: entry.lease.clone(), held });
+        } else {
+            entry.given_up = true;
+            entry.machine.handle_event(now, LeaseEvent::Release);
         }
-        if failed {
-            metrics::store_failed(&self.options.mapping);
-            self.leases.board.set_trouble(self.trouble.report());
-        }
+        self.entries.hold(ticket.entry, validity);
+        self.reports.holds(self.entries.held());
+        self.advance(ticket.entry, now);
     }
 
-    /// Says what is due: that the store's trouble has ended, and what happened to leases.
-    pub(super) fn report(&mut self, now: Mono) {
-        if let Some(ended) = self.trouble.poll(now) {
-            tracing::info!(
-                mapping = %self.options.mapping,
-                store = %self.options.store.describe(),
-                failures = ended.failures,
-                seconds = ended.lasted.as_secs(),
-                "the checkpoint store answers again"
-            );
-            metrics::store_failing(&self.options.mapping, false);
-            self.leases.board.set_trouble(None);
-        }
-        self.tally.write(now, false, &self.options.mapping);
+    /// Takes in what a call says of the store.
+    pub(super) fn answer(&mut self, answer: Answer) {
+        self.reports.answer(self.options.clock.now(), answer);
     }
 }

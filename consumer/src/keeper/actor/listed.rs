@@ -1,0 +1,73 @@
+//! What a listing of the leases says of each of them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use shardmill_checkpoint::{Lease, LeaseList, ProcessIdentity, StoreError};
+use shardmill_engine::{LeaseEvent, LeasePhase, Mono, Position, ShardId, gone_shards, may_start};
+
+use super::{Actor, Phase};
+use crate::keeper::trouble::Answer;
+
+impl Actor {
+    pub(super) fn listed(&mut self, now: Mono, result: Result<LeaseList, StoreError>) {
+        self.listing.ended(now, self.entries.len());
+        self.answer(Answer::of_read(&result));
+        let (Ok(list), Some(served)) = (result, self.served.clone()) else { return };
+        let LeaseList { mut leases, mut unreadable } = list;
+        leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
+        unreadable.retain(|lease| lease.key.is_sibling_of(&served.stream));
+        self.reports.listed(&leases);
+        // One row that cannot be read costs its shard: it is not taken until the row is corrected, the others are.
+        for lease in &unreadable {
+            if let Some(entry) = self.entries.find_mut(&lease.key) {
+                entry.machine.handle_event(now, LeaseEvent::Wanted(false));
+            }
+        }
+        self.reports.unreadable(unreadable);
+        self.entries.keep_only(&leases);
+        let known: HashMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.key.shard, lease)).collect();
+        let gone = gone_shards(&served.listed, |shard| {
+            known.get(shard).map_or(&[], |lease| lease.parents.as_slice())
+        });
+        self.watch(now, &leases, &known, &gone);
+        self.delete_finished(now, &leases, &known, &gone);
+    }
+
+    /// Takes in how the leases look that this worker does not hold, and takes those that it may.
+    fn watch(
+        &mut self,
+        now: Mono,
+        leases: &[Lease],
+        known: &HashMap<&ShardId, &Lease>,
+        gone: &BTreeSet<&ShardId>,
+    ) {
+        let checkpoint = |shard: &ShardId| known.get(shard).map(|lease| &lease.checkpoint);
+        let mut dead = HashMap::new();
+        for lease in leases {
+            let id = self.entries.id_of(lease);
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            if entry.machine.phase() != LeasePhase::Watching {
+                continue;
+            }
+            let own = self.options.process.as_ref();
+            let view = entry.view(lease, &self.options.worker, |process| is_dead(process, own, &mut dead));
+            entry.saw(lease, view.owner);
+            let startable = self.phase == Phase::Taking
+                && lease.checkpoint != Position::ShardEnd
+                && may_start(&lease.key.shard, &lease.parents, checkpoint, gone);
+            entry.machine.handle_event(now, LeaseEvent::Wanted(startable));
+            entry.machine.handle_event(now, LeaseEvent::Observed(view));
+            self.advance(id, now);
+        }
+    }
+}
+
+/// Looks each process up at most once per listing.
+fn is_dead(
+    process: &ProcessIdentity,
+    own: Option<&ProcessIdentity>,
+    known: &mut HashMap<ProcessIdentity, bool>,
+) -> bool {
+    let Some(own) = own else { return false };
+    *known.entry(process.clone()).or_insert_with(|| process.is_dead_to(own))
+}
