@@ -6,8 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use shardmill::{
-    Data, ListedShard, Page, Position, Record, Seq, ShardId, ShardListing, ShardReader, SourceError,
-    StreamSource,
+    Data, Page, Position, Record, Seq, Shard, ShardId, ShardListing, ShardReader, SourceError, StreamSource,
 };
 use tokio::sync::Notify;
 
@@ -87,8 +86,8 @@ fn record(n: u64, bytes: usize) -> Record {
 #[async_trait]
 impl StreamSource for MemorySource {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
-        let shard = |n: usize| ListedShard {
-            shard: ShardId::new(format!("shardId-{n:012}")),
+        let shard = |n: usize| Shard {
+            id: ShardId::new(format!("shardId-{n:012}")),
             parents: Vec::new(),
             hash_range: None,
             open: true,

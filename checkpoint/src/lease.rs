@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_engine::{LeaseKey, Position, ShardId};
+use shardmill_engine::{HashRange, LeaseKey, Position, ShardId};
 
 /// The name under which a worker owns leases. Unique among the workers that are alive.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,15 +45,6 @@ pub struct ProcessIdentity {
 /// Small text values under short names; a store keeps names that it does not know.
 pub type AppState = BTreeMap<String, String>;
 
-/// A shard's hash key range, both ends inclusive, as decimal text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HashRange {
-    /// The lowest hash key.
-    pub start: String,
-    /// The highest hash key.
-    pub end: String,
-}
-
 /// A lease as the store holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -78,7 +69,7 @@ pub struct Lease {
     pub parents: Vec<ShardId>,
     /// The shards that follow this one, once known.
     pub children: Vec<ShardId>,
-    /// The shard's hash key range; Kinesis only.
+    /// The shard's hash keys; Kinesis only.
     pub hash_range: Option<HashRange>,
     /// How often the owner changed since the last checkpoint.
     pub owner_switches: u64,
@@ -95,7 +86,7 @@ pub struct NewLease {
     pub checkpoint: Position,
     /// The shards that must be at their end before this one starts (I9).
     pub parents: Vec<ShardId>,
-    /// The shard's hash key range; Kinesis only.
+    /// The shard's hash keys; Kinesis only.
     pub hash_range: Option<HashRange>,
     /// What the consumer remembers next to the checkpoint.
     pub app: AppState,

@@ -31,7 +31,7 @@ mod store;
 pub use error::StoreError;
 #[cfg(feature = "conformance")]
 pub use faulty::{Fault, FaultyStore, Operation};
-pub use lease::{AppState, Claim, HashRange, Lease, NewLease, ProcessIdentity, WorkerId};
+pub use lease::{AppState, Claim, Lease, NewLease, ProcessIdentity, WorkerId};
 pub use memory::MemoryStore;
 pub use others::OtherApplication;
 #[cfg(feature = "sqlite")]

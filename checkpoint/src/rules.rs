@@ -18,7 +18,7 @@ pub(crate) fn fresh(new: &NewLease) -> Lease {
         checkpoint: new.checkpoint.clone(),
         parents: new.parents.clone(),
         children: Vec::new(),
-        hash_range: new.hash_range.clone(),
+        hash_range: new.hash_range,
         owner_switches: 0,
         app: new.app.clone(),
     }

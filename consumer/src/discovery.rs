@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shardmill_checkpoint::{AppState, HashRange, Lease, LeaseList, NewLease};
+use shardmill_checkpoint::{AppState, Lease, LeaseList, NewLease};
 use shardmill_engine::{
-    EventSourceMapping, LeaseKey, OnGap, Position, ShardId, ShardNode, Start, StreamKind, plan_leases,
+    EventSourceMapping, HashRange, LeaseKey, OnGap, Position, ShardId, Start, StreamKind, plan_leases,
     uncovered,
 };
 
@@ -59,7 +59,7 @@ pub(crate) struct Discovered {
     /// What is lost, or may be, with an earlier stream of the same name (I17).
     pub(crate) gap: Option<String>,
     /// Hash keys that the listing lacks.
-    pub(crate) uncovered: Vec<(u128, u128)>,
+    pub(crate) uncovered: Vec<HashRange>,
     /// Where the shards begin, as far as a listing told.
     pub(crate) beginning: Option<Beginning>,
     /// The first leases wait for a clock in doubt.
@@ -77,7 +77,7 @@ struct ListedInner {
     began: Option<Instant>,
     retention: Option<Duration>,
     open_shards: usize,
-    uncovered: Vec<(u128, u128)>,
+    uncovered: Vec<HashRange>,
     /// It showed shards that had no leases.
     is_news: bool,
     /// Shards that have ended and that no lease follows.
@@ -219,7 +219,7 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     let of_stream = stream_key(&cx.mapping, &listing);
     let list = cx.leases.list().await?;
     let mut shards: BTreeMap<ShardId, Vec<ShardId>> =
-        listing.shards.iter().map(|shard| (shard.shard.clone(), shard.parents.clone())).collect();
+        listing.shards.iter().map(|shard| (shard.id.clone(), shard.parents.clone())).collect();
     let mut passed_over = cx.listed.not_to_be_made(&of_stream, &list, &shards, began);
     // They are finished: nobody waits for them, whatever a listing that lags behind shows. One that may have been deleted
     // by hand holds its children back until that is known (I9).
@@ -288,12 +288,10 @@ fn known_leases(before: Vec<Lease>, now: Vec<Lease>, stream: &LeaseKey) -> (Vec<
 }
 
 /// Hash keys that belong to no shard of the listing without listed children. Streams without hash keys have none.
-fn holes(listing: &ShardListing) -> Vec<(u128, u128)> {
+fn holes(listing: &ShardListing) -> Vec<HashRange> {
     let parents: BTreeSet<&ShardId> = listing.shards.iter().flat_map(|shard| &shard.parents).collect();
-    let leaves = listing.shards.iter().filter(|shard| shard.open || !parents.contains(&shard.shard));
-    let range = |(start, end): &(String, String)| Some((start.parse().ok()?, end.parse().ok()?));
-    let ranges: Vec<(u128, u128)> =
-        leaves.filter_map(|shard| shard.hash_range.as_ref().and_then(range)).collect();
+    let leaves = listing.shards.iter().filter(|shard| shard.open || !parents.contains(&shard.id));
+    let ranges: Vec<HashRange> = leaves.filter_map(|shard| shard.hash_range).collect();
     if ranges.is_empty() { Vec::new() } else { uncovered(ranges) }
 }
 
@@ -376,32 +374,20 @@ fn new_leases(
     begins: &StartPlan,
     position: &Position,
 ) -> Vec<NewLease> {
-    let nodes: Vec<ShardNode> = listing
-        .shards
-        .iter()
-        .map(|shard| ShardNode {
-            shard: shard.shard.clone(),
-            parents: shard.parents.clone(),
-            open: shard.open,
-        })
-        .collect();
-    let ranges: BTreeMap<&ShardId, _> =
-        listing.shards.iter().map(|s| (&s.shard, s.hash_range.as_ref())).collect();
     let mut known: BTreeMap<ShardId, Vec<ShardId>> =
         known.iter().map(|lease| (lease.key.shard.clone(), lease.parents.clone())).collect();
-    for node in nodes.iter().filter(|node| passed_over.contains(&node.shard)) {
-        known.entry(node.shard.clone()).or_insert_with(|| node.parents.clone());
+    for shard in listing.shards.iter().filter(|shard| passed_over.contains(&shard.id)) {
+        known.entry(shard.id.clone()).or_insert_with(|| shard.parents.clone());
     }
-    plan_leases(&nodes, &known, &begins.start)
+    plan_leases(&listing.shards, &known, &begins.start)
         .into_iter()
         .map(|planned| {
             let mut app = AppState::from([(STARTING_POSITION.to_owned(), configured(position))]);
             if let Some(pinned) = begins.pinned {
                 app.insert(PINNED_START.to_owned(), pinned.to_string());
             }
-            let range = ranges.get(&planned.shard).copied().flatten();
             NewLease {
-                hash_range: range.map(|(start, end)| HashRange { start: start.clone(), end: end.clone() }),
+                hash_range: planned.hash_range,
                 key: stream.sibling(planned.shard),
                 checkpoint: planned.start,
                 parents: planned.parents,

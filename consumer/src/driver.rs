@@ -12,11 +12,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use shardmill_checkpoint::{AppState, HashRange, Lease, NewLease};
+use shardmill_checkpoint::{AppState, Lease, NewLease};
 use shardmill_engine::{
-    BatchResponse, ChildShard, DiscardId, EventContext, EventSourceMapping, Exit, FetchFault, Gap, GapKind,
-    Invocation, LaneId, Mono, Now, OnGap, OnUndecodable, Oversized, Page, Position, Record, Resume,
-    ShardAction, ShardEvent, ShardId, ShardMachine, Wall, intake,
+    BatchResponse, DiscardId, EventContext, EventSourceMapping, Exit, FetchFault, Gap, GapKind, Invocation,
+    LaneId, Mono, Now, OnGap, OnUndecodable, Oversized, Page, Position, Record, Resume, Shard, ShardAction,
+    ShardEvent, ShardId, ShardMachine, Wall, intake,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -313,7 +313,7 @@ impl Driver {
     fn checkpoint(
         &self,
         upto: Position,
-        children: Vec<ChildShard>,
+        children: Vec<Shard>,
         (earliest_window, read_through): (Option<Wall>, Option<Wall>),
     ) -> BoxFuture<'static, Done> {
         let permit = self.held.permit();
@@ -328,12 +328,12 @@ impl Driver {
         async move {
             if !children.is_empty() {
                 // The children's leases exist before the end is stored, so a crash in between forgets none (I9).
-                let names = children.iter().map(|child| child.shard.clone()).collect();
+                let names = children.iter().map(|child| child.id.clone()).collect();
                 let new = children.into_iter().map(|child| NewLease {
-                    key: key.sibling(child.shard),
+                    key: key.sibling(child.id),
                     checkpoint: position.clone(),
                     parents: child.parents,
-                    hash_range: child.hash_range.map(|(start, end)| HashRange { start, end }),
+                    hash_range: child.hash_range,
                     app: inherited.clone(),
                 });
                 let created = leases.create(new.collect()).await;

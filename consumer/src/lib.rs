@@ -120,13 +120,13 @@ pub use places::Places;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{
-    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, Page, Payload, Position, Record,
-    RequestId, Seq, SequenceNumber, ShardId, ShownUrl, WindowCall,
+    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, HashRange, Page, Payload, Position,
+    Record, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl, WindowCall,
 };
 #[cfg(feature = "dynamodb-streams")]
 pub use source::{DynamoDbSource, DynamoDbStream};
 pub use source::{
-    Glance, ListedShard, ReadLimiter, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource,
+    Glance, ReadLimiter, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource,
 };
 #[cfg(feature = "kinesis")]
 pub use source::{KinesisSource, KinesisStream};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_engine::{Counters, EventContext, Exit, LeaseKey, Mono, Retry, ShardMachine, Wall};
+use shardmill_engine::{Counters, EventContext, Exit, HashRange, LeaseKey, Mono, Retry, ShardMachine, Wall};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -301,12 +301,12 @@ impl Run {
     }
 
     /// A listing that does not cover all hash keys lags behind, or the stream is broken: shown, and nothing waits for it.
-    fn audit(&self, holes: &[(u128, u128)]) {
+    fn audit(&self, holes: &[HashRange]) {
         if !self.status.uncovered(holes) {
             return;
         }
         match holes.first() {
-            Some((from, to)) => tracing::warn!(
+            Some(HashRange { start: from, end: to }) => tracing::warn!(
                 mapping = %self.cx.name, holes = holes.len(), %from, %to,
                 "the listing lacks the shards of some hash keys: their records are read once it shows them"
             ),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shardmill_checkpoint::UnreadableLease;
-use shardmill_engine::{Counters, Mono, Now, ShardId, ShardSnapshot, Wall};
+use shardmill_engine::{Counters, HashRange, Mono, Now, ShardId, ShardSnapshot, Wall};
 
 use crate::keeper::{Board, LeaseReport};
 use crate::trouble::{Facts, Holder, LaneTrouble, TroubleKind, TroubleReport, Troubles};
@@ -24,7 +24,7 @@ struct Inner {
     last_error: Option<ErrorReport>,
     stream_gaps: u64,
     last_stream_gap: Option<ErrorReport>,
-    uncovered_hash_keys: Vec<(u128, u128)>,
+    uncovered_hash_keys: Vec<HashRange>,
     known_shards: usize,
     board: Option<Arc<Board>>,
     ticked: Mono,
@@ -75,7 +75,7 @@ pub struct ConsumerReport {
     /// What the last of them is about.
     pub last_stream_gap: Option<ErrorReport>,
     /// Hash keys that no shard of the last listing covers, inclusive ranges; Kinesis only. Readers are not held up.
-    pub uncovered_hash_keys: Vec<(u128, u128)>,
+    pub uncovered_hash_keys: Vec<HashRange>,
     /// Trouble that lasts, one entry for each kind.
     pub troubles: Vec<TroubleReport>,
     /// When the run last went round, on the clock of [`Mono`].
@@ -273,7 +273,7 @@ impl ConsumerStatus {
     }
 
     /// Notes what the last listing does not cover; whether that is news.
-    pub(crate) fn uncovered(&self, holes: &[(u128, u128)]) -> bool {
+    pub(crate) fn uncovered(&self, holes: &[HashRange]) -> bool {
         let mut inner = lock(&self.inner);
         let is_news = inner.uncovered_hash_keys != holes;
         inner.uncovered_hash_keys = holes.to_vec();

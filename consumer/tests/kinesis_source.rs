@@ -113,7 +113,7 @@ async fn a_split_shard_ends_and_its_children_name_it() {
         let listing = source.shards().await.unwrap();
         let children = listing.shards.iter().filter(|shard| shard.parents.contains(&parent)).count();
         if children == 2 {
-            assert!(listing.shards.iter().any(|shard| shard.shard == parent && !shard.open));
+            assert!(listing.shards.iter().any(|shard| shard.id == parent && !shard.open));
             break children;
         }
     };

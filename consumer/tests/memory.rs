@@ -12,8 +12,8 @@ use shardmill::checkpoint::MemoryStore;
 use shardmill::engine::Page;
 use shardmill::{
     Batch, BatchResponse, CancellationToken, Consumer, Data, EventSourceMapping, HandlerError, InvokeContext,
-    ListedShard, Position, Record, Seq, ShardId, ShardListing, ShardReader, SourceError, StreamSource,
-    Worker, WorkerOptions,
+    Position, Record, Seq, Shard, ShardId, ShardListing, ShardReader, SourceError, StreamSource, Worker,
+    WorkerOptions,
 };
 
 const MIB: usize = 1 << 20;
@@ -43,8 +43,7 @@ fn name(index: usize) -> ShardId {
 #[async_trait]
 impl StreamSource for InTurn {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
-        let listed =
-            |index| ListedShard { shard: name(index), parents: Vec::new(), hash_range: None, open: true };
+        let listed = |index| Shard { id: name(index), parents: Vec::new(), hash_range: None, open: true };
         Ok(ShardListing {
             epoch: "1".into(),
             shards: (0..SHARDS).map(listed).collect(),

@@ -1,7 +1,8 @@
 //! From a raw page to records for the shard machine.
 
+use crate::fleet::Shard;
 use crate::position::{Position, Seq};
-use crate::record::{Record, ShardId};
+use crate::record::Record;
 use crate::time::Wall;
 
 /// What one read of a shard brought, in the same form for polling and enhanced fan-out.
@@ -15,22 +16,11 @@ pub struct Page {
     /// Records of the page that could not be decoded and were left out, in the shard's order; each of them is a gap (I17).
     pub skipped: Vec<Seq>,
     /// The shards that follow this one, if the service told them at its end.
-    pub children: Vec<ChildShard>,
+    pub children: Vec<Shard>,
     /// Whether the shard is closed and this page was its last.
     pub end_of_shard: bool,
     /// How far behind the newest record this page was, in milliseconds, if the service said so.
     pub millis_behind: Option<u64>,
-}
-
-/// A shard that came out of a split or a merge.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ChildShard {
-    /// Its name.
-    pub shard: ShardId,
-    /// The shards that it follows: one after a split, two after a merge.
-    pub parents: Vec<ShardId>,
-    /// Its hash key range, both ends inclusive, as decimal text; Kinesis only.
-    pub hash_range: Option<(String, String)>,
 }
 
 /// A page after filtering: what the shard machine buffers.
@@ -52,7 +42,7 @@ pub struct Intake {
     pub(crate) filtered: usize,
     /// Records that could not be decoded, those that were read before left out.
     pub(crate) skipped: Vec<Seq>,
-    pub(crate) children: Vec<ChildShard>,
+    pub(crate) children: Vec<Shard>,
     pub(crate) end_of_shard: bool,
     pub(crate) millis_behind: Option<u64>,
 }

@@ -73,10 +73,10 @@ pub use failure::{
 };
 pub use filter::{Filter, FilterError, FilterErrorKind, FilterSource, NeverMatches};
 pub use fleet::{
-    LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeaseNode, LeasePhase, LeaseTimes, LeaseView, OwnerView,
-    PlannedLease, ShardNode, Start, finished_leases, gone_shards, may_start, plan_leases, uncovered,
+    HashRange, LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeaseNode, LeasePhase, LeaseTimes, LeaseView,
+    OwnerView, PlannedLease, Shard, Start, finished_leases, gone_shards, may_start, plan_leases, uncovered,
 };
-pub use intake::{ChildShard, Intake, Page, intake};
+pub use intake::{Intake, Page, intake};
 pub use mapping::{
     EventSource, EventSourceMapping, FailureDestination, MappingBuilder, MappingError, MappingErrorKind,
     MappingErrors, OnDestinationFailure, OnGap, OnUndecodable, Polling, Retry, StreamKind, limits,

@@ -69,7 +69,7 @@ async fn probe(parts: &Parts, taken: &Arc<BTreeSet<String>>) -> bool {
     let mut well = line(&parts.source.0.describe(), PROBE_TIMEOUT, async {
         let listing = parts.source.0.shards().await.map_err(|e| e.to_string())?;
         let open = listing.shards.iter().find(|shard| shard.open).or_else(|| listing.shards.first());
-        first = open.map(|shard| shard.shard.clone());
+        first = open.map(|shard| shard.id.clone());
         Ok(format!("{} shards", listing.shards.len()))
     })
     .await;

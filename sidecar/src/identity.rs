@@ -211,7 +211,7 @@ fn copy(lease: &Lease) -> NewLease {
         key: lease.key.clone(),
         checkpoint: lease.checkpoint.clone(),
         parents: lease.parents.clone(),
-        hash_range: lease.hash_range.clone(),
+        hash_range: lease.hash_range,
         app: lease.app.clone(),
     }
 }

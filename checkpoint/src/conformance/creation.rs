@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 
-use shardmill_engine::{LeaseKey, Position, Seq, ShardId};
+use shardmill_engine::{HashRange, LeaseKey, Position, Seq, ShardId};
 
 use super::{Store, after, assert_refused, claim, find, get, key, new_lease, owned, worker};
-use crate::{AppState, Checkpoint, HashRange, Lease, NewLease, Ownership, Renewal, StoreError, Write};
+use crate::{AppState, Checkpoint, Lease, NewLease, Ownership, Renewal, StoreError, Write};
 
 pub(super) async fn an_empty_store_lists_nothing(store: Store) {
     assert_eq!(store.list().await.unwrap(), []);
@@ -16,10 +16,7 @@ pub(super) async fn a_created_lease_is_free_and_holds_what_was_given(store: Stor
     let new = NewLease {
         checkpoint: Position::AtTimestamp(1_700_000_000_123),
         parents: vec![ShardId::from("shardId-1"), ShardId::from("shardId-2")],
-        hash_range: Some(HashRange {
-            start: "0".into(),
-            end: "340282366920938463463374607431768211455".into(),
-        }),
+        hash_range: Some(HashRange { start: 0, end: u128::MAX }),
         app: AppState::from([("pinned".into(), "1700000000123".into())]),
         ..new_lease("shardId-3")
     };
@@ -37,7 +34,7 @@ pub(super) async fn a_created_lease_is_free_and_holds_what_was_given(store: Stor
         checkpoint: new.checkpoint.clone(),
         parents: new.parents.clone(),
         children: Vec::new(),
-        hash_range: new.hash_range.clone(),
+        hash_range: new.hash_range,
         owner_switches: 0,
         app: new.app.clone(),
     };

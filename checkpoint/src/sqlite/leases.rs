@@ -71,7 +71,6 @@ impl Leases<'_> {
         for new in leases {
             let at = PositionColumns::of(&new.checkpoint)?;
             let app = serde_json::Value::from_iter(new.app.clone()).to_string();
-            let range = new.hash_range.as_ref();
             created += statement.execute(params![
                 self.application,
                 new.key.account,
@@ -84,8 +83,8 @@ impl Leases<'_> {
                 at.at_timestamp_ms,
                 at.inclusive,
                 shards_text(&new.parents),
-                range.map(|range| &range.start),
-                range.map(|range| &range.end),
+                new.hash_range.map(|range| range.start.to_string()),
+                new.hash_range.map(|range| range.end.to_string()),
                 app,
             ])?;
         }

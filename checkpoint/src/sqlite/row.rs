@@ -5,10 +5,10 @@ use std::time::Duration;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, ValueRef};
 use serde_json::{Map, Value};
-use shardmill_engine::{LeaseKey, Position, Seq, ShardId};
+use shardmill_engine::{HashRange, LeaseKey, Position, Seq, ShardId};
 
 use super::fault::{BadRow, Fault};
-use crate::{AppState, HashRange, Lease, ProcessIdentity, WorkerId};
+use crate::{AppState, Lease, ProcessIdentity, WorkerId};
 
 /// The columns that [`Stored::read`] expects, in its order.
 pub(super) const COLUMNS: &str = "account, region, stream, epoch, shard, lease_counter, lease_owner, checkpoint_owner, \
@@ -144,10 +144,11 @@ impl Reader<'_> {
         Ok(millis.map(valid).transpose()?.map(Duration::from_millis))
     }
 
+    /// One that is no range of hash keys is unknown: it is only shown.
     fn hash_range(&self) -> Result<Option<HashRange>, Fault> {
         let start: Option<String> = self.get(19, "starting_hash_key")?;
         let end: Option<String> = self.get(20, "ending_hash_key")?;
-        Ok(start.zip(end).map(|(start, end)| HashRange { start, end }))
+        Ok(start.zip(end).and_then(|(start, end)| HashRange::parse(&start, &end)))
     }
 
     fn position(&self) -> Result<Position, Fault> {

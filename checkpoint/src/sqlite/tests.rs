@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rusqlite::{ErrorCode, ffi};
-use shardmill_engine::{Position, Seq};
+use shardmill_engine::{HashRange, Position, Seq};
 use tempfile::TempDir;
 
 use super::*;
@@ -242,4 +242,19 @@ fn incident_92_a_file_on_a_network_file_system_is_refused_before_anything_is_mad
     let disk = |_: &Path| Some(file_system::FileSystem { magic: 0xef53, mount: None });
     assert!(schema::open(&path, Duration::ZERO, &store, &disk).is_ok());
     assert!(schema::open(&path, Duration::ZERO, &store, &|_| None).is_ok(), "one that is not known");
+}
+
+#[tokio::test]
+async fn a_hash_range_is_stored_in_decimal_digits_and_other_text_is_an_unknown_range() {
+    let (_folder, store) = store_with(0).await;
+    let range = HashRange { start: 0, end: u128::MAX };
+    store.create(&[NewLease { hash_range: Some(range), ..new_lease(1) }]).await.unwrap();
+    let text = "SELECT starting_hash_key || ' ' || ending_hash_key FROM leases";
+    let read = |leases: &Leases<'_>| Ok(leases.connection.query_row(text, [], |row| row.get(0))?);
+    let stored: String = store.call(Access::Read, read).await.unwrap();
+    assert_eq!(stored, "0 340282366920938463463374607431768211455");
+    assert_eq!(store.list().await.unwrap()[0].hash_range, Some(range));
+    inside(&store, "UPDATE leases SET starting_hash_key = 'ab'").await;
+    let lease = store.list().await.unwrap().remove(0);
+    assert_eq!((lease.key, lease.hash_range), (key(1), None), "the lease itself can be read");
 }

@@ -19,9 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-#[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
-use shardmill_engine::ChildShard;
-use shardmill_engine::{Page, Position, ShardId, Wall};
+use shardmill_engine::{Page, Position, Shard, ShardId, Wall};
 
 use crate::clock::ServiceClock;
 
@@ -104,7 +102,7 @@ pub struct ShardListing {
     /// DynamoDB stream.
     pub epoch: String,
     /// Every shard that the stream still knows.
-    pub shards: Vec<ListedShard>,
+    pub shards: Vec<Shard>,
     /// The service's time of the answer, if it said so.
     pub service_time: Option<Wall>,
     /// How long the stream keeps records, if it goes on at its oldest record without a word where a reader's position is
@@ -124,29 +122,10 @@ pub struct Glance {
     pub retention: Option<Duration>,
 }
 
-/// One shard of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedShard {
-    /// Its name.
-    pub shard: ShardId,
-    /// The shards that it follows; they may be gone from the listing.
-    pub parents: Vec<ShardId>,
-    /// Its hash key range, both ends inclusive, as decimal text; Kinesis only.
-    pub hash_range: Option<(String, String)>,
-    /// Whether it takes new records.
-    pub open: bool,
-}
-
 /// The shards of a listing that follow `shard`.
 #[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
-fn children_of(shard: &ShardId, listed: &[ListedShard]) -> Vec<ChildShard> {
-    let children = listed.iter().filter(|listed| listed.parents.contains(shard));
-    let child = |listed: &ListedShard| ChildShard {
-        shard: listed.shard.clone(),
-        parents: listed.parents.clone(),
-        hash_range: listed.hash_range.clone(),
-    };
-    children.map(child).collect()
+fn children_of(shard: &ShardId, listed: &[Shard]) -> Vec<Shard> {
+    listed.iter().filter(|listed| listed.parents.contains(shard)).cloned().collect()
 }
 
 /// Why a stream could not be listed or read. Every kind is retried with backoff and shown in metrics and status.

@@ -384,7 +384,7 @@ async fn incident_33_hash_keys_that_a_listing_does_not_cover_are_shown_and_hold_
     let run = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));
     until("the two other shards", || run.report().shards.len() == 2).await;
     assert_eq!(run.report().uncovered_hash_keys.len(), 1);
-    assert!(run.report().uncovered_hash_keys[0].0 > 0);
+    assert!(run.report().uncovered_hash_keys[0].start > 0);
     drop(omitted);
     until("all records", || seen.len() == 30).await;
     until("the next listing", || run.report().uncovered_hash_keys.is_empty()).await;

@@ -2,19 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::shard::{HashRange, Shard};
 use crate::position::Position;
 use crate::record::ShardId;
-
-/// A shard as a listing shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardNode {
-    /// Its name.
-    pub shard: ShardId,
-    /// The shards that it follows; they may be gone.
-    pub parents: Vec<ShardId>,
-    /// Whether it takes new records.
-    pub open: bool,
-}
 
 /// A lease that a listing calls for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +15,8 @@ pub struct PlannedLease {
     pub start: Position,
     /// The shards that must be at their end first (I9).
     pub parents: Vec<ShardId>,
+    /// The shard's hash keys; Kinesis only.
+    pub hash_range: Option<HashRange>,
 }
 
 /// Where a mapping starts on shards that nobody has read yet.
@@ -50,23 +42,23 @@ pub enum Start {
 /// ancestors that the first one passed over: what they hold is older than the pinned time.
 #[must_use]
 pub fn plan_leases(
-    listing: &[ShardNode],
+    listing: &[Shard],
     known: &BTreeMap<ShardId, Vec<ShardId>>,
     start: &Start,
 ) -> Vec<PlannedLease> {
     let first = known.is_empty();
-    let listed: BTreeSet<&ShardId> = listing.iter().map(|node| &node.shard).collect();
+    let listed: BTreeSet<&ShardId> = listing.iter().map(|shard| &shard.id).collect();
     let passed_over = match start {
         Start::Latest { .. } => passed_over(listing, known),
         _ => BTreeSet::new(),
     };
-    let only_open = first && matches!(start, Start::Latest { .. }) && listing.iter().any(|node| node.open);
+    let only_open = first && matches!(start, Start::Latest { .. }) && listing.iter().any(|shard| shard.open);
     listing
         .iter()
-        .filter(|node| !known.contains_key(&node.shard) && !passed_over.contains(&node.shard))
-        .filter(|node| node.open || !only_open)
-        .map(|node| {
-            let follows = node.parents.iter().any(|parent| known.contains_key(parent));
+        .filter(|shard| !known.contains_key(&shard.id) && !passed_over.contains(&shard.id))
+        .filter(|shard| shard.open || !only_open)
+        .map(|shard| {
+            let follows = shard.parents.iter().any(|parent| known.contains_key(parent));
             let position = match start {
                 Start::TrimHorizon => Position::TrimHorizon,
                 Start::AtTimestamp(time) => Position::AtTimestamp(*time),
@@ -76,9 +68,10 @@ pub fn plan_leases(
             let is_there = |parent: &ShardId| listed.contains(parent) && !passed_over.contains(parent);
             let gates = |parent: &&ShardId| !only_open && (known.contains_key(*parent) || is_there(parent));
             PlannedLease {
-                shard: node.shard.clone(),
+                shard: shard.id.clone(),
                 start: position,
-                parents: node.parents.iter().filter(gates).cloned().collect(),
+                hash_range: shard.hash_range,
+                parents: shard.parents.iter().filter(gates).cloned().collect(),
             }
         })
         .collect()
@@ -86,24 +79,24 @@ pub fn plan_leases(
 
 /// The shards that the first listing under LATEST did not call for: ancestors of leases that do not wait for them.
 fn passed_over<'a>(
-    listing: &'a [ShardNode],
+    listing: &'a [Shard],
     known: &'a BTreeMap<ShardId, Vec<ShardId>>,
 ) -> BTreeSet<&'a ShardId> {
-    let nodes: BTreeMap<&ShardId, &ShardNode> = listing.iter().map(|node| (&node.shard, node)).collect();
+    let listed: BTreeMap<&ShardId, &Shard> = listing.iter().map(|shard| (&shard.id, shard)).collect();
     let unknown = |parents: &'a [ShardId]| parents.iter().filter(|parent| !known.contains_key(*parent));
     let with_ancestors = |from: Vec<&'a ShardId>| {
         let (mut found, mut queue) = (BTreeSet::new(), from);
         while let Some(shard) = queue.pop() {
             if found.insert(shard) {
-                queue.extend(nodes.get(shard).into_iter().flat_map(|node| unknown(&node.parents)));
+                queue.extend(listed.get(shard).into_iter().flat_map(|shard| unknown(&shard.parents)));
             }
         }
         found
     };
-    let of_leases = known.keys().filter_map(|shard| nodes.get(shard));
-    let not_waited_for = of_leases.flat_map(|node| {
-        let gates = known.get(&node.shard);
-        unknown(&node.parents).filter(move |parent| !gates.is_some_and(|gates| gates.contains(parent)))
+    let of_leases = known.keys().filter_map(|shard| listed.get(shard));
+    let not_waited_for = of_leases.flat_map(|shard| {
+        let gates = known.get(&shard.id);
+        unknown(&shard.parents).filter(move |parent| !gates.is_some_and(|gates| gates.contains(parent)))
     });
     let waited_for = with_ancestors(known.values().flat_map(|gates| unknown(gates)).collect());
     let passed_over = with_ancestors(not_waited_for.collect());
@@ -201,26 +194,6 @@ pub fn finished_leases<'a>(leases: &[LeaseNode<'a>]) -> Vec<&'a ShardId> {
         }
         rest = later;
     }
-}
-
-/// The parts of the hash key space, both ends inclusive, that no shard of `ranges` covers. The ranges may overlap.
-///
-/// Kinesis divides 0 to 2^128-1 among its open shards; a hole in a listing says that it lags behind or is broken.
-#[must_use]
-pub fn uncovered(ranges: impl IntoIterator<Item = (u128, u128)>) -> Vec<(u128, u128)> {
-    let mut ranges: Vec<_> = ranges.into_iter().collect();
-    ranges.sort_unstable();
-    let mut holes = Vec::new();
-    let mut next = Some(0_u128);
-    for (start, end) in ranges {
-        let Some(from) = next else { break };
-        if start > from {
-            holes.push((from, start - 1));
-        }
-        next = end.checked_add(1).map(|after| after.max(from));
-    }
-    holes.extend(next.map(|from| (from, u128::MAX)));
-    holes
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use super::discard::DiscardId;
 use super::gap::Gap;
 use super::lane::LaneId;
 use crate::failure::FailedBatch;
-use crate::intake::{ChildShard, Intake};
+use crate::fleet::Shard;
+use crate::intake::Intake;
 use crate::outcome::Outcome;
 use crate::position::Position;
 use crate::record::Batch;
@@ -131,7 +132,7 @@ pub enum ShardAction {
         upto: Position,
         /// With [`Position::ShardEnd`], the shards that follow, as far as the service told them: their leases are
         /// created before the end is stored.
-        children: Vec<ChildShard>,
+        children: Vec<Shard>,
         /// To be stored with it: tumbling windows that end before it are closed (I8).
         earliest_window: Option<Wall>,
         /// To be stored with it: whatever arrived in the shard before this time is resolved. None if the run was not told

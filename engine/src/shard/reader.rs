@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::exchange::FetchFault;
-use crate::intake::{ChildShard, Intake};
+use crate::fleet::Shard;
+use crate::intake::Intake;
 use crate::mapping::{Polling, Retry};
 use crate::position::Position;
 use crate::time::{Mono, Now, Wall};
@@ -38,7 +39,7 @@ pub(super) struct Reader {
     from_oldest: bool,
     /// How far off the service's clock may be, while that is not known better.
     pub(super) clock_doubt: Option<Duration>,
-    pub(super) children: Vec<ChildShard>,
+    pub(super) children: Vec<Shard>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

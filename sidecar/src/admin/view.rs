@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shardmill::engine::{Gap, LaneSnapshot, Mono};
 use shardmill::{
-    ConsumerReport, ConsumerStatus, ErrorReport, LaneTrouble, RunState, ShardReport, TroubleKind,
+    ConsumerReport, ConsumerStatus, ErrorReport, HashRange, LaneTrouble, RunState, ShardReport, TroubleKind,
     TroubleReport, Worker,
 };
 
@@ -122,7 +122,7 @@ impl MappingView {
             fields.insert("gaps".into(), json!(report.stream_gaps));
             fields.insert("lastGap".into(), error_json(report.last_stream_gap.as_ref()));
             let holes = report.uncovered_hash_keys.iter();
-            let hole = |(from, to): &(u128, u128)| json!([from.to_string(), to.to_string()]);
+            let hole = |hole: &HashRange| json!([hole.start.to_string(), hole.end.to_string()]);
             fields.insert("uncoveredHashKeys".into(), holes.map(hole).collect());
             fields.insert("troubles".into(), report.troubles.iter().map(trouble_json).collect());
             fields.insert("shards".into(), Value::Array(shards_json(&report, worker)));

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodbstreams::operation::describe_stream::DescribeStreamOutput;
-use aws_sdk_dynamodbstreams::types::{Shard, ShardFilter, ShardFilterType, StreamStatus};
-use shardmill_engine::{ChildShard, ShardId, Wall};
+use aws_sdk_dynamodbstreams::types::{Shard as SdkShard, ShardFilter, ShardFilterType, StreamStatus};
+use shardmill_engine::{Shard, ShardId, Wall};
 
 use super::Inner;
 use crate::source::aws::{Call, KeepDate};
-use crate::source::{ListedShard, ShardListing, SourceError, SourceErrorKind, children_of};
+use crate::source::{ShardListing, SourceError, SourceErrorKind, children_of};
 
 /// How often a page is asked for. A table of 10,000 partitions has hundreds of pages: starting over with each throttle
 /// would never end (incident 62).
@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// What DescribeStream says, over all its pages.
 struct Description {
     status: Option<StreamStatus>,
-    shards: Vec<ListedShard>,
+    shards: Vec<Shard>,
     /// The service's time of the first page: what is written after it counts as new.
     date: Option<i64>,
 }
@@ -37,7 +37,7 @@ pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
         _ => {}
     }
     repair(&mut shards, drains);
-    source.set_closed(shards.iter().filter(|shard| !shard.open).map(|shard| shard.shard.clone()).collect());
+    source.set_closed(shards.iter().filter(|shard| !shard.open).map(|shard| shard.id.clone()).collect());
     Ok(ShardListing {
         epoch: source.stream.label().to_owned(),
         shards,
@@ -54,10 +54,10 @@ fn drains(status: Option<&StreamStatus>) -> bool {
 
 /// A shard that has a child is closed, even if its description lags behind. The last shards of a disabled stream are
 /// closed for writers, but they are where its newest records are, so whoever starts at the newest reads these.
-fn repair(shards: &mut [ListedShard], drains: bool) {
+fn repair(shards: &mut [Shard], drains: bool) {
     let parents: HashSet<ShardId> = shards.iter().flat_map(|shard| shard.parents.iter().cloned()).collect();
     for shard in shards {
-        if parents.contains(&shard.shard) {
+        if parents.contains(&shard.id) {
             shard.open = false;
         } else if drains {
             shard.open = true;
@@ -72,11 +72,11 @@ fn repair(shards: &mut [ListedShard], drains: bool) {
 pub(super) async fn children_if_ended(
     source: &Inner,
     shard: &ShardId,
-) -> Result<Option<Vec<ChildShard>>, SourceError> {
+) -> Result<Option<Vec<Shard>>, SourceError> {
     let found = match describe(source, Some(shard)).await {
         Ok(description) => {
             let closed = description.shards.iter().filter(|listed| !listed.open);
-            source.add_closed(closed.map(|listed| listed.shard.clone()));
+            source.add_closed(closed.map(|listed| listed.id.clone()));
             children_of(shard, &description.shards)
         }
         // Where the filter is not known the whole description tells.
@@ -89,7 +89,7 @@ pub(super) async fn children_if_ended(
     let all = describe(source, None).await?;
     let children = children_of(shard, &all.shards);
     // A shard that is no longer there was read as far as there was something to read.
-    let is_open = all.shards.iter().any(|listed| listed.shard == *shard && listed.open);
+    let is_open = all.shards.iter().any(|listed| listed.id == *shard && listed.open);
     let goes_on = is_open && children.is_empty() && !drains(all.status.as_ref());
     Ok((!goes_on).then_some(children))
 }
@@ -152,10 +152,10 @@ async fn page(
     }
 }
 
-fn listed(shard: Shard) -> Option<ListedShard> {
+fn listed(shard: SdkShard) -> Option<Shard> {
     let named = |id: String| (!id.is_empty()).then(|| ShardId::new(id));
-    Some(ListedShard {
-        shard: named(shard.shard_id?)?,
+    Some(Shard {
+        id: named(shard.shard_id?)?,
         parents: shard.parent_shard_id.and_then(named).into_iter().collect(),
         hash_range: None,
         open: shard.sequence_number_range.is_none_or(|range| range.ending_sequence_number.is_none()),

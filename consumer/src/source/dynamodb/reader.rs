@@ -8,7 +8,7 @@ use aws_sdk_dynamodbstreams::operation::get_records::GetRecordsOutput;
 use aws_sdk_dynamodbstreams::operation::get_shard_iterator::GetShardIteratorError;
 use aws_sdk_dynamodbstreams::primitives::DateTime;
 use aws_sdk_dynamodbstreams::types::ShardIteratorType;
-use shardmill_engine::{ChildShard, DynamoDbEncoder, Page, Position, Record, Seq, ShardId};
+use shardmill_engine::{DynamoDbEncoder, Page, Position, Record, Seq, Shard, ShardId};
 
 use super::attributes::Unusable;
 use super::salvage::salvage;
@@ -215,7 +215,7 @@ impl DynamoDbReader {
     }
 
     /// The children of the shard, whose last answer named no next iterator, unless it goes on.
-    async fn verify_end(&mut self) -> Result<Vec<ChildShard>, SourceError> {
+    async fn verify_end(&mut self) -> Result<Vec<Shard>, SourceError> {
         let turn = self.source.ends.acquire().await;
         let ended = listing::children_if_ended(&self.source, &self.shard).await;
         drop(turn);

@@ -242,7 +242,7 @@ async fn the_end_of_a_shard_names_the_children_that_its_description_has_and_is_r
     let page = reader.next_page(10).await.unwrap();
     assert!(page.end_of_shard);
     assert_eq!(numbers(&page), [number(&last)], "the records of the last page are not lost");
-    let found: Vec<&str> = page.children.iter().map(|child| child.shard.as_str()).collect();
+    let found: Vec<&str> = page.children.iter().map(|child| child.id.as_str()).collect();
     assert_eq!(found, children);
     assert!(page.children.iter().all(|child| child.parents == [case.shard()]));
     assert_eq!(case.asked(Operation::DescribeStream), 1, "only the children are asked for");
@@ -297,7 +297,7 @@ async fn i3_what_was_read_comes_before_a_description_that_fails_and_the_end_afte
     assert!(error.to_string().contains("allow dynamodb:DescribeStream on arn:"), "{error}");
     drop(refused);
     let page = reader.next_page(10).await.unwrap();
-    assert_eq!((page.end_of_shard, page.children[0].shard.as_str()), (true, child.as_str()));
+    assert_eq!((page.end_of_shard, page.children[0].id.as_str()), (true, child.as_str()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use aws_sdk_kinesis::types::Shard;
-use shardmill_engine::{ChildShard, ShardId, Wall};
+use aws_sdk_kinesis::types::{HashKeyRange, Shard as SdkShard};
+use shardmill_engine::{HashRange, Shard, ShardId, Wall};
 
 use super::Inner;
 use crate::source::aws::{Call, KeepDate};
-use crate::source::{Glance, ListedShard, ShardListing, SourceError, children_of};
+use crate::source::{Glance, ShardListing, SourceError, children_of};
 
 /// A token lives 5 minutes (ListShards). A listing that outlives it again and again is given up.
 const ATTEMPTS: usize = 3;
@@ -41,14 +41,14 @@ pub(super) async fn glance(source: &Inner) -> Result<Glance, SourceError> {
 pub(super) async fn children_if_ended(
     source: &Inner,
     shard: &ShardId,
-) -> Result<Option<Vec<ChildShard>>, SourceError> {
+) -> Result<Option<Vec<Shard>>, SourceError> {
     let call = Call { api: "ListShards", stream: &source.stream, shard: Some(shard), at: None };
     let Some((shards, _)) = pages(source, call).await? else {
         return Err(call.unusable("its token expired while the next page was asked for"));
     };
     let children = children_of(shard, &shards);
     // A shard that is no longer there was read as far as there was something to read.
-    let goes_on = children.is_empty() && shards.iter().any(|listed| listed.shard == *shard && listed.open);
+    let goes_on = children.is_empty() && shards.iter().any(|listed| listed.id == *shard && listed.open);
     Ok((!goes_on).then_some(children))
 }
 
@@ -76,7 +76,7 @@ async fn summary(source: &Inner) -> Result<Summary, SourceError> {
     })
 }
 
-type Pages = (Vec<ListedShard>, Option<i64>);
+type Pages = (Vec<Shard>, Option<i64>);
 
 /// All pages, and the time of the first one: what is put after it counts as new. `None` if a token expired on the way.
 async fn pages(source: &Inner, call: Call<'_>) -> Result<Option<Pages>, SourceError> {
@@ -111,13 +111,18 @@ async fn pages(source: &Inner, call: Call<'_>) -> Result<Option<Pages>, SourceEr
     }
 }
 
-fn listed(shard: Shard) -> Option<ListedShard> {
+fn listed(shard: SdkShard) -> Option<Shard> {
     let parents = [shard.parent_shard_id, shard.adjacent_parent_shard_id];
     let named = |id: String| (!id.is_empty()).then(|| ShardId::new(id));
-    Some(ListedShard {
-        shard: named(shard.shard_id)?,
+    Some(Shard {
+        id: named(shard.shard_id)?,
         parents: parents.into_iter().flatten().filter_map(named).collect(),
-        hash_range: shard.hash_key_range.map(|range| (range.starting_hash_key, range.ending_hash_key)),
+        hash_range: shard.hash_key_range.as_ref().and_then(hash_range),
         open: shard.sequence_number_range.is_none_or(|range| range.ending_sequence_number.is_none()),
     })
+}
+
+/// The range, unless it is none of hash keys, as an emulator might answer.
+pub(super) fn hash_range(range: &HashKeyRange) -> Option<HashRange> {
+    HashRange::parse(range.starting_hash_key(), range.ending_hash_key())
 }

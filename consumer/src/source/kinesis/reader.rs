@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::error::SdkError;
 use aws_sdk_kinesis::operation::get_records::{GetRecordsError, GetRecordsOutput};
 use aws_sdk_kinesis::primitives::DateTime;
-use aws_sdk_kinesis::types::{ChildShard as SdkChild, Record as SdkRecord, ShardIteratorType};
+use aws_sdk_kinesis::types::{ChildShard, Record as SdkRecord, ShardIteratorType};
 use bytes::Bytes;
 
-use shardmill_engine::{ChildShard, Data, Page, Position, Record, Seq, ShardId};
+use shardmill_engine::{Data, Page, Position, Record, Seq, Shard, ShardId};
 
 use super::{Inner, listing};
 use crate::source::aws::{Call, Parts, Replay, body_of, millis, number_in, root};
@@ -247,10 +247,11 @@ fn convert_record(record: SdkRecord) -> Option<Record> {
     Some(Record::new(Seq::plain(record.sequence_number), record.partition_key, arrival, data))
 }
 
-fn convert_child(child: SdkChild) -> ChildShard {
-    ChildShard {
-        shard: ShardId::new(child.shard_id),
+fn convert_child(child: ChildShard) -> Shard {
+    Shard {
+        id: ShardId::new(child.shard_id),
         parents: child.parent_shards.into_iter().map(ShardId::new).collect(),
-        hash_range: child.hash_key_range.map(|range| (range.starting_hash_key, range.ending_hash_key)),
+        hash_range: child.hash_key_range.as_ref().and_then(listing::hash_range),
+        open: true,
     }
 }

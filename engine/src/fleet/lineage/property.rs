@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{LeaseNode, ShardNode, Start, finished_leases, gone_shards, may_start, plan_leases};
+use super::{LeaseNode, Shard, Start, finished_leases, gone_shards, may_start, plan_leases};
 use crate::position::{Position, Seq};
 use crate::record::ShardId;
 
@@ -154,7 +154,7 @@ impl World {
     }
 
     /// A listing, in any order, that may lag behind: a shard that is missing lacks its descendants, too.
-    fn list(&mut self, lags: bool) -> Vec<ShardNode> {
+    fn list(&mut self, lags: bool) -> Vec<Shard> {
         let mut missing = BTreeSet::new();
         for n in 0..self.shards.len() {
             let hidden = self.shards[n].parents.iter().any(|parent| missing.contains(parent));
@@ -166,9 +166,10 @@ impl World {
             }
         }
         let there = (0..self.shards.len()).filter(|n| !missing.contains(n) && !self.shards[*n].vanished);
-        let mut nodes: Vec<ShardNode> = there
-            .map(|n| ShardNode {
-                shard: id(n),
+        let mut nodes: Vec<Shard> = there
+            .map(|n| Shard {
+                id: id(n),
+                hash_range: None,
                 parents: self.shards[n].parents.iter().map(|parent| id(*parent)).collect(),
                 open: self.shards[n].open,
             })

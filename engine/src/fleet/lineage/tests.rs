@@ -1,13 +1,14 @@
 use super::*;
 
-fn node(name: &str, parents: &[&str], open: bool) -> ShardNode {
-    ShardNode { shard: name.into(), parents: parents.iter().map(|p| ShardId::from(*p)).collect(), open }
+fn node(name: &str, parents: &[&str], open: bool) -> Shard {
+    let parents = parents.iter().map(|p| ShardId::from(*p)).collect();
+    Shard { id: name.into(), parents, hash_range: None, open }
 }
 
-fn plan(listing: &[ShardNode], known: &[&str], start: &Start) -> Vec<(String, Position, Vec<String>)> {
+fn plan(listing: &[Shard], known: &[&str], start: &Start) -> Vec<(String, Position, Vec<String>)> {
     // Each waits for its parents, as far as they have leases.
     let parents =
-        |name: &str| listing.iter().find(|node| node.shard.as_str() == name).map(|node| node.parents.clone());
+        |name: &str| listing.iter().find(|node| node.id.as_str() == name).map(|node| node.parents.clone());
     let gates =
         |name: &str| parents(name).unwrap_or_default().into_iter().filter(|p| known.contains(&p.as_str()));
     let known = known.iter().map(|name| (ShardId::from(*name), gates(name).collect())).collect();
@@ -18,7 +19,7 @@ fn plan(listing: &[ShardNode], known: &[&str], start: &Start) -> Vec<(String, Po
 }
 
 /// a split into b and c, which merged into d; x was trimmed.
-fn lineage() -> Vec<ShardNode> {
+fn lineage() -> Vec<Shard> {
     vec![
         node("a", &["x"], false),
         node("b", &["a"], false),
@@ -209,13 +210,4 @@ fn incident_40_both_parents_of_a_merge_go_before_it_and_a_crash_in_between_leave
         assert_eq!(finished(&left, &["o<n"], &[]), order[deleted..], "after a crash");
         assert!(starts("o", &left, &["o<n"]));
     }
-}
-
-#[test]
-fn incident_33_holes_of_the_hash_key_space_are_found() {
-    assert_eq!(uncovered([(0, u128::MAX)]), []);
-    assert_eq!(uncovered([]), [(0, u128::MAX)]);
-    assert_eq!(uncovered([(10, 19), (30, u128::MAX), (0, 9)]), [(20, 29)]);
-    assert_eq!(uncovered([(5, 30), (7, 9)]), [(0, 4), (31, u128::MAX)], "overlaps are no holes");
-    assert_eq!(uncovered([(0, u128::MAX), (3, 4)]), []);
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::failure::{Condition, FailedBatch, FunctionResponse};
-use crate::intake::{ChildShard, Page, intake};
+use crate::fleet::Shard;
+use crate::intake::{Page, intake};
 use crate::invariant::{self, Fact, Given, Seen, Setting};
 use crate::mapping::{EventSourceMapping, OnDestinationFailure};
 use crate::outcome::{BatchResponse, Outcome};
@@ -90,7 +91,7 @@ pub(super) enum Did {
         response: Option<FunctionResponse>,
         window: Option<WindowCall>,
     },
-    Checkpoint(Position, Vec<ChildShard>),
+    Checkpoint(Position, Vec<Shard>),
     Gap(Gap),
     Exit(Exit),
 }
@@ -137,7 +138,7 @@ pub(super) struct Rig {
     /// Grants places; false never happens.
     pub(super) places: Peer,
     pub(super) reads: Reads,
-    pub(super) children: Vec<ChildShard>,
+    pub(super) children: Vec<Shard>,
     /// The filter.
     pub(super) keeps: fn(&Record) -> bool,
     /// The deliveries that were started.

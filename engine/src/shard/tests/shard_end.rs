@@ -1,14 +1,14 @@
 //! The end of a shard (I9): stored when everything is resolved, with the shards that follow.
 
 use super::rig::{Did, Reply, Rig, after, mapping, ms, success};
-use crate::intake::ChildShard;
+use crate::fleet::Shard;
 use crate::outcome::Outcome;
 use crate::position::Position;
 use crate::shard::Exit;
 
-fn children() -> Vec<ChildShard> {
+fn children() -> Vec<Shard> {
     let child =
-        |name: &str| ChildShard { shard: name.into(), parents: vec!["shard".into()], hash_range: None };
+        |name: &str| Shard { id: name.into(), parents: vec!["shard".into()], hash_range: None, open: true };
     vec![child("left"), child("right")]
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
 fn names(listing: &ShardListing) -> Vec<&str> {
-    listing.shards.iter().map(|shard| shard.shard.as_str()).collect()
+    listing.shards.iter().map(|shard| shard.id.as_str()).collect()
 }
 
 fn open(listing: &ShardListing) -> Vec<bool> {

@@ -43,7 +43,7 @@ async fn a_listing_of_three_pages_is_complete_and_names_the_stream_only_on_the_f
             shard("d", [Some("a"), Some("b")], true), shard("e", [Some("d"), None], false)]})),
     ]);
     let listing = service.source().shards().await.unwrap();
-    let ids: Vec<&str> = listing.shards.iter().map(|shard| shard.shard.as_str()).collect();
+    let ids: Vec<&str> = listing.shards.iter().map(|shard| shard.id.as_str()).collect();
     assert_eq!(ids, ["a", "b", "c", "d", "e"]);
     assert_eq!(listing.epoch, "1780000000");
     assert_eq!(listing.service_time, Some(Wall::from_millis(SERVICE_TIME)));
@@ -54,10 +54,7 @@ async fn a_listing_of_three_pages_is_complete_and_names_the_stream_only_on_the_f
     );
     assert_eq!(listing.shards[4].parents, [ShardId::from("d")]);
     assert_eq!([0, 3, 4].map(|i: usize| listing.shards[i].open), [true, false, true]);
-    assert_eq!(
-        listing.shards[0].hash_range,
-        Some(("0".to_owned(), "340282366920938463463374607431768211455".to_owned()))
-    );
+    assert_eq!(listing.shards[0].hash_range, Some(HashRange { start: 0, end: u128::MAX }));
     assert_eq!(
         service.bodies("ListShards"),
         [

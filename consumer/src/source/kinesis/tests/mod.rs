@@ -7,7 +7,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
 use serde_json::json;
-use shardmill_engine::{Page, Seq, Wall};
+use shardmill_engine::{HashRange, Page, Seq, Wall};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -193,7 +193,7 @@ async fn the_end_of_a_shard_names_its_children_and_is_remembered() {
     let last = reader.next_page(10).await.unwrap();
     assert!(last.end_of_shard);
     assert_eq!(numbers(&last), ["9"], "the records of the last page are not lost");
-    assert_eq!(last.children[0].hash_range, Some(("0".to_owned(), "4".to_owned())));
+    assert_eq!(last.children[0].hash_range, Some(HashRange { start: 0, end: 4 }));
     assert_eq!(last.children[1].parents, [ShardId::from(SHARD), ShardId::from("p2")]);
     let again = reader.next_page(10).await.unwrap();
     assert!(again.end_of_shard && again.records.is_empty());

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use shardmill::engine::Page;
 use shardmill::{
-    Data, ListedShard, Position, Record, Seq, ShardId, ShardListing, ShardReader, SourceError, StreamSource,
+    Data, Position, Record, Seq, Shard, ShardId, ShardListing, ShardReader, SourceError, StreamSource,
 };
 
 /// A stream of so many shards.
@@ -14,8 +14,8 @@ struct Reader(u64);
 #[async_trait]
 impl StreamSource for Shards {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
-        let shard = |n: usize| ListedShard {
-            shard: ShardId::from(format!("shardId-{n:012}").as_str()),
+        let shard = |n: usize| Shard {
+            id: ShardId::from(format!("shardId-{n:012}").as_str()),
             parents: Vec::new(),
             hash_range: None,
             open: true,
