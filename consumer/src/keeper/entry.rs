@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) given_up: bool,
     /// The shard's end is stored: its holder gives it up because it is done.
     pub(super) ended: bool,
+    /// This run has held it and lost it.
+    was_held: bool,
     /// Who owned the lease when it was last looked at.
     seen: OwnerView,
     /// Why the lease will be lost, if that is known.
@@ -59,6 +61,7 @@ impl Entry {
             on_release: Vec::new(),
             given_up: false,
             ended: false,
+            was_held: false,
             seen: OwnerView::Nobody,
             loss: None,
             absent_since: None,
@@ -112,6 +115,7 @@ impl Entry {
         let from = self.lease.owner.as_ref();
         let why = match self.seen {
             _ if from.is_none() => Free::NobodyHadIt,
+            _ if from == Some(me) && self.was_held => Free::LostBefore,
             _ if from == Some(me) => Free::EarlierRun,
             OwnerView::Gone => Free::DeadProcess,
             _ => Free::NotRenewed,
@@ -156,6 +160,7 @@ impl Entry {
         for reply in self.on_release.drain(..) {
             let _ = reply.send(());
         }
+        self.was_held |= validity.is_some();
         validity.is_some()
     }
 }

@@ -31,6 +31,7 @@ pub(super) enum Change {
 pub(super) enum Free {
     NobodyHadIt,
     EarlierRun,
+    LostBefore,
     DeadProcess,
     NotRenewed,
 }
@@ -48,6 +49,7 @@ impl Free {
         match self {
             Self::NobodyHadIt => "nobody had it",
             Self::EarlierRun => "an earlier run of this worker had it",
+            Self::LostBefore => "this worker had lost it, and nobody has taken it since",
             Self::DeadProcess => "its owner's process is dead",
             Self::NotRenewed => "its owner did not renew it for a lease time",
         }
@@ -66,7 +68,11 @@ impl Loss {
 
 /// Changes that wait for their line.
 #[derive(Debug, Default)]
-pub(super) struct Tally(BTreeMap<Change, Kind>);
+pub(super) struct Tally {
+    kinds: BTreeMap<Change, Kind>,
+    /// Changes so far.
+    noted: u64,
+}
 
 #[derive(Debug, Default)]
 struct Kind {
@@ -80,12 +86,18 @@ struct Group {
     first: ShardId,
     leases: usize,
     since: Mono,
+    /// Which change was the last one of the group: the lines are in this order, so that the last one says how it is now.
+    last: u64,
 }
 
 impl Tally {
     pub(super) fn note(&mut self, now: Mono, change: Change, shard: &ShardId) {
-        let group = &mut self.0.entry(change).or_default().waiting;
-        group.get_or_insert_with(|| Group { first: shard.clone(), leases: 0, since: now }).leases += 1;
+        self.noted += 1;
+        let group = &mut self.kinds.entry(change).or_default().waiting;
+        let group =
+            group.get_or_insert_with(|| Group { first: shard.clone(), leases: 0, since: now, last: 0 });
+        group.leases += 1;
+        group.last = self.noted;
     }
 
     /// Writes the lines whose time has come, or `all` of them.
@@ -96,26 +108,30 @@ impl Tally {
     }
 
     fn due(&mut self, now: Mono, all: bool) -> Vec<(Change, ShardId, usize)> {
+        let is_due = |kind: &Kind| {
+            let group = kind.waiting.as_ref()?;
+            let next = kind.said.map_or(group.since, |(at, spacing)| at + spacing);
+            (all || (now >= group.since + GATHER && now >= next)).then_some(group.last)
+        };
+        // What happened before goes with it, although its own time may not have come.
+        let Some(last) = self.kinds.values().filter_map(is_due).max() else { return Vec::new() };
         let mut due = Vec::new();
-        for (change, kind) in &mut self.0 {
-            let is_due = |group: &mut Group| {
-                let next = kind.said.map_or(group.since, |(at, spacing)| at + spacing);
-                all || (now >= group.since + GATHER && now >= next)
-            };
-            if let Some(group) = kind.waiting.take_if(is_due) {
+        for (change, kind) in &mut self.kinds {
+            if let Some(group) = kind.waiting.take_if(|group| group.last <= last) {
                 let spacing = match kind.said {
                     Some((at, spacing)) if now.since(at) < spacing * 2 => (spacing * 2).min(WIDEST),
                     _ => SPACING,
                 };
                 kind.said = Some((now, spacing));
-                due.push((change.clone(), group.first, group.leases));
+                due.push((group.last, (change.clone(), group.first, group.leases)));
             }
         }
         // Owners' names come and go.
-        self.0.retain(|_, kind| {
+        self.kinds.retain(|_, kind| {
             kind.waiting.is_some() || kind.said.is_some_and(|(at, spacing)| now.since(at) < spacing * 2)
         });
-        due
+        due.sort_by_key(|(last, _)| *last);
+        due.into_iter().map(|(_, line)| line).collect()
     }
 }
 
@@ -183,5 +199,22 @@ mod tests {
         let calm = later + 1_300_000;
         tally.note(at(calm), lost(), &shard);
         assert_eq!(tally.due(at(calm + 1000), false).len(), 1, "after a calm it is written at once");
+    }
+
+    #[test]
+    fn the_last_line_says_how_it_is_now() {
+        let taken = || Change::Taken { from: Some("a".to_owned()), why: Free::LostBefore };
+        let mut tally = Tally::default();
+        let shard = ShardId::from("shardId-0");
+        let kinds =
+            |lines: Vec<(Change, ShardId, usize)>| lines.into_iter().map(|line| line.0).collect::<Vec<_>>();
+        tally.note(at(0), lost(), &shard);
+        tally.note(at(0), taken(), &shard);
+        assert_eq!(kinds(tally.due(at(1000), false)), [lost(), taken()]);
+        // Its own time has not come, but what follows it is written.
+        tally.note(at(9_000), lost(), &shard);
+        tally.note(at(9_000), Change::GivenUp, &shard);
+        assert_eq!(kinds(tally.due(at(10_000), false)), [lost(), Change::GivenUp]);
+        assert_eq!(tally.due(at(60_000), true), []);
     }
 }
