@@ -16,9 +16,11 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use shardmill::engine::{EventContext, encode};
-use shardmill::{Batch, DynamoDbSource, EventSourceMapping, Position, StreamSource as _};
+use shardmill::{
+    Batch, DynamoDbSource, EventSourceMapping, Position, ReadLimiter, ServiceClock, SourceContext,
+    StreamSource as _,
+};
 
-use crate::library;
 use crate::measure::{Bound, Fallible, Figure, Stopwatch, ns_per};
 use crate::throughput::sdk_config;
 
@@ -98,8 +100,8 @@ async fn bare(config: &SdkConfig) -> Fallible<f64> {
 }
 
 async fn event(config: &SdkConfig) -> Fallible<f64> {
-    let worker = library::worker()?;
-    let source = DynamoDbSource::new(config, STREAM_ARN, &worker.clock(), worker.limiter())?;
+    let source = DynamoDbSource::new(config, STREAM_ARN)?;
+    source.attach(&SourceContext::new(ServiceClock::new(), ReadLimiter::without_pacing()))?;
     let mapping = EventSourceMapping::builder(STREAM_ARN, "bench").build()?;
     let context = EventContext::new(&mapping, SHARD.into());
     let mut reader = source.open(&SHARD.into(), &Position::TrimHorizon).await?;

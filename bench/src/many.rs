@@ -61,8 +61,7 @@ pub(crate) async fn discovery(endpoint: &str) -> Fallible<f64> {
     let mut rates = Vec::new();
     for interval in [Duration::from_secs(3600), OFTEN] {
         let worker = Worker::start(WorkerOptions::default().lease(Duration::from_secs(3600)))?;
-        let source =
-            KinesisSource::new(&sdk_config(endpoint), STREAM_ARN, &worker.clock(), worker.limiter())?;
+        let source = KinesisSource::new(&sdk_config(endpoint), STREAM_ARN)?;
         let mapping =
             library::mapping().idle_interval_milliseconds(60_000).maximum_idle_interval_milliseconds(60_000);
         let name = format!("{}.db", interval.as_millis());

@@ -36,7 +36,7 @@ pub(crate) fn sdk_config(endpoint: &str) -> SdkConfig {
 /// Reads `records` after `warm_up` with the library.
 pub(crate) async fn library(endpoint: &str, warm_up: u64, records: u64) -> Fallible<(u64, Lap)> {
     let worker = library::worker()?;
-    let source = KinesisSource::new(&sdk_config(endpoint), STREAM_ARN, &worker.clock(), worker.limiter())?;
+    let source = KinesisSource::new(&sdk_config(endpoint), STREAM_ARN)?;
     let mapping = library::mapping().minimum_read_interval(Duration::ZERO);
     let running = Running::start(mapping, source, worker)?;
     running.seen.reach(warm_up).await;

@@ -17,7 +17,7 @@ use crate::keeper::KeeperOptions;
 use crate::metrics;
 use crate::pin::Pin;
 use crate::run::Run;
-use crate::source::StreamSource;
+use crate::source::{SourceError, StreamSource};
 use crate::status::ConsumerStatus;
 use crate::trouble::Troubles;
 use crate::unread::Unread;
@@ -71,6 +71,9 @@ pub enum BuildError {
         "no lease store: call lease_store() with a SqliteStore, or with a MemoryStore if checkpoints may be lost"
     )]
     NoLeaseStore,
+    /// The source cannot work for this worker: it belongs to another one.
+    #[error("{}", .0.message)]
+    Source(SourceError),
     /// The worker's thread could not be started.
     #[error("the worker could not be started: {0}")]
     Worker(#[from] std::io::Error),
@@ -206,12 +209,13 @@ impl ConsumerBuilder {
     /// Builds the consumer; nothing is read before [`Consumer::run`].
     ///
     /// # Errors
-    /// A part is missing, or the worker's thread could not be started.
+    /// A part is missing, the source belongs to another worker, or the worker's thread could not be started.
     pub fn build(self) -> Result<Consumer, BuildError> {
         let worker = match self.worker {
             Some(worker) => worker,
             None => Worker::start(WorkerOptions::default())?,
         };
+        self.source.attach(worker.sources()).map_err(BuildError::Source)?;
         let (status, name) = (ConsumerStatus::default(), self.mapping.application_name());
         let troubles = Arc::new(Troubles::new(name.into(), worker.clock()));
         status.attach(Arc::clone(&troubles));

@@ -19,9 +19,9 @@ use crate::beginning::{Beginning, STARTING_POSITION, configured};
 use crate::driver::MappingContext;
 use crate::keeper::{KeeperError, Served};
 use crate::pin;
-use crate::source::{Glance, ShardListing, SourceError};
+use crate::source::{ShardListing, SourceError, StreamSummary};
 
-/// A stream is listed at least this often, whatever a glance says.
+/// A stream is listed at least this often, whatever a summary says.
 const LISTED_ANYWAY: Duration = Duration::from_secs(3600);
 
 /// How soon a stream is listed again for the children of a shard that has ended; twice as long after each listing without
@@ -89,13 +89,13 @@ struct ListedInner {
 }
 
 impl ListedInner {
-    /// Whether the last listing still says it all, as far as a glance and the leases tell.
-    fn says_it_all(&self, glance: &Glance, leases: &[&Lease], began: Instant) -> bool {
+    /// Whether the last listing still says it all, as far as a summary and the leases tell.
+    fn says_it_all(&self, summary: &StreamSummary, leases: &[&Lease], began: Instant) -> bool {
         let leases = leases.iter().copied();
         if ended(leases.clone()).count() > self.ended + self.shards.len().max(ENDS_UNLISTED) {
             return false;
         }
-        match glance.open_shards {
+        match summary.open_shards {
             Some(open) if open != self.open_shards => return false,
             // A listing that showed something new is followed by another: it may have been made in the middle of a change.
             None if self.is_news => return false,
@@ -127,10 +127,10 @@ fn of_stream(stream: &LeaseKey, list: &LeaseList) -> BTreeMap<ShardId, bool> {
 }
 
 impl Listed {
-    /// What a listing would find, if a glance says that it would show nothing new.
-    fn unchanged(&self, glance: Glance, list: &LeaseList) -> Option<Discovered> {
+    /// What a listing would find, if the summary says that it would show nothing new.
+    fn unchanged(&self, summary: StreamSummary, list: &LeaseList) -> Option<Discovered> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let stream = inner.stream.as_ref().filter(|stream| stream.epoch == glance.epoch)?;
+        let stream = inner.stream.as_ref().filter(|stream| stream.epoch == summary.epoch)?;
         let leases: Vec<&Lease> =
             list.leases.iter().filter(|lease| lease.key.is_sibling_of(stream)).collect();
         if self.look(stream, list, &inner.shards).calls_for_a_listing() {
@@ -138,12 +138,12 @@ impl Listed {
         }
         let known = of_stream(stream, list).len();
         let began = inner.began.filter(|began| began.elapsed() < LISTED_ANYWAY)?;
-        inner.retention = glance.retention;
+        inner.retention = summary.retention;
         // Those that were deleted since make room for others.
         inner.ended = inner.ended.min(ended(leases.iter().copied()).count());
-        inner.says_it_all(&glance, &leases, began).then(|| Discovered {
+        inner.says_it_all(&summary, &leases, began).then(|| Discovered {
             known,
-            epoch: glance.epoch,
+            epoch: summary.epoch,
             uncovered: inner.uncovered.clone(),
             ..Discovered::default()
         })
@@ -208,9 +208,9 @@ impl Listed {
 ///
 /// Unless it is asked for, a stream whose shards have not changed is not listed: ten thousand shards are eleven calls.
 pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Discovered, DiscoveryError> {
-    let glance = if asked_for { None } else { cx.source.glance().await? };
+    let summary = if asked_for { None } else { cx.source.summary().await? };
     let before = cx.leases.list().await?;
-    if let Some(unchanged) = glance.and_then(|glance| cx.listed.unchanged(glance, &before)) {
+    if let Some(unchanged) = summary.and_then(|summary| cx.listed.unchanged(summary, &before)) {
         return Ok(unchanged);
     }
     cx.pin.note(&cx.mapping, &cx.leases, &before.leases, &cx.clock).await?;

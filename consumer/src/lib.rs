@@ -22,7 +22,7 @@
 //! use shardmill::checkpoint::MemoryStore;
 //! use shardmill::{
 //!     Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext,
-//!     KinesisSource, Worker, WorkerOptions,
+//!     KinesisSource,
 //! };
 //! use shardmill_testkit::FakeKinesis;
 //!
@@ -34,9 +34,8 @@
 //!
 //! let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
 //! let mapping = EventSourceMapping::builder(arn, "orders-worker").starting_position("TRIM_HORIZON").build()?;
-//! let worker = Worker::start(WorkerOptions::default())?;
 //! // Elsewhere: aws_config::load_from_env().await
-//! let source = KinesisSource::new(&kinesis.sdk_config(), arn, &worker.clock(), worker.limiter())?;
+//! let source = KinesisSource::new(&kinesis.sdk_config(), arn)?;
 //!
 //! let shutdown = CancellationToken::new();
 //! let seen = shutdown.clone();
@@ -46,8 +45,7 @@
 //!     async { Ok::<_, HandlerError>(BatchResponse::success()) }
 //! };
 //! let store = MemoryStore::default();
-//! let consumer =
-//!     Consumer::builder(mapping, source, handler).lease_store(store.clone()).worker(worker).build()?;
+//! let consumer = Consumer::builder(mapping, source, handler).lease_store(store.clone()).build()?;
 //! consumer.run(shutdown).await?;
 //! # use shardmill::{Position, checkpoint::LeaseStore as _};
 //! # assert!(matches!(store.list().await?[0].checkpoint, Position::After(_)));
@@ -110,7 +108,7 @@ pub use destination::S3Destination;
 pub use destination::SnsDestination;
 #[cfg(feature = "sqs")]
 pub use destination::SqsDestination;
-pub use destination::{Destination, DestinationError, Failure, FailureNames, FileDestination, Probe};
+pub use destination::{Destination, DestinationError, Discarded, FailureNames, FileDestination, Probe};
 pub use handler::{Handler, HandlerError, InvokeContext};
 #[cfg(feature = "lambda")]
 pub use handler_lambda::LambdaHandler;
@@ -125,11 +123,12 @@ pub use shardmill_engine::{
 };
 #[cfg(feature = "dynamodb-streams")]
 pub use source::{DynamoDbSource, DynamoDbStream};
-pub use source::{
-    Glance, ReadLimiter, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource,
-};
 #[cfg(feature = "kinesis")]
 pub use source::{KinesisSource, KinesisStream};
+pub use source::{
+    ReadLimiter, ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind,
+    StreamSource, StreamSummary,
+};
 pub use status::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport};
 pub use tokio_util::sync::CancellationToken;
 pub use trouble::{LaneTrouble, TroubleKind, TroubleReport};

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use crate::budget::Budget;
 use crate::clock::ServiceClock;
 use crate::keeper::Keeper;
-use crate::source::ReadLimiter;
+use crate::source::{ReadLimiter, SourceContext};
 
 /// The part of the buffer budget for each read under way.
 const READ_BYTES: usize = 2 << 20;
@@ -30,8 +30,7 @@ pub struct Worker {
     pub(crate) listing_interval: Duration,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) stop_timeout: Duration,
-    limiter: ReadLimiter,
-    clock: ServiceClock,
+    sources: SourceContext,
 }
 
 /// How a worker behaves. [`Default`] is what the sidecar does without a `Worker` section.
@@ -158,8 +157,7 @@ impl Worker {
             listing_interval: (options.lease / 4).min(Duration::from_millis(500)),
             slots: Arc::new(Semaphore::new(options.maximum_leases.min(Semaphore::MAX_PERMITS))),
             stop_timeout: options.stop_timeout,
-            limiter: limiter.with_concurrent_reads(reads),
-            clock: ServiceClock::new(),
+            sources: SourceContext::new(ServiceClock::new(), limiter.with_concurrent_reads(reads)),
         }))
     }
 
@@ -173,13 +171,12 @@ impl Worker {
     /// the service's answers.
     #[must_use]
     pub fn clock(&self) -> ServiceClock {
-        self.clock.clone()
+        self.sources.clock().clone()
     }
 
-    /// The pace of reads, which every source of the process shares (I12).
-    #[must_use]
-    pub fn limiter(&self) -> ReadLimiter {
-        self.limiter.clone()
+    /// What the sources of this worker's consumers share.
+    pub(crate) const fn sources(&self) -> &SourceContext {
+        &self.sources
     }
 }
 

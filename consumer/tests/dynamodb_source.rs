@@ -53,9 +53,7 @@ impl Run {
         let worker = Worker::start(options).unwrap();
         let mapping = EventSourceMapping::builder(&self.arn, "orders-worker");
         let mapping = set(mapping.starting_position(starting_position)).build().unwrap();
-        let source =
-            DynamoDbSource::new(&self.fake.sdk_config(), &self.arn, &worker.clock(), worker.limiter())
-                .unwrap();
+        let source = DynamoDbSource::new(&self.fake.sdk_config(), &self.arn).unwrap();
         let seen = Arc::clone(&self.seen);
         let handler = move |batch: Batch, cx: InvokeContext| {
             let event: Value = serde_json::from_slice(&cx.event(&batch)).unwrap();

@@ -9,9 +9,7 @@ use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::StreamStatus;
 use shardmill::engine::ShardId;
-use shardmill::{
-    KinesisSource, Position, ReadLimiter, ServiceClock, ShardReader, SourceErrorKind, StreamSource,
-};
+use shardmill::{KinesisSource, Position, ShardReader, SourceErrorKind, StreamSource};
 
 async fn endpoint() -> String {
     if let Ok(endpoint) = std::env::var("SHARDMILL_TEST_KINESIS_ENDPOINT") {
@@ -46,7 +44,7 @@ async fn stream(name: &str) -> (Client, KinesisSource) {
 }
 
 fn source(client: &Client, arn: &str) -> KinesisSource {
-    KinesisSource::from_client(client, arn, &ServiceClock::new(), ReadLimiter::new()).unwrap()
+    KinesisSource::from_client(client.clone(), arn).unwrap()
 }
 
 async fn put(client: &Client, stream: &str, data: &[u8], hash_key: &str) -> (ShardId, String) {

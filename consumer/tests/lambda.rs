@@ -65,7 +65,7 @@ async fn a_lambda_runtime_function_gets_lambdas_event_and_its_partial_answer_err
         .function_response_types(["ReportBatchItemFailures"])
         .build()
         .unwrap();
-    let source = KinesisSource::new(&fake.sdk_config(), ARN, &worker.clock(), worker.limiter()).unwrap();
+    let source = KinesisSource::new(&fake.sdk_config(), ARN).unwrap();
     let consumer = Consumer::builder(mapping, source, LambdaHandler::new(function))
         .lease_store(MemoryStore::new())
         .worker(worker)

@@ -30,7 +30,7 @@ async fn run_once(store: &Path) {
     let mapping =
         EventSourceMapping::builder(ARN, "orders-worker").starting_position("TRIM_HORIZON").build().unwrap();
     let worker = Worker::start(WorkerOptions::default()).unwrap();
-    let source = KinesisSource::new(&fake.sdk_config(), ARN, &worker.clock(), worker.limiter()).unwrap();
+    let source = KinesisSource::new(&fake.sdk_config(), ARN).unwrap();
     let handled = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&handled);
     let handler = move |batch: Batch, _: InvokeContext| {

@@ -26,8 +26,8 @@ fn worker() -> Arc<Worker> {
     Worker::start(WorkerOptions::default().lease(Duration::from_secs(2)).keeper_in_current_runtime()).unwrap()
 }
 
-fn source(fake: &FakeKinesis, worker: &Worker) -> KinesisSource {
-    KinesisSource::new(&fake.sdk_config(), ARN, &worker.clock(), worker.limiter()).unwrap()
+fn source(fake: &FakeKinesis) -> KinesisSource {
+    KinesisSource::new(&fake.sdk_config(), ARN).unwrap()
 }
 
 fn recording(seen: &Seen) -> impl shardmill::Handler + use<> {
@@ -78,7 +78,7 @@ async fn every_record_reaches_the_handler_once_and_in_order_per_shard_and_the_ch
     fake.create_stream("orders", 4).unwrap();
     put(&fake, 1000);
     let (seen, store, worker) = (Seen::default(), MemoryStore::default(), worker());
-    let consumer = Consumer::builder(mapping(|m| m), source(&fake, &worker), recording(&seen))
+    let consumer = Consumer::builder(mapping(|m| m), source(&fake), recording(&seen))
         .lease_store(store.clone())
         .worker(Arc::clone(&worker))
         .build()
@@ -108,12 +108,11 @@ async fn a_second_run_goes_on_after_the_checkpoint_of_the_first() {
     for round in 1..=3 {
         put(&fake, 100);
         let worker = worker();
-        let consumer =
-            Consumer::builder(mapping(|m| m.batch_size(7)), source(&fake, &worker), recording(&seen))
-                .lease_store(store.clone())
-                .worker(worker)
-                .build()
-                .unwrap();
+        let consumer = Consumer::builder(mapping(|m| m.batch_size(7)), source(&fake), recording(&seen))
+            .lease_store(store.clone())
+            .worker(worker)
+            .build()
+            .unwrap();
         let stop = CancellationToken::new();
         let run = tokio::spawn(consumer.run(stop.clone()));
         until("the round's records", || seen.lock().unwrap().len() >= round * 100).await;
@@ -134,7 +133,7 @@ async fn i9_children_of_a_split_and_a_merge_start_after_their_parents_and_nothin
     let merged = fake.merge("orders", &left, &right).unwrap();
     put(&fake, 100);
     let (seen, store, worker) = (Seen::default(), MemoryStore::default(), worker());
-    let consumer = Consumer::builder(mapping(|m| m.batch_size(10)), source(&fake, &worker), recording(&seen))
+    let consumer = Consumer::builder(mapping(|m| m.batch_size(10)), source(&fake), recording(&seen))
         .lease_store(store.clone())
         .worker(worker)
         .build()

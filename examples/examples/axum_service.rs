@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use shardmill::checkpoint::MemoryStore;
 use shardmill::{
     Batch, BatchResponse, CancellationToken, Consumer, ConsumerStatus, EventSourceMapping, HandlerError,
-    InvokeContext, KinesisSource, Worker, WorkerOptions,
+    InvokeContext, KinesisSource,
 };
 use shardmill_examples::{Failure, LocalStream, log_warnings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,18 +30,14 @@ async fn main() -> Result<(), Failure> {
     log_warnings();
     let stream = LocalStream::create("clicks", 2).await?;
     let mapping = EventSourceMapping::builder(&stream.arn, "click-counter").build()?;
-    let worker = Worker::start(WorkerOptions::default())?;
-    let source = KinesisSource::new(&stream.aws, &stream.arn, &worker.clock(), worker.limiter())?;
+    let source = KinesisSource::new(&stream.aws, &stream.arn)?;
     let processed = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&processed);
     let handler = move |batch: Batch, _: InvokeContext| {
         counter.fetch_add(batch.len() as u64, Ordering::Relaxed);
         async { Ok::<_, HandlerError>(BatchResponse::success()) }
     };
-    let consumer = Consumer::builder(mapping, source, handler)
-        .lease_store(MemoryStore::default())
-        .worker(worker)
-        .build()?;
+    let consumer = Consumer::builder(mapping, source, handler).lease_store(MemoryStore::default()).build()?;
     let service = Service { processed, consumer: consumer.status() };
 
     let shutdown = CancellationToken::new();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use shardmill::checkpoint::MemoryStore;
 use shardmill::{
     Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext,
-    KinesisSource, Worker, WorkerOptions,
+    KinesisSource,
 };
 use shardmill_examples::{Failure, LocalStream, log_warnings};
 
@@ -22,8 +22,7 @@ async fn main() -> Result<(), Failure> {
 
     let mapping =
         EventSourceMapping::builder(&stream.arn, "hello").starting_position("TRIM_HORIZON").build()?;
-    let worker = Worker::start(WorkerOptions::default())?;
-    let source = KinesisSource::new(&stream.aws, &stream.arn, &worker.clock(), worker.limiter())?;
+    let source = KinesisSource::new(&stream.aws, &stream.arn)?;
     let shutdown = CancellationToken::new();
     let seen = Arc::new(AtomicUsize::new(0));
 
@@ -42,10 +41,7 @@ async fn main() -> Result<(), Failure> {
     };
 
     // A service keeps its checkpoints: `SqliteStore::open("shardmill.db", mapping.identity())?`.
-    let consumer = Consumer::builder(mapping, source, handler)
-        .lease_store(MemoryStore::default())
-        .worker(worker)
-        .build()?;
+    let consumer = Consumer::builder(mapping, source, handler).lease_store(MemoryStore::default()).build()?;
     consumer.run(shutdown).await?;
     assert_eq!(seen.load(Ordering::Relaxed), 5, "every record was seen once");
     Ok(())

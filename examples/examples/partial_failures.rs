@@ -9,7 +9,7 @@ use std::time::Duration;
 use shardmill::checkpoint::SqliteStore;
 use shardmill::{
     Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, FileDestination, HandlerError,
-    InvokeContext, KinesisSource, Worker, WorkerOptions,
+    InvokeContext, KinesisSource,
 };
 use shardmill_examples::{Failure, LocalStream, log_warnings};
 
@@ -31,14 +31,12 @@ async fn main() -> Result<(), Failure> {
         .function_response_types(["ReportBatchItemFailures"])
         .build()?;
     let store = SqliteStore::open(folder.path().join("shardmill.db"), mapping.identity())?;
-    let worker = Worker::start(WorkerOptions::default())?;
-    let source = KinesisSource::new(&stream.aws, &stream.arn, &worker.clock(), worker.limiter())?;
+    let source = KinesisSource::new(&stream.aws, &stream.arn)?;
     let done = Arc::new(Mutex::new(Vec::new()));
     let handler = handler(Arc::clone(&done));
     let consumer = Consumer::builder(mapping, source, handler)
         .lease_store(store)
         .on_failure(FileDestination::open(&dead_letters).await?)
-        .worker(worker)
         .build()?;
 
     let shutdown = CancellationToken::new();

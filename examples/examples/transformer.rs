@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shardmill::checkpoint::MemoryStore;
 use shardmill::{
-    Batch, BatchResponse, CancellationToken, Consumer, Destination, DestinationError, EventSourceMapping,
-    Failure, Handler, HandlerError, InvokeContext, KinesisSource, Record, Worker, WorkerOptions,
+    Batch, BatchResponse, CancellationToken, Consumer, Destination, DestinationError, Discarded,
+    EventSourceMapping, Handler, HandlerError, InvokeContext, KinesisSource, Record,
 };
 use shardmill_examples::LocalStream;
 
@@ -63,12 +63,10 @@ async fn main() -> Result<(), shardmill_examples::Failure> {
         .maximum_retry_attempts(1)
         .bisect_batch_on_function_error(true)
         .build()?;
-    let worker = Worker::start(WorkerOptions::default())?;
-    let source = KinesisSource::new(&stream.aws, &stream.arn, &worker.clock(), worker.limiter())?;
+    let source = KinesisSource::new(&stream.aws, &stream.arn)?;
     let consumer = Consumer::builder(mapping, source, transformer(table))
         .lease_store(MemoryStore::default())
         .on_failure(alerts)
-        .worker(worker)
         .build()?;
     let shutdown = CancellationToken::new();
     let run = tokio::spawn(consumer.run(shutdown.clone()));
@@ -150,8 +148,8 @@ impl Alerts {
 /// A destination of one's own: whatever returns `Ok` lets the checkpoint pass the batch.
 #[async_trait]
 impl Destination for Alerts {
-    async fn deliver(&self, failure: &Failure) -> Result<(), DestinationError> {
-        self.send(failure.message()).await
+    async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {
+        self.send(discarded.message()).await
     }
 
     fn describe(&self) -> String {

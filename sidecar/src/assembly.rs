@@ -13,8 +13,8 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
 use shardmill::engine::{EventSource, FailureDestination, StreamKind};
 use shardmill::{
-    Consumer, Destination, DestinationError, DynamoDbSource, FileDestination, KinesisSource, ReadLimiter,
-    ServiceClock, SourceError, SqsDestination, StreamSource, Worker, WorkerOptions,
+    Consumer, Destination, DestinationError, DynamoDbSource, FileDestination, KinesisSource, SourceError,
+    SqsDestination, StreamSource, Worker, WorkerOptions,
 };
 
 use crate::config::{self, Aws, Checkpoints, Config, MappingConfig, Target};
@@ -132,11 +132,10 @@ pub async fn aws(aws: &Aws, stream_region: &str) -> SdkConfig {
 pub async fn parts(
     config: MappingConfig,
     aws: &SdkConfig,
-    worker: &Worker,
     stores: &mut Stores,
 ) -> Result<Parts, AssemblyError> {
     let mapping = &config.mapping;
-    let source = source(mapping.event_source(), aws, &worker.clock(), worker.limiter())?;
+    let source = source(mapping.event_source(), aws)?;
     let destination = match mapping.failure_destination() {
         None => None,
         Some(destination) => Some(DestinationParts(on_failure(destination, aws).await?)),
@@ -161,9 +160,9 @@ pub fn validate(config: &MappingConfig) -> Result<(), AssemblyError> {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(mapping.event_source().region.clone()))
         .build();
-    source(mapping.event_source(), &aws, &ServiceClock::new(), ReadLimiter::new())?;
+    source(mapping.event_source(), &aws)?;
     if let Some(FailureDestination::Sqs { arn, .. }) = mapping.failure_destination() {
-        SqsDestination::from_sdk_config(&aws, arn, None)?;
+        SqsDestination::new(&aws, arn)?;
     }
     // Of the standard output there is one, and nothing to refuse.
     if config.function.target != Target::Stdout {
@@ -177,15 +176,11 @@ async fn on_failure(
     aws: &SdkConfig,
 ) -> Result<Arc<dyn Destination>, AssemblyError> {
     Ok(match destination {
-        FailureDestination::Sqs { arn, .. } => Arc::new(SqsDestination::from_sdk_config(aws, arn, None)?),
+        FailureDestination::Sqs { arn, .. } => Arc::new(SqsDestination::new(aws, arn)?),
         #[cfg(feature = "sns")]
-        FailureDestination::Sns { arn, .. } => {
-            Arc::new(shardmill::SnsDestination::from_sdk_config(aws, arn, None)?)
-        }
+        FailureDestination::Sns { arn, .. } => Arc::new(shardmill::SnsDestination::new(aws, arn)?),
         #[cfg(feature = "s3")]
-        FailureDestination::S3 { arn, .. } => {
-            Arc::new(shardmill::S3Destination::from_sdk_config(aws, arn, None)?)
-        }
+        FailureDestination::S3 { arn, .. } => Arc::new(shardmill::S3Destination::new(aws, arn)?),
         FailureDestination::File(path) => Arc::new(FileDestination::open(path).await?),
         // A configuration that was loaded names none of these.
         other => {
@@ -194,16 +189,11 @@ async fn on_failure(
     })
 }
 
-fn source(
-    event_source: &EventSource,
-    aws: &SdkConfig,
-    clock: &ServiceClock,
-    limiter: ReadLimiter,
-) -> Result<SourceParts, SourceError> {
+fn source(event_source: &EventSource, aws: &SdkConfig) -> Result<SourceParts, SourceError> {
     let arn = &event_source.arn;
     Ok(SourceParts(match event_source.kind {
-        StreamKind::Kinesis => Arc::new(KinesisSource::new(aws, arn, clock, limiter)?),
-        StreamKind::DynamoDb => Arc::new(DynamoDbSource::new(aws, arn, clock, limiter)?),
+        StreamKind::Kinesis => Arc::new(KinesisSource::new(aws, arn)?),
+        StreamKind::DynamoDb => Arc::new(DynamoDbSource::new(aws, arn)?),
     }))
 }
 

@@ -40,7 +40,6 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
     if let Some(text) = loaded.config.aws.profile.as_deref().and_then(profile::missing) {
         say!("note     Aws.Profile: {text}");
     }
-    let worker = assembly::worker(&loaded.config.worker)?;
     let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
     let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let mappings = loaded.config.mappings;
@@ -52,7 +51,7 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
             say!("note     {name}: nothing of it is asked or started: Enabled is false");
             continue;
         }
-        match assembly::parts(mapping, &aws, &worker, &mut stores).await {
+        match assembly::parts(mapping, &aws, &mut stores).await {
             Ok(parts) => well &= probe(&parts, &taken).await,
             Err(error) => {
                 say!("FAILED   {error}");

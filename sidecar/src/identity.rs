@@ -83,8 +83,8 @@ impl Positions {
         if !others.is_empty() {
             // A stream that was made anew under its name has no positions yet. Where the service does not say which it
             // is, all count.
-            if let Ok(Some(glance)) = self.source.glance().await {
-                others.retain(|other| other.epoch == glance.epoch);
+            if let Ok(Some(summary)) = self.source.summary().await {
+                others.retain(|other| other.epoch == summary.epoch);
             }
         }
         Ok(if others.is_empty() { Found::Nothing } else { Found::Others(others) })

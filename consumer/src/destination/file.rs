@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::{Destination, DestinationError, Failure, Probe};
+use super::{Destination, DestinationError, Discarded, Probe};
 
 /// How long the end of a file must stay as it is to be a torn line and not one that is being written.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -81,11 +81,11 @@ impl FileDestination {
 
 #[async_trait]
 impl Destination for FileDestination {
-    async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError> {
-        let failed = failed.clone();
+    async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {
+        let discarded = discarded.clone();
         self.blocking(move |path| {
             // An event of several megabytes takes milliseconds to write: not on an async thread either.
-            let object = failed.object();
+            let object = discarded.object();
             let mut file = open(path)?;
             append_line(&mut file, object)?;
             file.sync_data()
@@ -195,7 +195,7 @@ mod tests {
     use serde_json::Value;
     use tempfile::TempDir;
 
-    use super::super::testing::failure;
+    use super::super::testing::discarded;
     use super::*;
 
     fn folder() -> (TempDir, PathBuf) {
@@ -218,9 +218,9 @@ mod tests {
         let (_folder, path) = folder();
         let destination = FileDestination::open(&path).await.unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"", "opening creates the file");
-        let failures = [failure("1", 100), failure("2", 5)];
-        for failure in &failures {
-            destination.deliver(failure).await.unwrap();
+        let failures = [discarded("1", 100), discarded("2", 5)];
+        for batch in &failures {
+            destination.deliver(batch).await.unwrap();
         }
         let expected: Vec<u8> = failures.iter().flat_map(|f| [f.object(), b"\n".to_vec()].concat()).collect();
         assert_eq!(fs::read(&path).unwrap(), expected);
@@ -233,12 +233,12 @@ mod tests {
     #[tokio::test]
     async fn an_existing_file_is_appended_to_and_a_torn_last_line_is_closed_and_kept() {
         let (_folder, path) = folder();
-        let whole = String::from_utf8(failure("1", 10).object()).unwrap();
+        let whole = String::from_utf8(discarded("1", 10).object()).unwrap();
         let torn = &whole[..40];
         fs::write(&path, format!("{whole}\n{torn}")).unwrap();
         let destination = FileDestination::open(&path).await.unwrap();
-        destination.deliver(&failure("2", 10)).await.unwrap();
-        destination.deliver(&failure("3", 10)).await.unwrap();
+        destination.deliver(&discarded("2", 10)).await.unwrap();
+        destination.deliver(&discarded("3", 10)).await.unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(&format!("{whole}\n{torn}\n{{")), "nothing is truncated");
         assert_eq!(text.lines().count(), 4);
@@ -253,7 +253,7 @@ mod tests {
         let tasks: Vec<_> = (0..40)
             .map(|n| {
                 let destination = Arc::clone(if n % 2 == 0 { &one } else { &two });
-                tokio::spawn(async move { destination.deliver(&failure(&n.to_string(), 30_000)).await })
+                tokio::spawn(async move { destination.deliver(&discarded(&n.to_string(), 30_000)).await })
             })
             .collect();
         for task in tasks {
@@ -270,10 +270,10 @@ mod tests {
     async fn a_file_that_is_moved_away_or_deleted_is_begun_anew() {
         let (folder, path) = folder();
         let destination = FileDestination::open(&path).await.unwrap();
-        destination.deliver(&failure("1", 1)).await.unwrap();
+        destination.deliver(&discarded("1", 1)).await.unwrap();
         let moved = folder.path().join("old.jsonl");
         fs::rename(&path, &moved).unwrap();
-        destination.deliver(&failure("2", 1)).await.unwrap();
+        destination.deliver(&discarded("2", 1)).await.unwrap();
         assert_eq!((numbers(&moved), numbers(&path)), (vec!["1".to_owned()], vec!["2".to_owned()]));
     }
 
@@ -301,11 +301,11 @@ mod tests {
         let destination = FileDestination::open(&path).await.unwrap();
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        let error = destination.deliver(&failure("1", 1)).await.unwrap_err();
+        let error = destination.deliver(&discarded("1", 1)).await.unwrap_err();
         assert!(error.to_string().contains("name a file in it"), "{error}");
         assert!(error.source.is_some());
         fs::remove_dir(&path).unwrap();
-        destination.deliver(&failure("1", 1)).await.unwrap();
+        destination.deliver(&discarded("1", 1)).await.unwrap();
         assert_eq!(numbers(&path), ["1"]);
     }
 
@@ -318,10 +318,10 @@ mod tests {
         let destination = FileDestination::open(&path).await.unwrap();
         assert_eq!(mode(), 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        destination.deliver(&failure("1", 1)).await.unwrap();
+        destination.deliver(&discarded("1", 1)).await.unwrap();
         assert_eq!(mode(), 0o640, "whoever lets others read it means it");
         fs::remove_file(&path).unwrap();
-        destination.deliver(&failure("2", 1)).await.unwrap();
+        destination.deliver(&discarded("2", 1)).await.unwrap();
         assert_eq!(mode(), 0o600, "also when it is begun anew");
     }
 
@@ -334,11 +334,11 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
         // The superuser may write in spite of the mode: there is nothing to see then.
         if OpenOptions::new().append(true).open(&path).is_err() {
-            let error = destination.deliver(&failure("1", 1)).await.unwrap_err().to_string();
+            let error = destination.deliver(&discarded("1", 1)).await.unwrap_err().to_string();
             assert!(error.contains("this user needs to read and write it"), "{error}");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
-        destination.deliver(&failure("2", 1)).await.unwrap();
+        destination.deliver(&discarded("2", 1)).await.unwrap();
         assert_eq!(numbers(&path), ["2"]);
     }
 

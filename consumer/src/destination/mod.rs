@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use shardmill_engine::{EventContext, FailedBatch};
+use shardmill_engine::{EventContext, FailedBatch, Record};
 
 pub use file::FileDestination;
 #[cfg(feature = "s3")]
@@ -27,12 +27,12 @@ pub use sns::SnsDestination;
 #[cfg(feature = "sqs")]
 pub use sqs::SqsDestination;
 
-/// Takes batches that are given up.
+/// Takes discarded batches.
 #[async_trait]
 pub trait Destination: Send + Sync + 'static {
     /// Delivers one batch; when this returns `Ok`, the checkpoint may pass it (I3). A delivery that fails is tried
     /// again and may by then have arrived: destinations get a batch at least once.
-    async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError>;
+    async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError>;
 
     /// Whether the destination answers, without delivering anything. Some can only be asked by delivering.
     async fn probe(&self) -> Result<Probe, DestinationError> {
@@ -45,8 +45,8 @@ pub trait Destination: Send + Sync + 'static {
 
 #[async_trait]
 impl<D: Destination + ?Sized> Destination for Arc<D> {
-    async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError> {
-        (**self).deliver(failed).await
+    async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {
+        (**self).deliver(discarded).await
     }
     async fn probe(&self) -> Result<Probe, DestinationError> {
         (**self).probe().await
@@ -66,40 +66,47 @@ pub enum Probe {
     NotAsked(String),
 }
 
-/// A batch that is given up, with what its messages say beside it.
+/// A discarded batch, with the names that its messages carry.
 #[derive(Clone, Debug)]
-pub struct Failure {
-    /// The batch and why it is given up.
-    pub failed: FailedBatch,
+#[non_exhaustive]
+pub struct Discarded {
+    /// The batch, where it is from, and why it is discarded.
+    pub batch: FailedBatch,
     /// Names that the messages carry.
     pub names: Arc<FailureNames>,
     pub(crate) event: Arc<EventContext>,
 }
 
-impl Failure {
+impl Discarded {
+    /// The records.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        self.batch.batch.records()
+    }
+
     /// The original event, as the function got it.
     #[must_use]
     pub fn event(&self) -> Bytes {
-        let window = self.failed.window.as_ref();
-        self.failed.batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event, window))
+        let window = self.batch.window.as_ref();
+        self.batch.batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event, window))
     }
 
     /// The JSON text for a queue or an SNS topic: positions without records (R73).
     #[must_use]
     pub fn message(&self) -> String {
-        shardmill_engine::failure_message(&self.failed, &self.names)
+        shardmill_engine::failure_message(&self.batch, &self.names)
     }
 
     /// The JSON object in Lambda's S3 layout, on one line: positions and the whole event (R73).
     #[must_use]
     pub fn object(&self) -> Vec<u8> {
-        shardmill_engine::failure_object(&self.failed, &self.names, &self.event())
+        shardmill_engine::failure_object(&self.batch, &self.names, &self.event())
     }
 
     /// The key of that object in a bucket; the same whenever the delivery of this batch is tried again.
     #[must_use]
     pub fn object_key(&self) -> String {
-        shardmill_engine::failure_object_key(&self.failed, &self.names)
+        shardmill_engine::failure_object_key(&self.batch, &self.names)
     }
 }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use shardmill_engine::FailureDestination;
 
 use super::service::{self, Failed, Limits, Operation, Service};
-use super::{Destination, DestinationError, Failure, Probe};
+use super::{Destination, DestinationError, Discarded, Probe};
 
 const PUT: Operation = Operation { name: "PutObject", action: "s3:PutObject" };
 const ASK: Operation = Operation { name: "HeadBucket", action: "s3:ListBucket" };
@@ -39,28 +39,25 @@ pub struct S3Destination {
 }
 
 impl S3Destination {
-    /// Puts objects through a client as it is.
+    /// A destination with a client of its own, with connect and read timeouts and the SDK's standard retries, for the
+    /// configuration's region: a bucket's ARN names none. A bucket elsewhere is found through the region that the service
+    /// names in its refusal.
+    ///
+    /// Requests go to the endpoint in `config`, `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` in the SDK's own order, else
+    /// to the service. With an endpoint the bucket is in the path, not in the host's name.
     ///
     /// # Errors
     /// `bucket_arn` is not the ARN of a bucket.
-    pub fn new(client: Client, bucket_arn: &str) -> Result<Self, DestinationError> {
-        Self::assembled(client, bucket_arn, None, LIMITS)
+    pub fn new(config: &SdkConfig, bucket_arn: &str) -> Result<Self, DestinationError> {
+        Self::with_limits(config, bucket_arn, None, LIMITS)
     }
 
-    /// Makes a client with connect and read timeouts and the SDK's standard repeats, for the configuration's region: a
-    /// bucket's ARN names none. A bucket elsewhere is found through the region that the service names in its refusal.
-    ///
-    /// Requests go to `endpoint_url`, else to the endpoint in `config`, `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL` in
-    /// the SDK's own order, else to the service. With an endpoint the bucket is in the path, not in the host's name.
+    /// A destination that puts objects through `client` as it is.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn from_sdk_config(
-        config: &SdkConfig,
-        bucket_arn: &str,
-        endpoint_url: Option<&str>,
-    ) -> Result<Self, DestinationError> {
-        Self::with_limits(config, bucket_arn, endpoint_url, LIMITS)
+    pub fn from_client(client: Client, bucket_arn: &str) -> Result<Self, DestinationError> {
+        Self::assembled(client, bucket_arn, None, LIMITS)
     }
 
     fn with_limits(
@@ -120,11 +117,11 @@ impl S3Destination {
 
 #[async_trait]
 impl Destination for S3Destination {
-    async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError> {
-        let failed = failed.clone();
+    async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {
+        let discarded = discarded.clone();
         // Encoding several megabytes takes milliseconds: not on an async thread.
         let encoding =
-            tokio::task::spawn_blocking(move || (failed.object_key(), Bytes::from(failed.object())));
+            tokio::task::spawn_blocking(move || (discarded.object_key(), Bytes::from(discarded.object())));
         let (key, object) = encoding.await.map_err(|error| {
             DestinationError::new(format!("{}: the delivery was cut short: {error}", self.service.what))
         })?;

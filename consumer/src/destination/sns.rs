@@ -8,7 +8,7 @@ use aws_types::SdkConfig;
 use shardmill_engine::FailureDestination;
 
 use super::service::{self, Limits, Operation, Service};
-use super::{Destination, DestinationError, Failure, Probe};
+use super::{Destination, DestinationError, Discarded, Probe};
 
 const PUBLISH: Operation = Operation { name: "Publish", action: "sns:Publish" };
 const ASK: Operation = Operation { name: "GetTopicAttributes", action: "sns:GetTopicAttributes" };
@@ -25,28 +25,25 @@ pub struct SnsDestination {
 }
 
 impl SnsDestination {
-    /// Publishes through a client as it is; its region must be the topic's.
+    /// A destination with a client of its own for the topic's region, with connect and read timeouts and the SDK's
+    /// standard retries.
+    ///
+    /// Requests go to the endpoint in `config`, `AWS_ENDPOINT_URL_SNS` and `AWS_ENDPOINT_URL` in the SDK's own order, else
+    /// to the service.
     ///
     /// # Errors
     /// `topic_arn` is not the ARN of a standard topic: FIFO topics are refused, as Lambda does (R77).
-    pub fn new(client: Client, topic_arn: &str) -> Result<Self, DestinationError> {
-        let topic = Topic::parse(topic_arn)?;
-        Ok(Self { client, service: topic.service(None, Limits::DEFAULT), arn: topic.arn })
+    pub fn new(config: &SdkConfig, topic_arn: &str) -> Result<Self, DestinationError> {
+        Self::with_limits(config, topic_arn, None, Limits::DEFAULT)
     }
 
-    /// Makes a client for the topic's own region, with connect and read timeouts and the SDK's standard repeats.
-    ///
-    /// Requests go to `endpoint_url`, else to the endpoint in `config`, `AWS_ENDPOINT_URL_SNS` and `AWS_ENDPOINT_URL` in
-    /// the SDK's own order, else to the service.
+    /// A destination that publishes through `client` as it is; its region must be the topic's.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn from_sdk_config(
-        config: &SdkConfig,
-        topic_arn: &str,
-        endpoint_url: Option<&str>,
-    ) -> Result<Self, DestinationError> {
-        Self::with_limits(config, topic_arn, endpoint_url, Limits::DEFAULT)
+    pub fn from_client(client: Client, topic_arn: &str) -> Result<Self, DestinationError> {
+        let topic = Topic::parse(topic_arn)?;
+        Ok(Self { client, service: topic.service(None, Limits::DEFAULT), arn: topic.arn })
     }
 
     fn with_limits(
@@ -69,8 +66,8 @@ impl SnsDestination {
 
 #[async_trait]
 impl Destination for SnsDestination {
-    async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError> {
-        let publishing = self.client.publish().topic_arn(&self.arn).message(failed.message()).send();
+    async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {
+        let publishing = self.client.publish().topic_arn(&self.arn).message(discarded.message()).send();
         match self.service.within(publishing).await {
             Ok(answer) if answer.message_id().is_none() => Err(self.service.no_receipt("message id")),
             Ok(_) => Ok(()),

@@ -9,7 +9,7 @@ use aws_types::SdkConfig;
 use shardmill_engine::FailureDestination;
 
 use super::service::{self, Limits, Operation, Service};
-use super::{Destination, DestinationError, Failure, Probe};
+use super::{Destination, DestinationError, Discarded, Probe};
 
 const SEND: Operation = Operation { name: "SendMessage", action: "sqs:SendMessage" };
 const ASK: Operation = Operation { name: "GetQueueAttributes", action: "sqs:GetQueueAttributes" };
@@ -26,11 +26,24 @@ pub struct SqsDestination {
 }
 
 impl SqsDestination {
-    /// Sends through a client as it is; its region must be the queue's.
+    /// A destination with a client of its own for the queue's region, with connect and read timeouts and the SDK's
+    /// standard retries, and with the queue's URL from its ARN.
+    ///
+    /// An endpoint, if one is set, is both where requests go and what the URL begins with: the one in `config`,
+    /// `AWS_ENDPOINT_URL_SQS` and `AWS_ENDPOINT_URL` in the SDK's own order.
     ///
     /// # Errors
-    /// `queue_arn` is not the ARN of a standard queue: FIFO queues are refused, as Lambda does (R77).
-    pub fn new(
+    /// `queue_arn` is not the ARN of a standard queue (FIFO queues are refused, as Lambda does, R77), or the endpoint is
+    /// not a URL.
+    pub fn new(config: &SdkConfig, queue_arn: &str) -> Result<Self, DestinationError> {
+        Self::with_limits(config, queue_arn, None, Limits::DEFAULT)
+    }
+
+    /// A destination that sends through `client` as it is; its region must be the queue's.
+    ///
+    /// # Errors
+    /// `queue_arn` is not the ARN of a standard queue.
+    pub fn from_client(
         client: Client,
         queue_arn: &str,
         queue_url: impl Into<String>,
@@ -38,22 +51,6 @@ impl SqsDestination {
         let queue = Queue::parse(queue_arn)?;
         let url = queue_url.into();
         Ok(Self { client, service: queue.service(&url, Limits::DEFAULT), url })
-    }
-
-    /// Makes a client for the queue's own region, with connect and read timeouts and the SDK's standard repeats, and
-    /// the queue's URL from its ARN.
-    ///
-    /// An endpoint, where one is set, is both where requests go and what the URL begins with: `endpoint_url`, else
-    /// the one in `config`, `AWS_ENDPOINT_URL_SQS` and `AWS_ENDPOINT_URL` in the SDK's own order.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new), and if the endpoint is not a URL.
-    pub fn from_sdk_config(
-        config: &SdkConfig,
-        queue_arn: &str,
-        endpoint_url: Option<&str>,
-    ) -> Result<Self, DestinationError> {
-        Self::with_limits(config, queue_arn, endpoint_url, Limits::DEFAULT)
     }
 
     fn with_limits(
@@ -76,8 +73,9 @@ impl SqsDestination {
 
 #[async_trait]
 impl Destination for SqsDestination {
-    async fn deliver(&self, failed: &Failure) -> Result<(), DestinationError> {
-        let sending = self.client.send_message().queue_url(&self.url).message_body(failed.message()).send();
+    async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {
+        let sending =
+            self.client.send_message().queue_url(&self.url).message_body(discarded.message()).send();
         match self.service.within(sending).await {
             Ok(answer) if answer.message_id().is_none() => Err(self.service.no_receipt("message id")),
             Ok(_) => Ok(()),

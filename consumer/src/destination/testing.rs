@@ -7,17 +7,17 @@ use shardmill_engine::{
     Batch, Condition, Data, EventContext, FailedBatch, FunctionResponse, Record, RequestId, Seq, Wall,
 };
 
-use super::{Failure, FailureNames};
+use super::{Discarded, FailureNames};
 
 const STREAM: &str = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders";
 
 /// A batch of one record with this sequence number and `size` bytes of payload.
-pub(super) fn failure(number: &str, size: usize) -> Failure {
+pub(super) fn discarded(number: &str, size: usize) -> Discarded {
     let data = Data::Raw(Bytes::from(vec![7; size]));
     let record =
         Record::new(Seq::plain(number), Some("a \"key\"".to_owned()), Some(Wall::from_millis(1)), data);
-    Failure {
-        failed: FailedBatch {
+    Discarded {
+        batch: FailedBatch {
             batch: Batch::new(vec![record]).unwrap(),
             shard: "shardId-000000000000".into(),
             request_id: RequestId::from_random(7),

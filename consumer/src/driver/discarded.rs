@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use shardmill_engine::{Condition, DiscardId, FailedBatch, OnDestinationFailure, Record};
 
 use super::{Done, Driver, panic_text};
-use crate::destination::{DestinationError, Failure};
+use crate::destination::{DestinationError, Discarded};
 
 /// How long a delivery may take whatever the destination's own timeouts are.
 const DELIVERY: Duration = Duration::from_secs(30);
@@ -22,9 +22,10 @@ impl Driver {
             return async move { Done::Dropped(id) }.boxed();
         };
         let drops = self.cx.mapping.on_destination_failure() == OnDestinationFailure::Drop;
-        let failure = Failure { failed, names: Arc::clone(&self.cx.names), event: Arc::clone(&self.event) };
+        let discarded =
+            Discarded { batch: failed, names: Arc::clone(&self.cx.names), event: Arc::clone(&self.event) };
         async move {
-            let delivery = AssertUnwindSafe(async { destination.deliver(&failure).await }).catch_unwind();
+            let delivery = AssertUnwindSafe(async { destination.deliver(&discarded).await }).catch_unwind();
             let result = match tokio::time::timeout(DELIVERY, delivery).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(panic)) => Err(DestinationError::new("the destination panicked")
@@ -36,9 +37,9 @@ impl Driver {
                 ))),
             };
             if result.is_ok() {
-                log_delivered(&name, &failure.failed, &destination.describe());
+                log_delivered(&name, &discarded.batch, &destination.describe());
             } else if drops {
-                log_dropped(&name, &failure.failed, "the on-failure destination did not take them");
+                log_dropped(&name, &discarded.batch, "the on-failure destination did not take them");
             }
             Done::Delivered { id, result }
         }

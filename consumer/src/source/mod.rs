@@ -2,6 +2,7 @@
 
 #[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
 mod aws;
+mod context;
 #[cfg(feature = "dynamodb-streams")]
 mod dynamodb;
 #[cfg(feature = "kinesis")]
@@ -9,6 +10,7 @@ mod kinesis;
 mod limiter;
 mod permits;
 
+pub use context::SourceContext;
 #[cfg(feature = "dynamodb-streams")]
 pub use dynamodb::{DynamoDbSource, DynamoDbStream};
 #[cfg(feature = "kinesis")]
@@ -26,12 +28,27 @@ use crate::clock::ServiceClock;
 /// A stream that can be listed and read shard by shard.
 #[async_trait]
 pub trait StreamSource: Send + Sync + 'static {
+    /// Takes over the worker's clock and pace of reads. Called once for each consumer that is built with this source,
+    /// before any other method of it is. By default nothing happens.
+    ///
+    /// # Errors
+    /// The source cannot work with this context, for example because it belongs to another worker.
+    fn attach(&self, cx: &SourceContext) -> Result<(), SourceError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// The ARN of the stream, which must be the mapping's. `None` if the source has no ARN; it then fits any mapping.
+    fn stream_arn(&self) -> Option<&str> {
+        None
+    }
+
     /// Lists every shard that the stream still knows, and the service's time of the answer.
     async fn shards(&self) -> Result<ShardListing, SourceError>;
 
-    /// A look that costs at most one call and tells whether a listing would show anything new; none where there is no
-    /// such thing: then the stream is listed every time.
-    async fn glance(&self) -> Result<Option<Glance>, SourceError> {
+    /// Asks with at most one call whether a full listing could show changes. `None` if the service has no such call; the
+    /// stream is then listed at every interval.
+    async fn summary(&self) -> Result<Option<StreamSummary>, SourceError> {
         Ok(None)
     }
 
@@ -56,12 +73,20 @@ pub trait StreamSource: Send + Sync + 'static {
 
 #[async_trait]
 impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
+    fn attach(&self, cx: &SourceContext) -> Result<(), SourceError> {
+        (**self).attach(cx)
+    }
+
+    fn stream_arn(&self) -> Option<&str> {
+        (**self).stream_arn()
+    }
+
     async fn shards(&self) -> Result<ShardListing, SourceError> {
         (**self).shards().await
     }
 
-    async fn glance(&self) -> Result<Option<Glance>, SourceError> {
-        (**self).glance().await
+    async fn summary(&self) -> Result<Option<StreamSummary>, SourceError> {
+        (**self).summary().await
     }
 
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
@@ -112,7 +137,7 @@ pub struct ShardListing {
 
 /// What tells whether a stream's shards have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glance {
+pub struct StreamSummary {
     /// As in [`ShardListing::epoch`].
     pub epoch: String,
     /// How many shards take new records. None if that is not known without a listing, and new shards only ever follow

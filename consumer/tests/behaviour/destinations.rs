@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use shardmill::engine::OnDestinationFailure;
-use shardmill::{Batch, BatchResponse, Destination, DestinationError, Failure, HandlerError, InvokeContext};
+use shardmill::{
+    Batch, BatchResponse, Destination, DestinationError, Discarded, HandlerError, InvokeContext,
+};
 
 use crate::logs;
 use crate::support::*;
@@ -39,11 +41,11 @@ impl Letters {
 
 #[async_trait]
 impl Destination for Letters {
-    async fn deliver(&self, failure: &Failure) -> Result<(), DestinationError> {
+    async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {
         let mood = *self.mood.lock().unwrap();
         match mood {
             Mood::Takes => {
-                let (shard, batch) = (&failure.failed.shard, &failure.failed.batch);
+                let (shard, batch) = (&discarded.batch.shard, &discarded.batch.batch);
                 let pairs = batch.records().iter().map(|r| (shard.to_string(), r.seq.number.to_string()));
                 self.taken.lock().unwrap().extend(pairs);
                 Ok(())

@@ -422,7 +422,7 @@ async fn incident_42_a_stream_of_ten_thousand_shards_is_listed_once_an_hour_and_
     let fake = FakeKinesis::new();
     fake.create_stream("orders", 10_000).unwrap();
     let a = worker("a");
-    let listing = source(&fake, &a).shards().await.unwrap();
+    let listing = source(&fake).shards().await.unwrap();
     assert_eq!(listing.shards.len(), 10_000);
     assert_eq!(fake.calls().of(Operation::ListShards).len(), 10);
     let (fake, store, seen) = (stream(4), store(), Seen::default());
@@ -433,8 +433,8 @@ async fn incident_42_a_stream_of_ten_thousand_shards_is_listed_once_an_hour_and_
     pass(Duration::from_secs(3590)).await;
     let calls = fake.calls();
     assert_eq!(calls.of(Operation::ListShards).len(), 1);
-    let glances = calls.of(Operation::DescribeStreamSummary).len();
-    assert!((115..=121).contains(&glances), "{glances}");
+    let summaries = calls.of(Operation::DescribeStreamSummary).len();
+    assert!((115..=121).contains(&summaries), "{summaries}");
     pass(Duration::from_secs(60)).await;
     assert_eq!(fake.calls().of(Operation::ListShards).len(), 2, "once an hour anyway");
     run.stop().await;

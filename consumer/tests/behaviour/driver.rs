@@ -329,8 +329,7 @@ async fn a_source_that_panics_gives_the_lease_up_and_the_shard_is_taken_again_wi
     put(&fake, 50);
     let a = worker("a");
     let opened = Arc::new(AtomicUsize::new(0));
-    let panicking =
-        Panicking { source: source(&fake, &a), pages: Arc::default(), opened: Arc::clone(&opened) };
+    let panicking = Panicking { source: source(&fake), pages: Arc::default(), opened: Arc::clone(&opened) };
     let mapping = mapping().maximum_records(5).build().unwrap();
     let begun = Instant::now();
     let run = launch(

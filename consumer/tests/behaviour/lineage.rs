@@ -206,8 +206,7 @@ async fn incident_62_a_dynamodb_stream_is_described_as_a_whole_once_an_hour_and_
 #[tokio::test(start_paused = true)]
 async fn incident_62_a_description_of_ten_thousand_shards_is_a_hundred_calls_at_ten_a_second() {
     let (fake, arn) = table(10_000);
-    let a = worker("a");
-    let source = shardmill::DynamoDbSource::new(&fake.sdk_config(), &arn, &a.clock(), a.limiter()).unwrap();
+    let source = shardmill::DynamoDbSource::new(&fake.sdk_config(), &arn).unwrap();
     let began = Instant::now();
     assert_eq!(source.shards().await.unwrap().shards.len(), 10_000);
     assert_eq!(descriptions(&fake), (100, 0));

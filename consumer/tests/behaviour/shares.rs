@@ -40,10 +40,10 @@ async fn incident_79_so_it_is_with_the_shards_of_a_table() {
 }
 
 /// A stream of another mapping, to which nothing else belongs.
-fn payments(fake: &FakeKinesis, worker: &Worker) -> (EventSourceMapping, KinesisSource) {
+fn payments(fake: &FakeKinesis) -> (EventSourceMapping, KinesisSource) {
     let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/payments";
     let mapping = EventSourceMapping::builder(arn, "payments-worker").build().unwrap();
-    let source = KinesisSource::new(&fake.sdk_config(), arn, &worker.clock(), worker.limiter()).unwrap();
+    let source = KinesisSource::new(&fake.sdk_config(), arn).unwrap();
     (mapping, source)
 }
 
@@ -55,7 +55,7 @@ async fn incident_82_reads_that_hang_on_one_stream_hold_up_no_other_mapping() {
     let a = Worker::start(options("a").maximum_concurrent_reads(16)).unwrap();
     let (none, seen) = (Seen::default(), Seen::default());
     let stuck = launch(consumer(&hanging, &a, mapping(), none.handler("a"), &MemoryStore::new()));
-    let (of_payments, source) = payments(&healthy, &a);
+    let (of_payments, source) = payments(&healthy);
     let builder = shardmill::Consumer::builder(of_payments, source, seen.handler("a"))
         .lease_store(MemoryStore::new())
         .worker(std::sync::Arc::clone(&a));

@@ -39,8 +39,8 @@ pub(crate) fn stream(shards: u32) -> FakeKinesis {
     fake
 }
 
-pub(crate) fn source(fake: &FakeKinesis, worker: &Worker) -> KinesisSource {
-    KinesisSource::new(&fake.sdk_config(), ARN, &worker.clock(), worker.limiter()).unwrap()
+pub(crate) fn source(fake: &FakeKinesis) -> KinesisSource {
+    KinesisSource::new(&fake.sdk_config(), ARN).unwrap()
 }
 
 /// A consumer of the stream that records what it sees.
@@ -51,7 +51,7 @@ pub(crate) fn consumer(
     handler: impl Handler,
     store: &(impl LeaseStore + Clone),
 ) -> ConsumerBuilder {
-    shardmill::Consumer::builder(mapping.build().unwrap(), source(fake, worker), handler)
+    shardmill::Consumer::builder(mapping.build().unwrap(), source(fake), handler)
         .lease_store(store.clone())
         .worker(Arc::clone(worker))
         .discovery_interval(Duration::from_secs(5))
@@ -83,7 +83,7 @@ pub(crate) fn of_table_as(
 ) -> ConsumerBuilder {
     let mapping = mapping.build().unwrap();
     let arn = mapping.event_source().arn.clone();
-    let source = DynamoDbSource::new(&fake.sdk_config(), &arn, &worker.clock(), worker.limiter()).unwrap();
+    let source = DynamoDbSource::new(&fake.sdk_config(), &arn).unwrap();
     shardmill::Consumer::builder(mapping, source, handler)
         .lease_store(store.clone())
         .worker(Arc::clone(worker))

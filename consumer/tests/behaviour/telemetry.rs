@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use shardmill::checkpoint::Fault;
-use shardmill::{Batch, BatchResponse, Destination, DestinationError, Failure, HandlerError, InvokeContext};
+use shardmill::{
+    Batch, BatchResponse, Destination, DestinationError, Discarded, HandlerError, InvokeContext,
+};
 
 use crate::logs;
 use crate::support::*;
@@ -53,7 +55,7 @@ struct Reluctant(Arc<AtomicUsize>);
 
 #[async_trait]
 impl Destination for Reluctant {
-    async fn deliver(&self, _: &Failure) -> Result<(), DestinationError> {
+    async fn deliver(&self, _: &Discarded) -> Result<(), DestinationError> {
         match self.0.fetch_add(1, Ordering::Relaxed) {
             0 | 1 => Err(DestinationError::new("not yet")),
             _ => Ok(()),

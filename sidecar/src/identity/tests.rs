@@ -1,6 +1,6 @@
 use shardmill::checkpoint::{AppState, Claim, MemoryStore, Renewal, SqliteStore, WorkerId};
 use shardmill::engine::{Page, Position, Seq};
-use shardmill::{Glance, ShardListing, ShardReader, SourceError};
+use shardmill::{ShardListing, ShardReader, SourceError, StreamSummary};
 
 use super::*;
 
@@ -17,8 +17,8 @@ impl StreamSource for Stream {
         unreachable!("only a look is needed")
     }
 
-    async fn glance(&self) -> Result<Option<Glance>, SourceError> {
-        Ok(Some(Glance { epoch: self.0.to_owned(), open_shards: Some(1), retention: None }))
+    async fn summary(&self) -> Result<Option<StreamSummary>, SourceError> {
+        Ok(Some(StreamSummary { epoch: self.0.to_owned(), open_shards: Some(1), retention: None }))
     }
 
     async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {

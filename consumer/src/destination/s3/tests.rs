@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::super::testing::failure;
+use super::super::testing::discarded;
 use super::super::testing::fake::{Answer, FakeService, PATIENT, config, dead_endpoint};
 use super::*;
 
@@ -18,7 +18,7 @@ fn destination(bucket: &FakeService) -> S3Destination {
 #[tokio::test]
 async fn r73_a_batch_is_one_object_of_its_exact_text_under_lambdas_key() {
     let bucket = FakeService::answering([STORED]).await;
-    let failure = failure("49", 10);
+    let failure = discarded("49", 10);
     destination(&bucket).deliver(&failure).await.unwrap();
     let requests = bucket.requests();
     let [request] = &requests[..] else { panic!("{} requests", requests.len()) };
@@ -40,7 +40,7 @@ async fn i3_a_delivery_whose_answer_was_lost_writes_the_same_object_again() {
     let bucket = FakeService::answering([Answer::Never]).await;
     let mut destination = destination(&bucket);
     destination.service.limits.total = Duration::from_millis(500);
-    let failure = failure("49", 10);
+    let failure = discarded("49", 10);
     let error = destination.deliver(&failure).await.unwrap_err().to_string();
     assert!(error.contains(BUCKET) && error.contains("within 500ms"), "{error}");
     bucket.answer(STORED);
@@ -71,10 +71,10 @@ async fn i3_a_refused_delivery_says_bucket_code_and_remedy_and_can_be_repeated()
     let bucket = FakeService::answering(cases.map(|(answer, _)| answer).into_iter().chain([STORED])).await;
     let destination = destination(&bucket);
     for (_, expected) in cases {
-        let error = destination.deliver(&failure("49", 10)).await.unwrap_err().to_string();
+        let error = destination.deliver(&discarded("49", 10)).await.unwrap_err().to_string();
         assert!(error.contains(BUCKET) && error.contains(expected), "{error}");
     }
-    destination.deliver(&failure("49", 10)).await.unwrap();
+    destination.deliver(&discarded("49", 10)).await.unwrap();
 }
 
 #[tokio::test]
@@ -86,8 +86,8 @@ async fn a_bucket_in_another_region_is_found_once_and_for_all() {
     );
     let bucket = FakeService::answering([moved, STORED]).await;
     let destination = destination(&bucket);
-    destination.deliver(&failure("49", 10)).await.unwrap();
-    destination.deliver(&failure("50", 10)).await.unwrap();
+    destination.deliver(&discarded("49", 10)).await.unwrap();
+    destination.deliver(&discarded("50", 10)).await.unwrap();
     let regions: Vec<bool> =
         bucket.requests().iter().map(|r| r.head.contains("/eu-west-3/s3/aws4_request")).collect();
     assert_eq!(regions, [false, true, true]);
@@ -101,7 +101,7 @@ async fn a_bucket_that_is_nowhere_is_looked_for_once_more_and_no_longer() {
         "<Error><Code>PermanentRedirect</Code><Message>use another endpoint</Message></Error>",
     );
     let bucket = FakeService::answering([moved]).await;
-    let error = destination(&bucket).deliver(&failure("49", 10)).await.unwrap_err().to_string();
+    let error = destination(&bucket).deliver(&discarded("49", 10)).await.unwrap_err().to_string();
     assert!(error.contains("PermanentRedirect (use another endpoint)"), "{error}");
     assert_eq!(bucket.requests().len(), 2);
 }
@@ -109,15 +109,15 @@ async fn a_bucket_that_is_nowhere_is_looked_for_once_more_and_no_longer() {
 #[tokio::test]
 async fn i3_an_answer_without_an_etag_does_not_count_as_delivered() {
     let bucket = FakeService::answering([Answer::Http(200, "", "")]).await;
-    let error = destination(&bucket).deliver(&failure("49", 10)).await.unwrap_err().to_string();
+    let error = destination(&bucket).deliver(&discarded("49", 10)).await.unwrap_err().to_string();
     assert!(error.contains("has no ETag; check the endpoint"), "{error}");
 }
 
 #[tokio::test]
 async fn a_bucket_that_cannot_be_reached_is_an_error_with_its_cause() {
     let destination =
-        S3Destination::from_sdk_config(&config(), BUCKET, Some(&dead_endpoint().await)).unwrap();
-    let error = destination.deliver(&failure("49", 10)).await.unwrap_err();
+        S3Destination::with_limits(&config(), BUCKET, Some(&dead_endpoint().await), LIMITS).unwrap();
+    let error = destination.deliver(&discarded("49", 10)).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(error.source.is_some());
 }
@@ -144,8 +144,8 @@ fn texts_that_are_no_bucket_are_refused() {
         ("arn:aws:s3:eu-west-1:123456789012:accesspoint/orders", "is an access point"),
         ("s3://orders", "is not an ARN"),
     ] {
-        let error = S3Destination::from_sdk_config(&config(), arn, None).unwrap_err().to_string();
+        let error = S3Destination::new(&config(), arn).unwrap_err().to_string();
         assert!(error.contains(arn) && error.contains(expected), "{error}");
-        S3Destination::new(Client::new(&config()), arn).unwrap_err();
+        S3Destination::from_client(Client::new(&config()), arn).unwrap_err();
     }
 }

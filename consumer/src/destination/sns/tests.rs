@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::super::testing::failure;
+use super::super::testing::discarded;
 use super::super::testing::fake::{Answer, FakeService, PATIENT, config, dead_endpoint};
 use super::*;
 
@@ -41,7 +41,7 @@ fn fields(body: &[u8]) -> Vec<(String, String)> {
 #[tokio::test]
 async fn r73_a_batch_is_one_message_of_its_exact_text_without_a_subject_in_the_topics_own_region() {
     let topic = FakeService::answering([SENT]).await;
-    let failure = failure("49", 10);
+    let failure = discarded("49", 10);
     destination(&topic).deliver(&failure).await.unwrap();
     let requests = topic.requests();
     let [request] = &requests[..] else { panic!("{} requests", requests.len()) };
@@ -96,17 +96,17 @@ async fn i3_a_refused_delivery_says_topic_code_and_remedy_and_can_be_repeated() 
     let topic = FakeService::answering(cases.map(|(answer, _)| answer).into_iter().chain([SENT])).await;
     let destination = destination(&topic);
     for (_, expected) in cases {
-        let error = destination.deliver(&failure("49", 10)).await.unwrap_err().to_string();
+        let error = destination.deliver(&discarded("49", 10)).await.unwrap_err().to_string();
         assert!(error.contains(TOPIC) && error.contains(expected), "{error}");
     }
-    destination.deliver(&failure("49", 10)).await.unwrap();
+    destination.deliver(&discarded("49", 10)).await.unwrap();
 }
 
 #[tokio::test]
 async fn i3_an_answer_without_a_message_id_does_not_count_as_delivered() {
     let empty = xml(200, "<PublishResponse><PublishResult></PublishResult></PublishResponse>");
     let topic = FakeService::answering([empty]).await;
-    let error = destination(&topic).deliver(&failure("49", 10)).await.unwrap_err().to_string();
+    let error = destination(&topic).deliver(&discarded("49", 10)).await.unwrap_err().to_string();
     assert!(error.contains("has no message id; check the endpoint"), "{error}");
 }
 
@@ -115,20 +115,23 @@ async fn a_topic_that_accepts_and_never_answers_fails_by_the_deliverys_limit_and
     let topic = FakeService::answering([Answer::Never]).await;
     let mut destination = destination(&topic);
     destination.service.limits.total = Duration::from_millis(500);
-    let error = destination.deliver(&failure("49", 10)).await.unwrap_err().to_string();
+    let error = destination.deliver(&discarded("49", 10)).await.unwrap_err().to_string();
     assert!(error.contains(TOPIC) && error.contains("within 500ms"), "{error}");
     topic.answer(SENT);
     destination.service.limits = PATIENT;
-    destination.deliver(&failure("49", 10)).await.unwrap();
+    destination.deliver(&discarded("49", 10)).await.unwrap();
     let client = Client::new(&config());
-    assert_eq!(SnsDestination::new(client, TOPIC).unwrap().service.limits.total, Duration::from_secs(10));
+    assert_eq!(
+        SnsDestination::from_client(client, TOPIC).unwrap().service.limits.total,
+        Duration::from_secs(10)
+    );
 }
 
 #[tokio::test]
 async fn a_topic_that_cannot_be_reached_is_an_error_with_its_cause() {
     let destination =
-        SnsDestination::from_sdk_config(&config(), TOPIC, Some(&dead_endpoint().await)).unwrap();
-    let error = destination.deliver(&failure("49", 10)).await.unwrap_err();
+        SnsDestination::with_limits(&config(), TOPIC, Some(&dead_endpoint().await), Limits::DEFAULT).unwrap();
+    let error = destination.deliver(&discarded("49", 10)).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(error.source.is_some());
 }
@@ -160,8 +163,8 @@ fn r77_fifo_topics_and_texts_that_are_no_topic_are_refused() {
         ("orders", "is not an ARN"),
         ("", "write the topic's ARN"),
     ] {
-        let error = SnsDestination::from_sdk_config(&config(), arn, None).unwrap_err().to_string();
+        let error = SnsDestination::new(&config(), arn).unwrap_err().to_string();
         assert!(error.contains(arn) && error.contains(expected), "{error}");
-        SnsDestination::new(Client::new(&config()), arn).unwrap_err();
+        SnsDestination::from_client(Client::new(&config()), arn).unwrap_err();
     }
 }

@@ -4,7 +4,7 @@ use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
 use serde_json::Value;
 
-use super::super::testing::failure;
+use super::super::testing::discarded;
 use super::super::testing::fake::{Answer, FakeService, PATIENT, config, dead_endpoint};
 use super::*;
 
@@ -22,7 +22,7 @@ fn destination(queue: &FakeService) -> SqsDestination {
 #[tokio::test]
 async fn r72_a_batch_is_one_message_of_its_exact_text_in_the_queues_own_region() {
     let queue = FakeService::answering([json(200, SENT)]).await;
-    let failure = failure("49", 10);
+    let failure = discarded("49", 10);
     destination(&queue).deliver(&failure).await.unwrap();
     let requests = queue.requests();
     let [request] = &requests[..] else { panic!("{} requests", requests.len()) };
@@ -41,7 +41,7 @@ async fn r72_a_batch_is_one_message_of_its_exact_text_in_the_queues_own_region()
 async fn a_short_disturbance_is_repeated_within_the_delivery() {
     let busy = json(503, r#"{"__type":"ServiceUnavailable"}"#);
     let queue = FakeService::answering([busy, json(200, SENT)]).await;
-    destination(&queue).deliver(&failure("49", 10)).await.unwrap();
+    destination(&queue).deliver(&discarded("49", 10)).await.unwrap();
     assert_eq!(queue.requests().len(), 2);
 }
 
@@ -66,10 +66,10 @@ async fn i3_a_refused_delivery_says_queue_code_and_remedy_and_can_be_repeated() 
     let queue = FakeService::answering(answers.into_iter().chain([json(200, SENT)])).await;
     let destination = destination(&queue);
     for (_, _, expected) in cases {
-        let error = destination.deliver(&failure("49", 10)).await.unwrap_err().to_string();
+        let error = destination.deliver(&discarded("49", 10)).await.unwrap_err().to_string();
         assert!(error.contains(QUEUE) && error.contains(expected), "{error}");
     }
-    destination.deliver(&failure("49", 10)).await.unwrap();
+    destination.deliver(&discarded("49", 10)).await.unwrap();
 }
 
 #[tokio::test]
@@ -78,11 +78,11 @@ async fn a_queue_that_accepts_and_never_answers_fails_by_the_deliverys_limit_and
     let mut destination = destination(&queue);
     let patient = destination.service.limits;
     destination.service.limits.total = Duration::from_millis(500);
-    let error = destination.deliver(&failure("49", 10)).await.unwrap_err().to_string();
+    let error = destination.deliver(&discarded("49", 10)).await.unwrap_err().to_string();
     assert!(error.contains(QUEUE) && error.contains("within 500ms"), "{error}");
     queue.answer(json(200, SENT));
     destination.service.limits = patient;
-    destination.deliver(&failure("49", 10)).await.unwrap();
+    destination.deliver(&discarded("49", 10)).await.unwrap();
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn an_attempt_that_is_never_answered_is_repeated_after_the_read_timeout() 
     let queue = FakeService::answering([Answer::Never, json(200, SENT)]).await;
     let limits = Limits { read: Duration::from_secs(1), ..PATIENT };
     let destination = SqsDestination::with_limits(&config(), QUEUE, Some(&queue.endpoint), limits).unwrap();
-    destination.deliver(&failure("49", 10)).await.unwrap();
+    destination.deliver(&discarded("49", 10)).await.unwrap();
     assert!(queue.requests().len() >= 2);
 }
 
@@ -100,17 +100,18 @@ async fn a_client_without_timeouts_does_not_hang_either() {
     let config = Builder::from(&config()).endpoint_url(&queue.endpoint);
     let config = config.timeout_config(TimeoutConfig::disabled()).build();
     let url = format!("{}/123456789012/orders-dlq", queue.endpoint);
-    let mut destination = SqsDestination::new(Client::from_conf(config), QUEUE, url).unwrap();
+    let mut destination = SqsDestination::from_client(Client::from_conf(config), QUEUE, url).unwrap();
     assert_eq!(destination.service.limits.total, Duration::from_secs(10));
     destination.service.limits.total = Duration::from_millis(500);
-    destination.deliver(&failure("49", 10)).await.unwrap_err();
+    destination.deliver(&discarded("49", 10)).await.unwrap_err();
 }
 
 #[tokio::test]
 async fn a_queue_that_cannot_be_reached_is_an_error_with_its_cause() {
     let endpoint = dead_endpoint().await;
-    let destination = SqsDestination::from_sdk_config(&config(), QUEUE, Some(&endpoint)).unwrap();
-    let error = destination.deliver(&failure("49", 10)).await.unwrap_err();
+    let destination =
+        SqsDestination::with_limits(&config(), QUEUE, Some(&endpoint), Limits::DEFAULT).unwrap();
+    let error = destination.deliver(&discarded("49", 10)).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(error.source.is_some());
 }
@@ -118,7 +119,7 @@ async fn a_queue_that_cannot_be_reached_is_an_error_with_its_cause() {
 #[tokio::test]
 async fn i3_an_answer_without_a_message_id_does_not_count_as_delivered() {
     let queue = FakeService::answering([json(200, "{}")]).await;
-    let error = destination(&queue).deliver(&failure("49", 10)).await.unwrap_err().to_string();
+    let error = destination(&queue).deliver(&discarded("49", 10)).await.unwrap_err().to_string();
     assert!(error.contains("has no message id; check the endpoint"), "{error}");
 }
 
@@ -157,24 +158,25 @@ fn r77_fifo_queues_and_texts_that_are_no_queue_are_refused() {
         ("arn:aws:sqs::123456789012:orders", "has no region or no account of 12 digits"),
         ("arn:aws:sqs:eu-west-1:123456789012:a/b", "has a queue name that SQS does not permit"),
     ] {
-        let error = SqsDestination::from_sdk_config(&config(), arn, None).unwrap_err().to_string();
+        let error = SqsDestination::new(&config(), arn).unwrap_err().to_string();
         assert!(error.contains(arn) && error.contains(expected), "{error}");
         let client = Client::new(&config());
-        SqsDestination::new(client, arn, "http://127.0.0.1/q").unwrap_err();
+        SqsDestination::from_client(client, arn, "http://127.0.0.1/q").unwrap_err();
     }
 }
 
 #[test]
 fn the_queues_url_comes_from_its_arn_or_from_the_endpoint() {
     let url = |arn: &str, endpoint: Option<&str>| {
-        SqsDestination::from_sdk_config(&config(), arn, endpoint).unwrap().url
+        SqsDestination::with_limits(&config(), arn, endpoint, Limits::DEFAULT).unwrap().url
     };
     assert_eq!(url(QUEUE, None), "https://sqs.eu-west-1.amazonaws.com/123456789012/orders-dlq");
     let chinese = "arn:aws-cn:sqs:cn-north-1:123456789012:q";
     assert_eq!(url(chinese, None), "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/q");
     let local = Some("http://localhost:4566/");
     assert_eq!(url(QUEUE, local), "http://localhost:4566/123456789012/orders-dlq");
-    let error = SqsDestination::from_sdk_config(&config(), QUEUE, Some("localhost:4566")).unwrap_err();
+    let error =
+        SqsDestination::with_limits(&config(), QUEUE, Some("localhost:4566"), Limits::DEFAULT).unwrap_err();
     assert!(error.to_string().contains("write it with http://"), "{error}");
 }
 
@@ -191,7 +193,9 @@ impl aws_types::service_config::LoadServiceConfig for Environment {
 
 #[test]
 fn the_endpoint_is_found_where_the_sdk_finds_it() {
-    let url = |config: &SdkConfig, given| SqsDestination::from_sdk_config(config, QUEUE, given).unwrap().url;
+    let url = |config: &SdkConfig, given| {
+        SqsDestination::with_limits(config, QUEUE, given, Limits::DEFAULT).unwrap().url
+    };
     let general = config().into_builder().endpoint_url("http://all:1").build();
     assert_eq!(url(&general, None), "http://all:1/123456789012/orders-dlq");
     let own = general.into_builder().service_config(Environment).build();

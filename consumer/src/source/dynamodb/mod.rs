@@ -14,13 +14,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodbstreams::Client;
+use aws_sdk_dynamodbstreams::config::Builder;
 use aws_types::SdkConfig;
 use shardmill_engine::{Position, ShardId};
 use tokio::sync::Semaphore;
 
-use super::aws::{Named, endpoint};
+use super::aws::{Hears, Named, endpoint};
+use super::context::Attachment;
 use super::limiter::ReadLimiter;
-use super::{Glance, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
+use super::{
+    ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind, StreamSource, StreamSummary,
+};
 use crate::clock::ServiceClock;
 
 /// Shards of one stream that are asked about their end at the same time. These calls have a pace of their own, for which
@@ -125,7 +129,30 @@ impl fmt::Display for DynamoDbStream {
 /// several mappings and other readers add up.
 #[derive(Clone, Debug)]
 pub struct DynamoDbSource {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
+}
+
+/// What a source is before it has a context.
+#[derive(Debug)]
+struct Shared {
+    stream: DynamoDbStream,
+    settings: Builder,
+    hears: Hears,
+    attachment: Attachment<Inner>,
+}
+
+impl Shared {
+    fn inner(&self, cx: &SourceContext) -> Inner {
+        let clock = self.hears.of(cx.clock());
+        Inner {
+            client: client::observed(&self.settings, &clock),
+            stream: self.stream.clone(),
+            limiter: cx.limiter().clone().for_source(),
+            clock,
+            closed: Mutex::default(),
+            ends: Semaphore::new(CONCURRENT_ENDS),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -144,49 +171,41 @@ impl DynamoDbSource {
     /// A source with a client of its own for the stream's region, whatever region `config` names.
     ///
     /// The SDK's retries are off: the driver backs off without losing its place. A connection may take 5 s, an answer
-    /// 30 s, unless `config` sets other timeouts. The endpoint's own [clock](ServiceClock::for_endpoint) of `clock`
-    /// learns the service's time from every successful answer.
+    /// 30 s, unless `config` sets other timeouts. The service's time is learned from every successful answer, for all
+    /// sources of the worker with the same endpoint.
     ///
     /// # Errors
     /// [`SourceErrorKind::Rejected`] if `stream_arn` names no DynamoDB stream.
-    pub fn new(
-        config: &SdkConfig,
-        stream_arn: &str,
-        clock: &ServiceClock,
-        limiter: ReadLimiter,
-    ) -> Result<Self, SourceError> {
+    pub fn new(config: &SdkConfig, stream_arn: &str) -> Result<Self, SourceError> {
         let stream = DynamoDbStream::from_arn(stream_arn)?;
-        let clock = clock.for_endpoint(&endpoint(&stream, stream.region(), config.endpoint_url()));
-        let client = client::from_config(config, &stream, &clock);
-        Ok(Self::of(client, stream, &clock, limiter))
+        let hears = Hears::Endpoint(endpoint(&stream, stream.region(), config.endpoint_url()));
+        let settings = client::from_config(config, &stream);
+        Ok(Self::of(stream, settings, hears))
     }
 
-    /// A source with a copy of `client` that keeps its region, endpoint, credentials and HTTP client; otherwise as [`Self::new`].
+    /// A source with a copy of `client` that keeps its region, endpoint, credentials and HTTP client; otherwise as
+    /// [`new`](Self::new), but no other source shares what it learns of the service's time.
     ///
     /// # Errors
     /// [`SourceErrorKind::Rejected`] if `stream_arn` names no DynamoDB stream.
-    pub fn from_client(
-        client: &Client,
-        stream_arn: &str,
-        clock: &ServiceClock,
-        limiter: ReadLimiter,
-    ) -> Result<Self, SourceError> {
+    pub fn from_client(client: Client, stream_arn: &str) -> Result<Self, SourceError> {
         let stream = DynamoDbStream::from_arn(stream_arn)?;
-        let clock = clock.for_client(&endpoint(&stream, stream.region(), None));
-        let client = client::from_client(client, &clock);
-        Ok(Self::of(client, stream, &clock, limiter))
+        let hears = Hears::Client(endpoint(&stream, stream.region(), None));
+        Ok(Self::of(stream, client::from_client(&client), hears))
     }
 
-    fn of(client: Client, stream: DynamoDbStream, clock: &ServiceClock, limiter: ReadLimiter) -> Self {
-        let (clock, closed, limiter) = (clock.clone(), Mutex::default(), limiter.for_source());
-        let ends = Semaphore::new(CONCURRENT_ENDS);
-        Self { inner: Arc::new(Inner { client, stream, limiter, clock, closed, ends }) }
+    fn of(stream: DynamoDbStream, settings: Builder, hears: Hears) -> Self {
+        Self { shared: Arc::new(Shared { stream, settings, hears, attachment: Attachment::new() }) }
+    }
+
+    fn inner(&self) -> Arc<Inner> {
+        self.shared.attachment.get(|cx| self.shared.inner(cx))
     }
 
     /// The stream that this source reads.
     #[must_use]
     pub fn stream(&self) -> &DynamoDbStream {
-        &self.inner.stream
+        &self.shared.stream
     }
 }
 
@@ -207,32 +226,41 @@ impl Inner {
 
 #[async_trait]
 impl StreamSource for DynamoDbSource {
+    fn attach(&self, cx: &SourceContext) -> Result<(), SourceError> {
+        let shared = &self.shared;
+        shared.attachment.attach(cx, &shared.stream, |cx| shared.inner(cx))
+    }
+
+    fn stream_arn(&self) -> Option<&str> {
+        Some(self.shared.stream.arn())
+    }
+
     async fn shards(&self) -> Result<ShardListing, SourceError> {
-        listing::list(&self.inner).await
+        listing::list(&self.inner()).await
     }
 
     /// There is no call that tells it, and none is needed: a stream that is enabled again has another ARN, and every
     /// new shard follows one that somebody reads to its end.
-    async fn glance(&self) -> Result<Option<Glance>, SourceError> {
-        let epoch = self.inner.stream.label().to_owned();
-        Ok(Some(Glance { epoch, open_shards: None, retention: None }))
+    async fn summary(&self) -> Result<Option<StreamSummary>, SourceError> {
+        let epoch = self.shared.stream.label().to_owned();
+        Ok(Some(StreamSummary { epoch, open_shards: None, retention: None }))
     }
 
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
-        Ok(Box::new(reader::DynamoDbReader::new(&self.inner, shard, at)))
+        Ok(Box::new(reader::DynamoDbReader::new(&self.inner(), shard, at)))
     }
 
     fn clock(&self) -> Option<ServiceClock> {
-        Some(self.inner.clock.clone())
+        Some(self.inner().clock.clone())
     }
 
     /// The service has no dry runs: an iterator is asked for, which reads nothing.
     async fn may_read(&self, shard: &ShardId) -> Result<Option<&'static str>, SourceError> {
-        reader::DynamoDbReader::new(&self.inner, shard, &Position::TrimHorizon).iterator_at_start().await?;
+        reader::DynamoDbReader::new(&self.inner(), shard, &Position::TrimHorizon).iterator_at_start().await?;
         Ok(Some("GetShardIterator is allowed, GetRecords was not asked for"))
     }
 
     fn describe(&self) -> String {
-        self.inner.stream.to_string()
+        self.shared.stream.to_string()
     }
 }

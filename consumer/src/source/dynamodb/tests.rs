@@ -34,7 +34,9 @@ impl Case {
 
     fn source(fake: &FakeDynamoDbStreams, arn: &str) -> DynamoDbSource {
         let clock = ServiceClock::starting_at(Wall::from_millis(i64::try_from(fake.now_ms()).unwrap()));
-        DynamoDbSource::new(&fake.sdk_config(), arn, &clock, ReadLimiter::new()).unwrap()
+        let source = DynamoDbSource::new(&fake.sdk_config(), arn).unwrap();
+        source.attach(&SourceContext::new(clock, ReadLimiter::new())).unwrap();
+        source
     }
 
     fn put(&self, id: &str, n: u32) -> StoredChange {

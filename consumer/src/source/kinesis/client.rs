@@ -10,23 +10,27 @@ use super::KinesisStream;
 use crate::clock::ServiceClock;
 use crate::source::aws::{ObserveDate, bounded};
 
-/// A client for the stream's own region.
-pub(super) fn from_config(config: &SdkConfig, stream: &KinesisStream, clock: &ServiceClock) -> Client {
+/// The settings of a client for the stream's own region.
+pub(super) fn from_config(config: &SdkConfig, stream: &KinesisStream) -> Builder {
     let builder = Builder::from(config).region(Region::new(stream.region().to_owned()));
-    Client::from_conf(for_polling(builder, config.timeout_config(), clock).build())
+    for_polling(builder, config.timeout_config())
 }
 
-/// A client like the given one.
-pub(super) fn from_client(client: &Client, clock: &ServiceClock) -> Client {
+/// The settings of a client like the given one.
+pub(super) fn from_client(client: &Client) -> Builder {
     let config = client.config();
-    Client::from_conf(for_polling(config.to_builder(), config.timeout_config(), clock).build())
+    for_polling(config.to_builder(), config.timeout_config())
 }
 
-fn for_polling(builder: Builder, timeouts: Option<&TimeoutConfig>, clock: &ServiceClock) -> Builder {
+/// A client that shows the service's time to `clock`.
+pub(super) fn observed(settings: &Builder, clock: &ServiceClock) -> Client {
+    Client::from_conf(settings.clone().interceptor(ObserveDate::new(clock)).build())
+}
+
+fn for_polling(builder: Builder, timeouts: Option<&TimeoutConfig>) -> Builder {
     builder
         .retry_config(RetryConfig::disabled())
         .timeout_config(bounded(timeouts))
         // The timeouts bound a stalled answer; a second watcher over every body only costs.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .interceptor(ObserveDate::new(clock))
 }

@@ -101,7 +101,9 @@ impl Service {
     }
 
     pub(super) fn source_with(&self, clock: &ServiceClock, limiter: ReadLimiter) -> KinesisSource {
-        KinesisSource::from_client(&self.client(), ARN, clock, limiter).unwrap()
+        let source = KinesisSource::from_client(self.client(), ARN).unwrap();
+        source.attach(&SourceContext::new(clock.clone(), limiter)).unwrap();
+        source
     }
 
     pub(super) fn source(&self) -> KinesisSource {

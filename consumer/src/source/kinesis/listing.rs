@@ -7,14 +7,14 @@ use shardmill_engine::{HashRange, Shard, ShardId, Wall};
 
 use super::Inner;
 use crate::source::aws::{Call, KeepDate};
-use crate::source::{Glance, ShardListing, SourceError, children_of};
+use crate::source::{ShardListing, SourceError, StreamSummary, children_of};
 
 /// A token lives 5 minutes (ListShards). A listing that outlives it again and again is given up.
 const ATTEMPTS: usize = 3;
 
 /// Every shard of the stream. A part of a listing is never returned: a missing parent would count as ended (I9).
 pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
-    let Summary { epoch, retention, .. } = summary(source).await?;
+    let StreamSummary { epoch, retention, .. } = summary(source).await?;
     let call = Call { api: "ListShards", stream: &source.stream, shard: None, at: None };
     for _ in 0..ATTEMPTS {
         if let Some((shards, date)) = pages(source, call).await? {
@@ -26,12 +26,6 @@ pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
         }
     }
     Err(call.unusable("its token expired while the next page was asked for, several times"))
-}
-
-/// Whether the stream is the same and has as many open shards.
-pub(super) async fn glance(source: &Inner) -> Result<Glance, SourceError> {
-    let Summary { epoch, open_shards, retention } = summary(source).await?;
-    Ok(Glance { epoch, open_shards: Some(open_shards), retention })
 }
 
 /// The shards that follow `shard`, if it has really ended; `None` if it goes on.
@@ -52,15 +46,8 @@ pub(super) async fn children_if_ended(
     Ok((!goes_on).then_some(children))
 }
 
-struct Summary {
-    /// When the stream was created, in epoch seconds.
-    epoch: String,
-    /// How long it keeps records.
-    retention: Option<Duration>,
-    open_shards: usize,
-}
-
-async fn summary(source: &Inner) -> Result<Summary, SourceError> {
+/// What tells, with one call, whether the stream is the same and has as many open shards.
+pub(super) async fn summary(source: &Inner) -> Result<StreamSummary, SourceError> {
     let call = Call { api: "DescribeStreamSummary", stream: &source.stream, shard: None, at: None };
     let request = source.client.describe_stream_summary();
     let answer = request.stream_name(source.stream.name()).stream_arn(source.stream.arn()).send().await;
@@ -69,10 +56,10 @@ async fn summary(source: &Inner) -> Result<Summary, SourceError> {
         answer.stream_description_summary().ok_or_else(|| call.unusable("it describes no stream"))?;
     let hours = u64::try_from(summary.retention_period_hours()).ok().filter(|hours| *hours > 0);
     let retention = hours.map(|hours| Duration::from_secs(hours * 3600));
-    Ok(Summary {
+    Ok(StreamSummary {
         epoch: summary.stream_creation_timestamp().secs().to_string(),
         retention,
-        open_shards: usize::try_from(summary.open_shard_count()).unwrap_or(0),
+        open_shards: Some(usize::try_from(summary.open_shard_count()).unwrap_or(0)),
     })
 }
 

@@ -14,12 +14,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::Builder;
 use aws_types::SdkConfig;
 use shardmill_engine::{Position, ShardId};
 
-use super::aws::{Named, endpoint};
+use super::aws::{Hears, Named, endpoint};
+use super::context::Attachment;
 use super::limiter::ReadLimiter;
-use super::{Glance, ShardListing, ShardReader, SourceError, SourceErrorKind, StreamSource};
+use super::{
+    ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind, StreamSource, StreamSummary,
+};
 use crate::clock::ServiceClock;
 
 /// A Kinesis data stream, as its ARN names it.
@@ -108,7 +112,28 @@ impl fmt::Display for KinesisStream {
 /// Needs `kinesis:DescribeStreamSummary`, `kinesis:ListShards`, `kinesis:GetShardIterator` and `kinesis:GetRecords`.
 #[derive(Clone, Debug)]
 pub struct KinesisSource {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
+}
+
+/// What a source is before it has a context.
+#[derive(Debug)]
+struct Shared {
+    stream: KinesisStream,
+    settings: Builder,
+    hears: Hears,
+    attachment: Attachment<Inner>,
+}
+
+impl Shared {
+    fn inner(&self, cx: &SourceContext) -> Inner {
+        let clock = self.hears.of(cx.clock());
+        Inner {
+            client: client::observed(&self.settings, &clock),
+            stream: self.stream.clone(),
+            limiter: cx.limiter().clone().for_source(),
+            clock,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -123,72 +148,77 @@ impl KinesisSource {
     /// A source with a client of its own for the stream's region, whatever region `config` names.
     ///
     /// The SDK's retries are off: the driver backs off without losing its place. A connection may take 5 s, an answer
-    /// 30 s, unless `config` sets other timeouts. The endpoint's own [clock](ServiceClock::for_endpoint) of `clock`
-    /// learns the service's time from every successful answer.
+    /// 30 s, unless `config` sets other timeouts. The service's time is learned from every successful answer, for all
+    /// sources of the worker with the same endpoint.
     ///
     /// # Errors
     /// [`SourceErrorKind::Rejected`] if `stream_arn` names no Kinesis data stream.
-    pub fn new(
-        config: &SdkConfig,
-        stream_arn: &str,
-        clock: &ServiceClock,
-        limiter: ReadLimiter,
-    ) -> Result<Self, SourceError> {
+    pub fn new(config: &SdkConfig, stream_arn: &str) -> Result<Self, SourceError> {
         let stream = KinesisStream::from_arn(stream_arn)?;
-        let clock = clock.for_endpoint(&endpoint(&stream, stream.region(), config.endpoint_url()));
-        let client = client::from_config(config, &stream, &clock);
-        let limiter = limiter.for_source();
-        Ok(Self { inner: Arc::new(Inner { client, stream, limiter, clock }) })
+        let hears = Hears::Endpoint(endpoint(&stream, stream.region(), config.endpoint_url()));
+        let settings = client::from_config(config, &stream);
+        Ok(Self::of(stream, settings, hears))
     }
 
-    /// A source with a copy of `client` that keeps its region, endpoint, credentials and HTTP client; otherwise as [`Self::new`].
+    /// A source with a copy of `client` that keeps its region, endpoint, credentials and HTTP client; otherwise as
+    /// [`new`](Self::new), but no other source shares what it learns of the service's time.
     ///
     /// # Errors
     /// [`SourceErrorKind::Rejected`] if `stream_arn` names no Kinesis data stream.
-    pub fn from_client(
-        client: &Client,
-        stream_arn: &str,
-        clock: &ServiceClock,
-        limiter: ReadLimiter,
-    ) -> Result<Self, SourceError> {
+    pub fn from_client(client: Client, stream_arn: &str) -> Result<Self, SourceError> {
         let stream = KinesisStream::from_arn(stream_arn)?;
-        let clock = clock.for_client(&endpoint(&stream, stream.region(), None));
-        let client = client::from_client(client, &clock);
-        let limiter = limiter.for_source();
-        Ok(Self { inner: Arc::new(Inner { client, stream, limiter, clock }) })
+        let hears = Hears::Client(endpoint(&stream, stream.region(), None));
+        Ok(Self::of(stream, client::from_client(&client), hears))
+    }
+
+    fn of(stream: KinesisStream, settings: Builder, hears: Hears) -> Self {
+        Self { shared: Arc::new(Shared { stream, settings, hears, attachment: Attachment::new() }) }
+    }
+
+    fn inner(&self) -> Arc<Inner> {
+        self.shared.attachment.get(|cx| self.shared.inner(cx))
     }
 
     /// The stream that this source reads.
     #[must_use]
     pub fn stream(&self) -> &KinesisStream {
-        &self.inner.stream
+        &self.shared.stream
     }
 }
 
 #[async_trait]
 impl StreamSource for KinesisSource {
-    async fn shards(&self) -> Result<ShardListing, SourceError> {
-        listing::list(&self.inner).await
+    fn attach(&self, cx: &SourceContext) -> Result<(), SourceError> {
+        let shared = &self.shared;
+        shared.attachment.attach(cx, &shared.stream, |cx| shared.inner(cx))
     }
 
-    async fn glance(&self) -> Result<Option<Glance>, SourceError> {
-        listing::glance(&self.inner).await.map(Some)
+    fn stream_arn(&self) -> Option<&str> {
+        Some(self.shared.stream.arn())
+    }
+
+    async fn shards(&self) -> Result<ShardListing, SourceError> {
+        listing::list(&self.inner()).await
+    }
+
+    async fn summary(&self) -> Result<Option<StreamSummary>, SourceError> {
+        listing::summary(&self.inner()).await.map(Some)
     }
 
     async fn open(&self, shard: &ShardId, at: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
-        Ok(Box::new(reader::KinesisReader::new(&self.inner, shard, at)))
+        Ok(Box::new(reader::KinesisReader::new(&self.inner(), shard, at)))
     }
 
     fn clock(&self) -> Option<ServiceClock> {
-        Some(self.inner.clock.clone())
+        Some(self.inner().clock.clone())
     }
 
     async fn may_read(&self, shard: &ShardId) -> Result<Option<&'static str>, SourceError> {
-        permission::prove(&self.inner, shard).await?;
+        permission::prove(&self.inner(), shard).await?;
         Ok(Some("GetShardIterator and GetRecords are allowed"))
     }
 
     fn describe(&self) -> String {
-        self.inner.stream.to_string()
+        self.shared.stream.to_string()
     }
 }

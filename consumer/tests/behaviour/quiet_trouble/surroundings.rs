@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use shardmill::checkpoint::Fault as StoreFault;
 use shardmill::engine::OnDestinationFailure;
-use shardmill::{Destination, DestinationError, Failure};
+use shardmill::{Destination, DestinationError, Discarded};
 use shardmill_testkit::kinesis::{Fault, Operation};
 
 use super::*;
@@ -16,7 +16,7 @@ struct Letters {
 
 #[async_trait]
 impl Destination for Letters {
-    async fn deliver(&self, _: &Failure) -> Result<(), DestinationError> {
+    async fn deliver(&self, _: &Discarded) -> Result<(), DestinationError> {
         match *self.refuses.lock().unwrap() {
             true => Err(DestinationError::new("the queue is away")),
             false => Ok(()),
@@ -239,7 +239,7 @@ struct Slow;
 
 #[async_trait]
 impl Destination for Slow {
-    async fn deliver(&self, _: &Failure) -> Result<(), DestinationError> {
+    async fn deliver(&self, _: &Discarded) -> Result<(), DestinationError> {
         tokio::time::sleep(Duration::from_secs(20)).await;
         Ok(())
     }

@@ -41,13 +41,9 @@ async fn incident_62_a_throttled_page_is_asked_again_and_the_budget_of_the_accou
     case.fake.set_list_page_size(10);
     case.fake.faults().on(Operation::DescribeStream).skip(50).times(3).inject(Fault::LimitExceeded);
     let other = Case::source(&case.fake, case.source.stream().arn());
-    let other = DynamoDbSource::from_client(
-        &other.inner.client,
-        other.stream().arn(),
-        &ServiceClock::new(),
-        case.source.inner.limiter.clone(),
-    )
-    .unwrap();
+    let other = DynamoDbSource::from_client(other.inner().client.clone(), other.stream().arn()).unwrap();
+    let limiter = case.source.inner().limiter.clone();
+    other.attach(&SourceContext::new(ServiceClock::new(), limiter)).unwrap();
     let (one, two) = tokio::join!(case.source.shards(), other.shards());
     assert_eq!((one.unwrap().shards.len(), two.unwrap().shards.len()), (1_000, 1_000));
     let calls = case.fake.calls().of(Operation::DescribeStream);

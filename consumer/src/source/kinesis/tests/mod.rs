@@ -53,8 +53,9 @@ async fn a_source_made_from_a_configuration_asks_the_region_of_the_arn() {
         .http_client(SharedHttpClient::new(Service::new([])))
         .credentials_provider(SharedCredentialsProvider::new(NoCredentials))
         .build();
-    let source = KinesisSource::new(&config, ARN, &ServiceClock::new(), ReadLimiter::new()).unwrap();
-    let config = source.inner.client.config();
+    let source = KinesisSource::new(&config, ARN).unwrap();
+    let inner = source.inner();
+    let config = inner.client.config();
     assert_eq!(config.region().unwrap().as_ref(), "eu-west-1");
     assert!(!config.retry_config().unwrap().has_retry(), "retries belong to the engine");
     let error = source.shards().await.unwrap_err();
@@ -81,9 +82,8 @@ fn timeouts_that_the_user_switched_off_are_bounded_and_those_that_he_set_are_kep
         let client = Client::from_conf(
             Service::new([]).client().config().to_builder().timeout_config(timeouts).build(),
         );
-        let source =
-            KinesisSource::from_client(&client, ARN, &ServiceClock::new(), ReadLimiter::new()).unwrap();
-        let set = source.inner.client.config().timeout_config().unwrap().clone();
+        let source = KinesisSource::from_client(client, ARN).unwrap();
+        let set = source.inner().client.config().timeout_config().unwrap().clone();
         [set.connect_timeout(), set.read_timeout(), set.operation_timeout()]
             .map(|set| set.map(|set| set.as_secs()))
     };
@@ -364,7 +364,7 @@ async fn a_body_cut_on_the_wire_is_no_page() {
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .endpoint_url(endpoint);
     let client = Client::from_conf(config.build());
-    let source = KinesisSource::from_client(&client, ARN, &ServiceClock::new(), ReadLimiter::new()).unwrap();
+    let source = KinesisSource::from_client(client, ARN).unwrap();
     let mut reader = source.open(&ShardId::from(SHARD), &Position::TrimHorizon).await.unwrap();
     let error = reader.next_page(10).await.unwrap_err();
     assert_eq!((error.kind, error.api), (Kind::Unavailable, "GetRecords"), "{error}");
