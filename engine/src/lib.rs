@@ -83,7 +83,9 @@ pub use mapping::{
 };
 pub use outcome::{BatchResponse, InvalidResponse, Outcome};
 pub use position::{Position, Seq, SequenceNumber};
-pub use record::{Batch, Data, DynamoDbRecord, InvalidBase64, Payload, Record, ShardId};
+pub use record::{
+    Batch, Data, DynamoDbRecord, InvalidBase64, JsonError, Payload, Record, RecordError, ShardId,
+};
 pub use request::RequestId;
 pub use shard::{
     AnswerProblem, Counters, DiscardId, Exit, FetchFault, Gap, GapKind, Invocation, LaneId, LaneSnapshot,

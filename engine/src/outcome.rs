@@ -32,6 +32,13 @@ pub struct BatchResponse {
     state: Option<Bytes>,
 }
 
+/// A function that has nothing to answer: every record succeeded.
+impl From<()> for BatchResponse {
+    fn from((): ()) -> Self {
+        Self::success()
+    }
+}
+
 /// One entry of `batchItemFailures`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ItemFailure {

@@ -1,10 +1,15 @@
 //! Records and batches. A batch is a range over shared records: a retry or a bisection copies nothing.
 
+mod for_test;
+mod read;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+
+pub use read::{JsonError, RecordError};
 
 use crate::position::Seq;
 use crate::time::Wall;
@@ -185,14 +190,6 @@ impl Record {
             Payload::Kinesis { data, .. } => Some(data),
             Payload::DynamoDb(_) => None,
         }
-    }
-
-    /// What the record says: the bytes that the producer put into a Kinesis stream. Of a DynamoDB stream, nothing.
-    ///
-    /// # Errors
-    /// [`InvalidBase64`] if they arrived as text that is no base64.
-    pub fn bytes(&self) -> Result<Bytes, InvalidBase64> {
-        self.data().map_or_else(|| Ok(Bytes::new()), Data::bytes)
     }
 
     /// What keeps records in order among each other beyond their shard: partition key or item key (R48).
@@ -448,7 +445,10 @@ mod tests {
         assert_eq!(format!("{change:?}"), "DynamoDbRecord(16 bytes)");
         let change = Record::dynamodb(Seq::plain("8"), None, change);
         assert_eq!((change.partition_key(), change.data()), (None, None));
-        assert_eq!((change.order_key(), change.bytes().unwrap().len()), (Some(&br#"{"k":1}"#[..]), 0));
+        assert_eq!(
+            (change.order_key(), change.bytes()),
+            (Some(&br#"{"k":1}"#[..]), Err(RecordError::NoBytes))
+        );
         let own = size_of::<Record>();
         assert_eq!((plain.footprint(), change.footprint()), (own + 8 + 3 + 1, own + 16 + 1));
     }
