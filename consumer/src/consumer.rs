@@ -9,6 +9,7 @@ use shardmill_engine::{EventSourceMapping, FailureNames};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::builder::ConsumerBuilder;
 use crate::destination::Destination;
 use crate::discovery::Listed;
 use crate::driver::MappingContext;
@@ -17,66 +18,31 @@ use crate::keeper::KeeperOptions;
 use crate::metrics;
 use crate::pin::Pin;
 use crate::run::Run;
-use crate::source::{SourceError, StreamSource};
+use crate::source::StreamSource;
 use crate::status::ConsumerStatus;
 use crate::trouble::Troubles;
 use crate::unread::Unread;
-use crate::worker::{Worker, WorkerOptions};
+use crate::worker::Worker;
 
 /// Runs an event source mapping: reads every shard that this worker gets a lease for, and hands batches to the handler.
 pub struct Consumer {
-    mapping: Arc<EventSourceMapping>,
-    source: Arc<dyn StreamSource>,
-    handler: Arc<dyn DynHandler>,
-    destination: Option<Arc<dyn Destination>>,
-    store: Arc<dyn LeaseStore>,
-    worker: Arc<Worker>,
-    discovery_interval: Duration,
-    status: ConsumerStatus,
-    troubles: Arc<Troubles>,
+    pub(crate) mapping: Arc<EventSourceMapping>,
+    pub(crate) source: Arc<dyn StreamSource>,
+    pub(crate) handler: Arc<dyn DynHandler>,
+    pub(crate) destination: Option<Arc<dyn Destination>>,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) discovery_interval: Duration,
+    pub(crate) status: ConsumerStatus,
+    pub(crate) troubles: Arc<Troubles>,
     /// LATEST begins when the consumer is built, whatever its run waits for first.
-    pin: Pin,
-}
-
-/// Puts a [`Consumer`] together.
-#[must_use]
-pub struct ConsumerBuilder {
-    mapping: EventSourceMapping,
-    source: Arc<dyn StreamSource>,
-    handler: Arc<dyn DynHandler>,
-    destination: Option<Arc<dyn Destination>>,
-    store: Option<Arc<dyn LeaseStore>>,
-    worker: Option<Arc<Worker>>,
-    discovery_interval: Duration,
+    pub(crate) pin: Pin,
 }
 
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").field("mapping", &self.mapping).finish_non_exhaustive()
     }
-}
-
-impl fmt::Debug for ConsumerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConsumerBuilder").field("mapping", &self.mapping).finish_non_exhaustive()
-    }
-}
-
-/// Why a consumer cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// There is no lease store.
-    #[error(
-        "no lease store: call lease_store() with a SqliteStore, or with a MemoryStore if checkpoints may be lost"
-    )]
-    NoLeaseStore,
-    /// The source cannot work for this worker: it belongs to another one.
-    #[error("{}", .0.message)]
-    Source(SourceError),
-    /// The worker's thread could not be started.
-    #[error("the worker could not be started: {0}")]
-    Worker(#[from] std::io::Error),
 }
 
 /// How a run ended that was asked to stop.
@@ -100,21 +66,13 @@ pub enum RunError {
 }
 
 impl Consumer {
-    /// Starts to put a consumer together. A lease store is needed as well.
+    /// Starts to put a consumer together. A lease store is needed as well, and what the mapping says about failures.
     pub fn builder(
         mapping: EventSourceMapping,
         source: impl StreamSource,
         handler: impl Handler,
     ) -> ConsumerBuilder {
-        ConsumerBuilder {
-            mapping,
-            source: Arc::new(source),
-            handler: Arc::new(handler),
-            destination: None,
-            store: None,
-            worker: None,
-            discovery_interval: Duration::from_secs(30),
-        }
+        ConsumerBuilder::new(mapping, Arc::new(source), Arc::new(handler))
     }
 
     /// What the consumer shows of itself while it runs.
@@ -178,59 +136,5 @@ impl Consumer {
         Run::new(Arc::new(cx), grants, self.worker, self.status, self.discovery_interval)
             .until(shutdown)
             .await
-    }
-}
-
-impl ConsumerBuilder {
-    /// Where positions and leases live, opened for this application.
-    pub fn lease_store(mut self, store: impl LeaseStore) -> Self {
-        self.store = Some(Arc::new(store));
-        self
-    }
-
-    /// Where batches go that are given up. Without one they are logged and counted as dropped (R76).
-    pub fn on_failure(mut self, destination: impl Destination) -> Self {
-        self.destination = Some(Arc::new(destination));
-        self
-    }
-
-    /// Shares a worker with the other consumers of the process.
-    pub fn worker(mut self, worker: Arc<Worker>) -> Self {
-        self.worker = Some(worker);
-        self
-    }
-
-    /// How often the stream is listed for shards that nothing else told of; default 30 s.
-    pub fn discovery_interval(mut self, interval: Duration) -> Self {
-        self.discovery_interval = interval.max(Duration::from_millis(100));
-        self
-    }
-
-    /// Builds the consumer; nothing is read before [`Consumer::run`].
-    ///
-    /// # Errors
-    /// A part is missing, the source belongs to another worker, or the worker's thread could not be started.
-    pub fn build(self) -> Result<Consumer, BuildError> {
-        let worker = match self.worker {
-            Some(worker) => worker,
-            None => Worker::start(WorkerOptions::default())?,
-        };
-        self.source.attach(worker.sources()).map_err(BuildError::Source)?;
-        let (status, name) = (ConsumerStatus::default(), self.mapping.application_name());
-        let troubles = Arc::new(Troubles::new(name.into(), worker.clock()));
-        status.attach(Arc::clone(&troubles));
-        let pin = Pin::new(&self.source.clock().unwrap_or_else(|| worker.clock()));
-        Ok(Consumer {
-            mapping: Arc::new(self.mapping),
-            source: self.source,
-            handler: self.handler,
-            destination: self.destination,
-            store: self.store.ok_or(BuildError::NoLeaseStore)?,
-            worker,
-            discovery_interval: self.discovery_interval,
-            status,
-            troubles,
-            pin,
-        })
     }
 }

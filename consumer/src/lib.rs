@@ -71,6 +71,7 @@
 
 mod beginning;
 mod budget;
+mod builder;
 mod clock;
 mod consumer;
 mod destination;
@@ -100,14 +101,17 @@ mod unread;
 mod web_page;
 mod worker;
 
+pub use builder::{BuildError, ConsumerBuilder};
 pub use clock::ServiceClock;
-pub use consumer::{BuildError, Consumer, ConsumerBuilder, RunError, RunReport};
+pub use consumer::{Consumer, RunError, RunReport};
 #[cfg(feature = "s3")]
 pub use destination::S3Destination;
 #[cfg(feature = "sns")]
 pub use destination::SnsDestination;
 #[cfg(feature = "sqs")]
 pub use destination::SqsDestination;
+#[cfg(feature = "aws")]
+pub use destination::connect as connect_destination;
 pub use destination::{Destination, DestinationError, Discarded, FailureNames, FileDestination, Probe};
 pub use handler::{Handler, HandlerError, InvokeContext};
 #[cfg(feature = "lambda")]
@@ -118,8 +122,8 @@ pub use places::Places;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{
-    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, HashRange, Page, Payload, Position,
-    Record, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl, WindowCall,
+    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination, HashRange, Page, Payload,
+    Position, Record, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl, WindowCall,
 };
 #[cfg(feature = "dynamodb-streams")]
 pub use source::{DynamoDbSource, DynamoDbStream};
@@ -132,7 +136,7 @@ pub use source::{
 pub use status::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport};
 pub use tokio_util::sync::CancellationToken;
 pub use trouble::{LaneTrouble, TroubleKind, TroubleReport};
-pub use worker::{Worker, WorkerOptions};
+pub use worker::{Worker, WorkerError, WorkerOptions};
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -17,6 +17,32 @@ const READ_BYTES: usize = 2 << 20;
 /// Reads that are permitted whatever the budget.
 const FEWEST_READS: usize = 16;
 
+const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
+/// About the largest record of Kinesis.
+const SMALLEST_BUFFER: usize = 1 << 20;
+
+/// Why a worker could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// [`WorkerOptions::lease`] is out of range.
+    #[error("lease is {0:?}; permitted: {SHORTEST_LEASE:?} to {LONGEST_LEASE:?}")]
+    Lease(Duration),
+    /// [`WorkerOptions::maximum_leases`] is zero.
+    #[error("maximum_leases is 0; permitted: at least 1; without the call there is no limit")]
+    NoLeases,
+    /// [`WorkerOptions::maximum_concurrent_reads`] is zero.
+    #[error("maximum_concurrent_reads is 0; permitted: at least 1")]
+    NoReads,
+    /// [`WorkerOptions::buffer_bytes`] is too small.
+    #[error("buffer_bytes is {0}; permitted: at least {SMALLEST_BUFFER} (1 MiB)")]
+    BufferBytes(usize),
+    /// The operating system refuses the lease keeper's thread.
+    #[error("the worker could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
 /// What all consumers of a process share: the lease keeper's thread, the buffer budget, the pace of reads, the clock.
 ///
 /// A process needs one; [`Consumer::builder`](crate::Consumer::builder) makes one for itself unless it is given one.
@@ -81,13 +107,13 @@ impl WorkerOptions {
 
     /// How long a lease stays with an owner that does not renew it: 2 s to 1 h, default 10 s.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease.clamp(Duration::from_secs(2), Duration::from_secs(3600));
+        self.lease = lease;
         self
     }
 
-    /// Most leases that this worker takes, over all of its consumers; default: no limit.
+    /// Most leases that this worker takes, over all of its consumers: at least 1; default: no limit.
     pub fn maximum_leases(mut self, leases: usize) -> Self {
-        self.maximum_leases = leases.max(1);
+        self.maximum_leases = leases;
         self
     }
 
@@ -97,20 +123,20 @@ impl WorkerOptions {
         self
     }
 
-    /// Bytes that all shards together may hold for records that are not resolved; default 512 MiB. The shards that have records divide it
-    /// evenly: the more there are, the smaller their pages. One that holds none reads a few although the budget is used
+    /// Bytes that all shards together may hold for records that are not resolved: at least 1 MiB, default 512 MiB. The
+    /// shards that have records divide it evenly: the more there are, the smaller their pages. One that holds none reads a few although the budget is used
     /// up, which takes up to an eighth of it more.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;
         self
     }
 
-    /// Calls under way at the same time over all shards to open and to read them; default 256. There is at most one for
+    /// Calls under way at the same time over all shards to open and to read them: at least 1, default 256. There is at most one for
     /// every 2 MiB of [`buffer_bytes`](Self::buffer_bytes), but 16 whatever the budget. Half of them are divided evenly
     /// among the worker's sources, so that calls that hang on one stream hold up no other. Each may need a connection of
     /// its own: the process's limit of open files must be well above it.
     pub fn maximum_concurrent_reads(mut self, reads: usize) -> Self {
-        self.maximum_concurrent_reads = reads.max(1);
+        self.maximum_concurrent_reads = reads;
         self
     }
 
@@ -119,6 +145,22 @@ impl WorkerOptions {
     pub fn pacing(mut self, pacing: bool) -> Self {
         self.pacing = pacing;
         self
+    }
+
+    fn check(&self) -> Result<(), WorkerError> {
+        if self.lease < SHORTEST_LEASE || self.lease > LONGEST_LEASE {
+            return Err(WorkerError::Lease(self.lease));
+        }
+        if self.maximum_leases == 0 {
+            return Err(WorkerError::NoLeases);
+        }
+        if self.maximum_concurrent_reads == 0 {
+            return Err(WorkerError::NoReads);
+        }
+        match self.buffer_bytes {
+            bytes if bytes < SMALLEST_BUFFER => Err(WorkerError::BufferBytes(bytes)),
+            _ => Ok(()),
+        }
     }
 
     /// A small budget permits fewer reads than configured: answers are decoded beside the records that it counts (I13).
@@ -139,8 +181,9 @@ impl Worker {
     /// Starts a worker.
     ///
     /// # Errors
-    /// The operating system refuses a thread.
-    pub fn start(options: WorkerOptions) -> std::io::Result<Arc<Self>> {
+    /// An option is out of range, or the operating system refuses a thread.
+    pub fn start(options: WorkerOptions) -> Result<Arc<Self>, WorkerError> {
+        options.check()?;
         let keeper = if options.keeper_thread { Keeper::start()? } else { Keeper::in_current_runtime() };
         let process = ProcessIdentity::current();
         let reads = options.concurrent_reads();

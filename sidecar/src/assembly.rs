@@ -13,8 +13,8 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
 use shardmill::engine::{EventSource, FailureDestination, StreamKind};
 use shardmill::{
-    Consumer, Destination, DestinationError, DynamoDbSource, FileDestination, KinesisSource, SourceError,
-    SqsDestination, StreamSource, Worker, WorkerOptions,
+    Consumer, Destination, DestinationError, DynamoDbSource, KinesisSource, SourceError, SqsDestination,
+    StreamSource, Worker, WorkerError, WorkerOptions, connect_destination,
 };
 
 use crate::config::{self, Aws, Checkpoints, Config, MappingConfig, Target};
@@ -38,9 +38,12 @@ pub enum AssemblyError {
     /// The checkpoint store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The operating system refuses a thread.
-    #[error("the worker could not be started: {0}")]
-    Worker(#[from] std::io::Error),
+    /// The worker cannot be started.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// Standard output cannot be the function.
+    #[error("Function.Stdout: {0}")]
+    Stdout(std::io::Error),
 }
 
 /// The parts of one mapping, ready to run or to be probed.
@@ -83,7 +86,7 @@ impl std::fmt::Debug for DestinationParts {
 /// What all mappings of the process share.
 ///
 /// # Errors
-/// The operating system refuses a thread.
+/// The operating system refuses a thread, or an option is out of range.
 pub fn worker(config: &config::Worker) -> Result<Arc<Worker>, AssemblyError> {
     let mut options = WorkerOptions::default()
         .lease(config.lease)
@@ -129,16 +132,12 @@ pub async fn aws(aws: &Aws, stream_region: &str) -> SdkConfig {
 ///
 /// # Errors
 /// A part cannot be used as it is configured.
-pub async fn parts(
-    config: MappingConfig,
-    aws: &SdkConfig,
-    stores: &mut Stores,
-) -> Result<Parts, AssemblyError> {
+pub fn parts(config: MappingConfig, aws: &SdkConfig, stores: &mut Stores) -> Result<Parts, AssemblyError> {
     let mapping = &config.mapping;
     let source = source(mapping.event_source(), aws)?;
     let destination = match mapping.failure_destination() {
         None => None,
-        Some(destination) => Some(DestinationParts(on_failure(destination, aws).await?)),
+        Some(destination) => Some(DestinationParts(connect_destination(destination, aws)?)),
     };
     let store = stores.open(&config.checkpoints, mapping.identity())?;
     let named_store = match mapping.identity() == mapping.application_name() {
@@ -169,24 +168,6 @@ pub fn validate(config: &MappingConfig) -> Result<(), AssemblyError> {
         function(config)?;
     }
     Ok(())
-}
-
-async fn on_failure(
-    destination: &FailureDestination,
-    aws: &SdkConfig,
-) -> Result<Arc<dyn Destination>, AssemblyError> {
-    Ok(match destination {
-        FailureDestination::Sqs { arn, .. } => Arc::new(SqsDestination::new(aws, arn)?),
-        #[cfg(feature = "sns")]
-        FailureDestination::Sns { arn, .. } => Arc::new(shardmill::SnsDestination::new(aws, arn)?),
-        #[cfg(feature = "s3")]
-        FailureDestination::S3 { arn, .. } => Arc::new(shardmill::S3Destination::new(aws, arn)?),
-        FailureDestination::File(path) => Arc::new(FileDestination::open(path).await?),
-        // A configuration that was loaded names none of these.
-        other => {
-            return Err(DestinationError::new(format!("{other:?} is not supported by this binary")).into());
-        }
-    })
 }
 
 fn source(event_source: &EventSource, aws: &SdkConfig) -> Result<SourceParts, SourceError> {
@@ -262,7 +243,9 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
             options.region = Some(mapping.event_source().region.clone());
             FunctionHandler::Command(CommandHandler::new(options).map_err(|e| refused(&e))?)
         }
-        Target::Stdout => FunctionHandler::Stdout(StdoutHandler::of_process()?),
+        Target::Stdout => {
+            FunctionHandler::Stdout(StdoutHandler::of_process().map_err(AssemblyError::Stdout)?)
+        }
     })
 }
 

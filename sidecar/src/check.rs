@@ -51,7 +51,7 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
             say!("note     {name}: nothing of it is asked or started: Enabled is false");
             continue;
         }
-        match assembly::parts(mapping, &aws, &mut stores).await {
+        match assembly::parts(mapping, &aws, &mut stores) {
             Ok(parts) => well &= probe(&parts, &taken).await,
             Err(error) => {
                 say!("FAILED   {error}");

@@ -97,7 +97,7 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
     // A mapping that cannot be put together ends the process before another one has begun to work.
     let mut all = Vec::new();
     for mapping in enabled {
-        all.push(assembly::parts(mapping, &aws, &mut stores).await?);
+        all.push(assembly::parts(mapping, &aws, &mut stores)?);
     }
     for parts in all {
         log_start(&parts, &worker);

@@ -41,6 +41,14 @@ impl FileDestination {
         Ok(this)
     }
 
+    /// The same, on this thread.
+    #[cfg(feature = "aws")]
+    pub(super) fn open_blocking(path: impl Into<PathBuf>) -> Result<Self, DestinationError> {
+        let this = Self { path: path.into(), turn: Arc::default() };
+        open(&this.path).map(drop).map_err(|error| this.explain(error))?;
+        Ok(this)
+    }
+
     /// Runs `work` off the async threads, after every earlier one has ended.
     async fn blocking(
         &self,

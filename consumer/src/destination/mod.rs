@@ -15,7 +15,11 @@ mod testing;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+#[cfg(feature = "aws")]
+use aws_types::SdkConfig;
 use bytes::Bytes;
+#[cfg(feature = "aws")]
+use shardmill_engine::FailureDestination;
 use shardmill_engine::{EventContext, FailedBatch, Record};
 
 pub use file::FileDestination;
@@ -54,6 +58,40 @@ impl<D: Destination + ?Sized> Destination for Arc<D> {
     fn describe(&self) -> String {
         (**self).describe()
     }
+}
+
+/// The destination that a mapping names, with a client made from `config`. A file is opened, and created if it is missing.
+///
+/// # Errors
+/// The file cannot be appended to, an endpoint is not a URL, or the destination's cargo feature (`sqs`, `sns`, `s3`) is
+/// not enabled.
+#[cfg(feature = "aws")]
+pub fn connect(
+    destination: &FailureDestination,
+    config: &SdkConfig,
+) -> Result<Arc<dyn Destination>, DestinationError> {
+    // Without any of the features nothing looks at it.
+    let _ = config;
+    let feature = match destination {
+        FailureDestination::File(path) => return Ok(Arc::new(FileDestination::open_blocking(path)?)),
+        #[cfg(feature = "sqs")]
+        FailureDestination::Sqs { arn, .. } => return Ok(Arc::new(SqsDestination::new(config, arn)?)),
+        #[cfg(feature = "sns")]
+        FailureDestination::Sns { arn, .. } => return Ok(Arc::new(SnsDestination::new(config, arn)?)),
+        #[cfg(feature = "s3")]
+        FailureDestination::S3 { arn, .. } => return Ok(Arc::new(S3Destination::new(config, arn)?)),
+        #[cfg(not(feature = "sqs"))]
+        FailureDestination::Sqs { .. } => "sqs",
+        #[cfg(not(feature = "sns"))]
+        FailureDestination::Sns { .. } => "sns",
+        #[cfg(not(feature = "s3"))]
+        FailureDestination::S3 { .. } => "s3",
+        _ => return Err(DestinationError::new(format!("{destination} is of a kind that is not known here"))),
+    };
+    Err(DestinationError::new(format!(
+        "{destination} needs the cargo feature \"{feature}\" of the crate shardmill; enable it, or call on_failure() with \
+         a destination of your own"
+    )))
 }
 
 /// What a destination said to a question that delivers nothing.

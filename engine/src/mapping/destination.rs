@@ -1,5 +1,6 @@
 //! Where discarded batches go.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::arn::{Arn, invalid, is_name, refused, too_long};
@@ -47,6 +48,16 @@ pub enum FailureDestination {
     },
     /// A file of JSON Lines on this host.
     File(PathBuf),
+}
+
+impl fmt::Display for FailureDestination {
+    /// As a mapping writes it: the ARN, or `file:PATH`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqs { arn, .. } | Self::Sns { arn, .. } | Self::S3 { arn, .. } => f.write_str(arn),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
 }
 
 impl FailureDestination {

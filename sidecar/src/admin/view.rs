@@ -302,7 +302,7 @@ mod tests {
         let worker = assembly::worker(&config.worker).unwrap();
         let mut stores = assembly::Stores::new(config.worker.lease);
         let mapping = config.mappings.into_iter().next().unwrap();
-        let parts = assembly::parts(mapping, &aws, &mut stores).await.unwrap();
+        let parts = assembly::parts(mapping, &aws, &mut stores).unwrap();
         let status = assembly::consumer(&parts, std::sync::Arc::clone(&worker)).unwrap().status();
         // A watcher that asks nothing more: what counts is what the run has met since.
         let over = CancellationToken::new();

@@ -161,7 +161,7 @@ impl Demo {
         let worker = assembly::worker(&loaded.config.worker).map_err(|e| failed(&e))?;
         let mut stores = assembly::Stores::new(loaded.config.worker.lease);
         let mapping = loaded.config.mappings.into_iter().next().ok_or_else(|| failed(&"there is none"))?;
-        let parts = assembly::parts(mapping, &stream.sdk, &mut stores).await.map_err(|e| failed(&e))?;
+        let parts = assembly::parts(mapping, &stream.sdk, &mut stores).map_err(|e| failed(&e))?;
         let consumer = assembly::consumer(&parts, worker).map_err(|e| failed(&e))?;
         let application = parts.config.mapping.application_name().to_owned();
         let (shutdown, status) = (CancellationToken::new(), consumer.status());
