@@ -7,18 +7,75 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use shardmill_engine::{Batch, BatchResponse, EventContext, RequestId, ShardId, WindowCall};
+use shardmill_engine::{Batch, BatchResponse, EventContext, RecordError, RequestId, ShardId, WindowCall};
 use tokio_util::sync::CancellationToken;
 
 use crate::places::Places;
 
-/// Processes batches. Implemented by closures `Fn(Batch, InvokeContext) -> Future`.
+/// Processes batches. Implemented by functions and closures `Fn(Batch, InvokeContext) -> Future`, whose output is a
+/// [`HandlerOutput`].
 ///
 /// Calls for one shard come one after the other (per lane with `ParallelizationFactor`), calls for different shards at
 /// the same time. A panic is a function error: the batch is retried and the shard goes on.
+///
+/// # Functions and closures
+///
+/// In an `async fn` every error works with `?`. Its test needs neither a stream nor an AWS account:
+///
+/// ```
+/// use shardmill::{Batch, HandlerError, InvokeContext};
+///
+/// async fn handle(batch: Batch, _: InvokeContext) -> Result<(), HandlerError> {
+///     for record in batch.records() {
+///         let order: serde_json::Value = record.json()?;
+///         println!("{order}");
+///     }
+///     Ok(())
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let cx = || InvokeContext::for_test("shardId-000000000000");
+/// assert!(handle(Batch::for_test([r#"{"order": 1}"#, r#"{"order": 2}"#]), cx()).await.is_ok());
+/// let error = handle(Batch::for_test(["this is not JSON"]), cx()).await.unwrap_err();
+/// assert!(error.to_string().contains("line 1, column 2"));
+/// # });
+/// ```
+///
+/// A closure names its arguments' types. Rust cannot infer the error type of its async block; a closure that never fails
+/// answers with a [`BatchResponse`], and one that may fail names the error once, at its end:
+///
+/// ```
+/// # use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext};
+/// # fn is_handler(_: impl Handler) {}
+/// is_handler(|batch: Batch, _: InvokeContext| async move {
+///     println!("{} records", batch.len());
+///     BatchResponse::success()
+/// });
+/// is_handler(|batch: Batch, _: InvokeContext| async move {
+///     for record in batch.records() {
+///         println!("{}", std::str::from_utf8(&record.bytes()?)?);
+///     }
+///     Ok::<_, HandlerError>(())
+/// });
+/// is_handler(async |batch: Batch, cx: InvokeContext| -> Result<(), HandlerError> {
+///     println!("{} records of {}", batch.len(), cx.shard);
+///     Ok(())
+/// });
+/// ```
+///
+/// A future without a value is no handler: a forgotten `?` would pass for success.
+///
+/// ```compile_fail,E0277
+/// # use shardmill::{Batch, Handler, InvokeContext};
+/// # fn is_handler(_: impl Handler) {}
+/// # async fn process(_: Batch) -> Result<(), std::io::Error> { Ok(()) }
+/// is_handler(|batch: Batch, _: InvokeContext| async move {
+///     process(batch).await;
+/// });
+/// ```
 pub trait Handler: Send + Sync + 'static {
-    /// Processes one batch. `Ok` names the records that are to come again, if any, which is read only if the mapping has
-    /// `ReportBatchItemFailures` (R33), and carries a tumbling window's new state, if the mapping has windows (R66).
+    /// Processes one batch. `Ok` names the records that are to be redelivered, if any, which is read only if the mapping
+    /// has `ReportBatchItemFailures` (R33), and carries a tumbling window's new state, if the mapping has windows (R66).
     fn handle(
         &self,
         batch: Batch,
@@ -35,14 +92,41 @@ pub trait Handler: Send + Sync + 'static {
 impl<F, Fut> Handler for F
 where
     F: Fn(Batch, InvokeContext) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<BatchResponse, HandlerError>> + Send,
+    Fut: Future<Output: HandlerOutput> + Send,
 {
     fn handle(
         &self,
         batch: Batch,
         cx: InvokeContext,
     ) -> impl Future<Output = Result<BatchResponse, HandlerError>> + Send {
-        self(batch, cx)
+        let output = self(batch, cx);
+        async move { output.await.into_result() }
+    }
+}
+
+/// What a function or a closure may return to be a [`Handler`]: a [`BatchResponse`], or a `Result` of `()` or a
+/// [`BatchResponse`] and any error.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    note = "return `Result<(), HandlerError>`, `Result<BatchResponse, HandlerError>` or `BatchResponse`"
+)]
+pub trait HandlerOutput {
+    /// The answer to the invocation.
+    ///
+    /// # Errors
+    /// The batch was not processed.
+    fn into_result(self) -> Result<BatchResponse, HandlerError>;
+}
+
+impl HandlerOutput for BatchResponse {
+    fn into_result(self) -> Result<BatchResponse, HandlerError> {
+        Ok(self)
+    }
+}
+
+impl<T: Into<BatchResponse>, E: Into<HandlerError>> HandlerOutput for Result<T, E> {
+    fn into_result(self) -> Result<BatchResponse, HandlerError> {
+        self.map(Into::into).map_err(Into::into)
     }
 }
 
@@ -140,17 +224,19 @@ impl fmt::Debug for MayStart {
 
 /// Why a batch was not processed.
 ///
+/// `?` makes [`Function`](Self::Function) of any error; it is no `Error` itself for that. What only converts into a boxed
+/// error, such as `anyhow::Error` or a text, becomes one with [`function`](Self::function).
+///
 /// Its text (`Display`) is shown to everybody: in the log at every level, in [`ConsumerStatus`](crate::ConsumerStatus),
 /// and by the sidecar in `/readyz` and `/v1/status`. It must hold nothing secret and nothing of a record. What a function
-/// said in its own words may quote both: that belongs into [`details`](Self::details), which are logged at debug only.
-#[derive(Debug, thiserror::Error)]
+/// said in its own words may quote both: that belongs into [`details`](Self::details), which are logged at debug only. The
+/// text of an error that `?` converts is shown as it is; those of [`Record::json`](crate::Record::json) quote nothing.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum HandlerError {
     /// The function failed: spends an attempt (R19).
-    #[error("the function failed: {0}")]
     Function(Box<dyn std::error::Error + Send + Sync>),
     /// The function was not reached: waits and tries again without spending an attempt (R23).
-    #[error("the function was not reached: {reason}")]
     NotReached {
         /// What happened.
         reason: String,
@@ -160,14 +246,29 @@ pub enum HandlerError {
         retry_after: Option<Duration>,
     },
     /// The stop of this process ended the function, too, before it answered: spends no attempt and counts as cut (I16).
-    #[error("the invocation was cut off: {reason}")]
     Cut {
         /// What happened.
         reason: String,
     },
     /// The function's transport refuses an event of this size: spends an attempt (R24).
-    #[error("the event is larger than the function takes: {0}")]
     TooLarge(String),
+}
+
+impl fmt::Display for HandlerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(error) => write!(f, "the function failed: {error}"),
+            Self::NotReached { reason, .. } => write!(f, "the function was not reached: {reason}"),
+            Self::Cut { reason } => write!(f, "the invocation was cut off: {reason}"),
+            Self::TooLarge(text) => write!(f, "the event is larger than the function takes: {text}"),
+        }
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self::function(error)
+    }
 }
 
 const NOT_STARTED: &str = "the shard's lease ran out, or the invocation was called off, before it began";
@@ -196,11 +297,12 @@ impl HandlerError {
         Self::Function(Box::new(Detailed { summary: summary.into(), details: details.into() }))
     }
 
-    /// What the function said in its own words; may quote records or hold secrets. None if nothing was set apart.
+    /// What the function said in its own words; may quote records or hold secrets. `None` if nothing was set apart.
     #[must_use]
     pub fn details(&self) -> Option<&str> {
         let Self::Function(error) = self else { return None };
-        error.downcast_ref().map(|detailed: &Detailed| detailed.details.as_str())
+        let of_record = || error.downcast_ref().and_then(RecordError::details);
+        error.downcast_ref().map(|detailed: &Detailed| detailed.details.as_str()).or_else(of_record)
     }
 }
 
@@ -236,6 +338,8 @@ impl<H: Handler> DynHandler for H {
 
 #[cfg(test)]
 mod tests {
+    use shardmill_engine::Record;
+
     use super::*;
 
     #[test]
@@ -245,6 +349,29 @@ mod tests {
         assert!(!format!("{error:?}").contains("c2VjcmV0"), "{error:?}");
         assert_eq!(error.details(), Some("payload: c2VjcmV0"));
         assert_eq!(HandlerError::function("a text of one's own").details(), None);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_quoted_in_the_details_alone() {
+        let read = || -> Result<u64, HandlerError> { Ok(Record::for_test("1", "\"c2VjcmV0\"").json()?) };
+        let error = read().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("c2VjcmV0"), "{error:?}");
+        assert!(error.details().unwrap().contains("c2VjcmV0"));
+    }
+
+    #[tokio::test]
+    async fn a_function_may_return_nothing_or_an_answer_with_any_error() {
+        async fn nothing(_: Batch, _: InvokeContext) -> Result<(), std::fmt::Error> {
+            Err(std::fmt::Error)
+        }
+        async fn answer(_: Batch, _: InvokeContext) -> BatchResponse {
+            BatchResponse::failed(["1"])
+        }
+        let call = || (Batch::for_test(["x"]), InvokeContext::for_test("shard"));
+        let (batch, cx) = call();
+        assert!(matches!(Handler::handle(&nothing, batch, cx).await, Err(HandlerError::Function(_))));
+        let (batch, cx) = call();
+        assert!(Handler::handle(&answer, batch, cx).await.unwrap().names_failures());
     }
 
     #[test]

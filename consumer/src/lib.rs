@@ -113,7 +113,7 @@ pub use destination::SqsDestination;
 #[cfg(feature = "aws")]
 pub use destination::connect as connect_destination;
 pub use destination::{Destination, DestinationError, Discarded, FailureNames, FileDestination, Probe};
-pub use handler::{Handler, HandlerError, InvokeContext};
+pub use handler::{Handler, HandlerError, HandlerOutput, InvokeContext};
 #[cfg(feature = "lambda")]
 pub use handler_lambda::LambdaHandler;
 pub use keeper::LeaseReport;
@@ -122,8 +122,7 @@ pub use places::Places;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{
-    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination, HashRange, Page, Payload,
-    Position, Record, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl, WindowCall,
+    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination, HashRange, Page, Payload, Position, Record, RecordError, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl, WindowCall,
 };
 #[cfg(feature = "dynamodb-streams")]
 pub use source::{DynamoDbSource, DynamoDbStream};
