@@ -86,6 +86,7 @@ mod pin;
 mod places;
 mod reach;
 mod run;
+mod signals;
 mod source;
 mod status;
 mod suspended;
@@ -124,6 +125,7 @@ pub use shardmill_engine as engine;
 pub use shardmill_engine::{
     Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination, HashRange, Page, Payload, Position, Record, RecordError, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl, WindowCall,
 };
+pub use signals::shutdown_on_signals;
 #[cfg(feature = "dynamodb-streams")]
 pub use source::{DynamoDbSource, DynamoDbStream};
 #[cfg(feature = "kinesis")]
