@@ -21,7 +21,7 @@ pub(crate) fn figures(runs: usize) -> Fallible<Vec<Figure>> {
     for _ in 0..runs {
         plain.push(machine(library::mapping())?);
         lanes.push(machine(
-            library::mapping().parallelization_factor(10).maximum_record_age_in_seconds(3_600),
+            library::mapping().parallelization_factor(10).maximum_record_age(Duration::from_secs(3_600)),
         )?);
         encoding.push(gigabytes_a_second()?);
     }

@@ -62,8 +62,9 @@ pub(crate) async fn discovery(endpoint: &str) -> Fallible<f64> {
     for interval in [Duration::from_secs(3600), OFTEN] {
         let worker = Worker::start(WorkerOptions::default().lease(Duration::from_secs(3600)))?;
         let source = KinesisSource::new(&sdk_config(endpoint), STREAM_ARN)?;
-        let mapping =
-            library::mapping().idle_interval_milliseconds(60_000).maximum_idle_interval_milliseconds(60_000);
+        let mapping = library::mapping()
+            .idle_interval(Duration::from_millis(60_000))
+            .maximum_idle_interval(Duration::from_millis(60_000));
         let name = format!("{}.db", interval.as_millis());
         let mapping = mapping.build()?;
         let store = SqliteStore::open(folder.path().join(name), mapping.application_name())?;

@@ -27,7 +27,7 @@ impl Handler for Unread {
             tracing::warn!(
                 mapping = %self.mapping,
                 "the handler names records that failed, which the mapping does not read: the batch counts as handled, as in \
-                 Lambda; set function_response_types to ReportBatchItemFailures"
+                 Lambda; set FunctionResponseTypes to ReportBatchItemFailures, in a program report_batch_item_failures(true)"
             );
         }
         Ok(answer)

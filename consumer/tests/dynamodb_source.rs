@@ -11,7 +11,7 @@ use shardmill::checkpoint::{LeaseStore, MemoryStore};
 use shardmill::engine::MappingBuilder;
 use shardmill::{
     Batch, BatchResponse, CancellationToken, Consumer, ConsumerStatus, DynamoDbSource, EventSourceMapping,
-    HandlerError, InvokeContext, Position, RunReport, Worker, WorkerOptions,
+    HandlerError, InvokeContext, Position, RunReport, StartingPosition, Worker, WorkerOptions,
 };
 use shardmill_testkit::FakeDynamoDbStreams;
 use shardmill_testkit::kinesis::{Call, Fault, Operation};
@@ -37,7 +37,7 @@ impl Run {
     }
 
     /// Starts a consumer of the stream.
-    fn start(&self, starting_position: &str) -> (CancellationToken, JoinHandle<RunReport>) {
+    fn start(&self, starting_position: StartingPosition) -> (CancellationToken, JoinHandle<RunReport>) {
         let (_, stop, task) = self.launch(Duration::from_secs(2), |mapping| mapping, starting_position);
         (stop, task)
     }
@@ -47,7 +47,7 @@ impl Run {
         &self,
         lease: Duration,
         set: impl FnOnce(MappingBuilder) -> MappingBuilder,
-        starting_position: &str,
+        starting_position: StartingPosition,
     ) -> (ConsumerStatus, CancellationToken, JoinHandle<RunReport>) {
         let options = WorkerOptions::default().lease(lease).keeper_in_current_runtime();
         let worker = Worker::start(options).unwrap();
@@ -125,7 +125,7 @@ async fn until(what: &str, mut reached: impl FnMut() -> bool) {
 #[tokio::test(start_paused = true)]
 async fn i1_order_per_item_holds_over_roll_overs_and_splits_and_every_ended_shard_is_at_its_end() {
     let run = Run::new(2);
-    let (stop, consumer) = run.start("TRIM_HORIZON");
+    let (stop, consumer) = run.start(StartingPosition::TrimHorizon);
     for generation in 0..6 {
         run.write(100);
         // Some roll while they are read, some before.
@@ -153,7 +153,7 @@ async fn i1_order_per_item_holds_over_roll_overs_and_splits_and_every_ended_shar
 #[tokio::test(start_paused = true)]
 async fn incident_63_an_idle_stream_that_rolls_over_again_and_again_does_not_stall() {
     let run = Run::new(1);
-    let (stop, consumer) = run.start("TRIM_HORIZON");
+    let (stop, consumer) = run.start(StartingPosition::TrimHorizon);
     for _ in 0..10 {
         let [shard] = run.open_shards().try_into().unwrap();
         run.fake.roll(TABLE, &shard).unwrap();
@@ -176,9 +176,11 @@ async fn incidents_40_and_63_five_hundred_roll_overs_leave_few_leases_and_finish
     let run = Run::new(1);
     let start = || {
         let rarely = |mapping: MappingBuilder| {
-            mapping.idle_interval_milliseconds(10_000).maximum_idle_interval_milliseconds(30_000)
+            mapping
+                .idle_interval(Duration::from_millis(10_000))
+                .maximum_idle_interval(Duration::from_millis(30_000))
         };
-        run.launch(Duration::from_secs(60), rarely, "TRIM_HORIZON")
+        run.launch(Duration::from_secs(60), rarely, StartingPosition::TrimHorizon)
     };
     let (mut status, mut stop, mut consumer) = start();
     let mut closed = Vec::new();
@@ -223,7 +225,7 @@ async fn i15_r53_latest_loses_nothing_over_a_roll_over_before_the_first_record_a
         run.fake.set_at_timestamp(knows_at_timestamp);
         run.write(20);
         tokio::time::sleep(Duration::from_secs(120)).await;
-        let (_stop, consumer) = run.start("LATEST");
+        let (_stop, consumer) = run.start(StartingPosition::Latest);
         until("the shard is read", || !run.fake.calls().of(Operation::GetRecords).is_empty()).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
         let [shard] = run.open_shards().try_into().unwrap();
@@ -231,7 +233,7 @@ async fn i15_r53_latest_loses_nothing_over_a_roll_over_before_the_first_record_a
         // A crash: nothing has been read yet, so nothing but the pinned start is stored.
         consumer.abort();
         run.write(20);
-        let (stop, consumer) = run.start("LATEST");
+        let (stop, consumer) = run.start(StartingPosition::Latest);
         until("what came after the start", || run.count() >= 20).await;
         stop.cancel();
         consumer.await.unwrap();
@@ -251,7 +253,7 @@ async fn incident_47_i15_latest_then_a_split_then_an_expired_iterator_before_the
         run.fake.set_at_timestamp(knows_at_timestamp);
         run.write(20);
         tokio::time::sleep(Duration::from_secs(120)).await;
-        let (stop, consumer) = run.start("LATEST");
+        let (stop, consumer) = run.start(StartingPosition::Latest);
         until("the shards are read", || run.fake.calls().of(Operation::GetRecords).len() >= 4).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
         let expired = run.fake.faults().on(Operation::GetRecords).hold(Fault::ExpiredIterator);
@@ -262,7 +264,7 @@ async fn incident_47_i15_latest_then_a_split_then_an_expired_iterator_before_the
         drop(expired);
         let (stop, consumer) = if crash {
             consumer.abort();
-            run.start("LATEST")
+            run.start(StartingPosition::Latest)
         } else {
             (stop, consumer)
         };
@@ -297,7 +299,7 @@ async fn faults_of_the_service_neither_lose_nor_repeat_a_change() {
     }
     faults.on(Operation::DescribeStream).skip(1).times(3).inject(Fault::LimitExceeded);
     faults.on(Operation::GetShardIterator).inject(Fault::InternalFailure);
-    let (stop, consumer) = run.start("TRIM_HORIZON");
+    let (stop, consumer) = run.start(StartingPosition::TrimHorizon);
     for n in 1..=10 {
         run.write(50);
         until("the records so far", || run.count() >= n * 50).await;

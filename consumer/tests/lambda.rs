@@ -61,8 +61,8 @@ async fn a_lambda_runtime_function_gets_lambdas_event_and_its_partial_answer_err
     let options = WorkerOptions::default().lease(Duration::from_secs(2)).keeper_in_current_runtime();
     let worker = Worker::start(options).unwrap();
     let mapping = EventSourceMapping::builder(ARN, "ship")
-        .timeout_seconds(60)
-        .function_response_types(["ReportBatchItemFailures"])
+        .timeout(Duration::from_secs(60))
+        .report_batch_item_failures(true)
         .build()
         .unwrap();
     let source = KinesisSource::new(&fake.sdk_config(), ARN).unwrap();

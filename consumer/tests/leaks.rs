@@ -27,8 +27,7 @@ async fn run_once(store: &Path) {
     let fake = FakeKinesis::new();
     fake.create_stream("orders", 4).unwrap();
     fake.put("orders", Some("key"), "record").unwrap();
-    let mapping =
-        EventSourceMapping::builder(ARN, "orders-worker").starting_position("TRIM_HORIZON").build().unwrap();
+    let mapping = EventSourceMapping::builder(ARN, "orders-worker").build().unwrap();
     let worker = Worker::start(WorkerOptions::default()).unwrap();
     let source = KinesisSource::new(&fake.sdk_config(), ARN).unwrap();
     let handled = Arc::new(AtomicUsize::new(0));

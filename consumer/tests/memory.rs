@@ -106,9 +106,8 @@ async fn incident_75_forty_stuck_pages_stay_within_the_budget_by_resident_memory
         }
     };
     let mapping = EventSourceMapping::builder("arn:aws:kinesis:us-east-1:000000000000:stream/orders", "f")
-        .starting_position("TRIM_HORIZON")
         .batch_size(10_000)
-        .function_response_types(["ReportBatchItemFailures"])
+        .report_batch_item_failures(true)
         .build()
         .unwrap();
     let worker = Worker::start(WorkerOptions::default().buffer_bytes(BUDGET)).unwrap();

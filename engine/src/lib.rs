@@ -79,7 +79,8 @@ pub use fleet::{
 pub use intake::{Intake, Page, intake};
 pub use mapping::{
     EventSource, EventSourceMapping, FailureDestination, MappingBuilder, MappingError, MappingErrorKind,
-    MappingErrors, OnDestinationFailure, OnGap, OnUndecodable, Polling, Retry, StreamKind, limits,
+    MappingErrors, OnDestinationFailure, OnGap, OnUndecodable, Polling, RawMapping, Retry, StartingPosition,
+    StreamKind, limits,
 };
 pub use outcome::{BatchResponse, InvalidResponse, Outcome};
 pub use position::{Position, Seq, SequenceNumber};

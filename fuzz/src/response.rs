@@ -87,8 +87,7 @@ impl Said {
 fn answer(response: BatchResponse) -> (Position, Option<u64>) {
     let mapping =
         EventSourceMapping::builder("arn:aws:kinesis:us-east-1:000000000000:stream/orders", "function")
-            .starting_position("TRIM_HORIZON")
-            .function_response_types(["ReportBatchItemFailures"])
+            .report_batch_item_failures(true)
             .build()
             .expect("a valid mapping");
     let mut now = Now { mono: Mono::from_millis(1), wall: Wall::from_millis(1_000) };

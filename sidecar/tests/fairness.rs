@@ -70,9 +70,8 @@ async fn incident_72_two_processes_and_thirty_shards_every_shard_gets_its_turn()
     let counts = Arc::default();
     let handler = Counting { function: function.clone(), counts: Arc::clone(&counts) };
     let mapping = EventSourceMapping::builder(ARN, "orders-worker")
-        .starting_position("TRIM_HORIZON")
         .batch_size(1)
-        .timeout_seconds(60)
+        .timeout(Duration::from_secs(60))
         .build()
         .unwrap();
     let consumer = Consumer::builder(mapping, Shards(SHARDS), handler)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shardmill::{Batch, BatchResponse, HandlerError, InvokeContext};
+use shardmill::{Batch, BatchResponse, HandlerError, InvokeContext, StartingPosition};
 
 use super::logs;
 use super::support::{
@@ -28,7 +28,7 @@ async fn incident_99_a_second_start_says_that_it_resumes_and_that_another_starti
         logs::lines()
     );
 
-    let latest = mapping().starting_position("LATEST");
+    let latest = mapping().starting_position(StartingPosition::Latest);
     let b = worker("b");
     let run = launch(consumer(&fake, &b, latest, seen.handler("b"), &store));
     until("the leases", || run.report().shards.len() == 2).await;
@@ -47,7 +47,7 @@ async fn incident_103_a_handler_whose_failures_nobody_reads_is_told_once() {
     let (fake, seen) = (stream(1), Seen::default());
     put(&fake, 20);
     let a = worker("a");
-    for (types, expected) in [(&[][..], 1), (&["ReportBatchItemFailures"][..], 0)] {
+    for (reads, expected) in [(false, 1), (true, 0)] {
         let (before, store) = (seen.len(), store());
         let noted = seen.clone();
         let handler = move |batch: Batch, cx: InvokeContext| {
@@ -56,13 +56,13 @@ async fn incident_103_a_handler_whose_failures_nobody_reads_is_told_once() {
             async move { Ok::<_, HandlerError>(answer) }
         };
         let before_lines = logs::lines().len();
-        let of = mapping().batch_size(5).function_response_types(types.iter().copied());
+        let of = mapping().batch_size(5).report_batch_item_failures(reads);
         let run = launch(consumer(&fake, &a, of, handler, &store));
         until("several batches", || seen.len() >= before + 15).await;
         run.stop().await;
         let said = logs::lines().split_off(before_lines);
         let said =
             said.iter().filter(|line| line.starts_with("WARN") && line.contains("does not read")).count();
-        assert_eq!(said, expected, "{types:?}");
+        assert_eq!(said, expected, "reads: {reads}");
     }
 }

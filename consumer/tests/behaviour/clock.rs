@@ -11,7 +11,7 @@ use crate::support::*;
 const TWO_HOURS: i64 = 7_200_000;
 
 fn aged() -> MappingBuilder {
-    mapping().maximum_record_age_in_seconds(3600).batch_size(10)
+    mapping().maximum_record_age(Duration::from_secs(3600)).batch_size(10)
 }
 
 fn dropped(run: &Running) -> u64 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shardmill::checkpoint::{Fault as StoreFault, Operation as StoreOperation};
-use shardmill::engine::MappingBuilder;
+use shardmill::engine::{MappingBuilder, Wall};
 use shardmill::{Batch, BatchResponse, HandlerError, InvokeContext, Position};
 use shardmill_testkit::FakeKinesis;
 use shardmill_testkit::kinesis::{Fault, Operation};
@@ -11,7 +11,7 @@ use shardmill_testkit::kinesis::{Fault, Operation};
 use crate::support::*;
 
 fn latest() -> MappingBuilder {
-    mapping().starting_position("LATEST")
+    mapping().starting_position(StartingPosition::Latest)
 }
 
 /// What the fake accepted after the first `skip` records.
@@ -131,13 +131,13 @@ async fn incident_38_at_timestamp_holds_across_reshards_before_and_after_it() {
     let (left, right) = fake.split("orders", &root).unwrap();
     put(&fake, 20);
     pass(Duration::from_secs(10)).await;
-    let from = i64::try_from(fake.now_ms()).unwrap();
+    let from = Wall::from_millis(i64::try_from(fake.now_ms()).unwrap());
     pass(Duration::from_secs(10)).await;
     put(&fake, 20);
     let merged = fake.merge("orders", &left, &right).unwrap();
     put(&fake, 15);
     let a = worker("a");
-    let mapping = mapping().starting_position("AT_TIMESTAMP").starting_position_timestamp(from);
+    let mapping = mapping().starting_position(StartingPosition::AtTimestamp(from));
     let run = launch(consumer(&fake, &a, mapping, seen.handler("a"), &store));
     until("the records since", || seen.len() == 35).await;
     let (last, _) = fake.split("orders", &merged).unwrap();
@@ -426,7 +426,9 @@ async fn incident_42_a_stream_of_ten_thousand_shards_is_listed_once_an_hour_and_
     assert_eq!(listing.shards.len(), 10_000);
     assert_eq!(fake.calls().of(Operation::ListShards).len(), 10);
     let (fake, store, seen) = (stream(4), store(), Seen::default());
-    let idle = mapping().idle_interval_milliseconds(60_000).maximum_idle_interval_milliseconds(60_000);
+    let idle = mapping()
+        .idle_interval(Duration::from_millis(60_000))
+        .maximum_idle_interval(Duration::from_millis(60_000));
     let run = launch(
         consumer(&fake, &a, idle, seen.handler("a"), &store).discovery_interval(Duration::from_secs(30)),
     );

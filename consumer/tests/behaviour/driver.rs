@@ -81,7 +81,7 @@ async fn r19_a_handler_that_never_answers_is_cut_at_its_timeout_and_tried_again(
         _ => Box::pin(async { None }),
     });
     let a = worker("a");
-    let run = launch(consumer(&fake, &a, mapping().timeout_seconds(7), handler, &store));
+    let run = launch(consumer(&fake, &a, mapping().timeout(Duration::from_secs(7)), handler, &store));
     until("the record", || seen.len() == 1).await;
     assert!(begun.elapsed() >= Duration::from_secs(7));
     run.stop().await;
@@ -184,7 +184,8 @@ async fn i16_the_deadline_of_a_stop_cancels_drops_and_counts_an_invocation_even_
         put(&fake, 40);
         let timeout = Duration::from_secs(10);
         let a = shardmill::Worker::start(options("a").lease(LEASE * 20).stop_timeout(timeout)).unwrap();
-        let run = launch(consumer(&fake, &a, mapping().timeout_seconds(900), watch.handler(), &store));
+        let run =
+            launch(consumer(&fake, &a, mapping().timeout(Duration::from_secs(900)), watch.handler(), &store));
         let invoking = |run: &Running| {
             let shards = run.report().shards;
             shards.iter().filter(|s| s.snapshot.as_ref().is_some_and(|s| s.lanes[0].invoking)).count()
@@ -211,7 +212,7 @@ async fn i16_the_deadline_of_a_stop_cancels_drops_and_counts_an_invocation_even_
 
 #[tokio::test(start_paused = true)]
 async fn i14_iterators_that_expire_again_and_again_bring_neither_duplicates_nor_gaps() {
-    for position in ["TRIM_HORIZON", "LATEST"] {
+    for position in [StartingPosition::TrimHorizon, StartingPosition::Latest] {
         let (fake, store, seen) = (stream(2), store(), Seen::default());
         let a = worker("a");
         let mapping = mapping().starting_position(position).maximum_records(7);
@@ -241,7 +242,7 @@ async fn i12_two_consumers_of_one_worker_together_keep_to_five_reads_a_second_an
     put(&fake, 3000);
     let a = worker("a");
     let (x, y) = (store(), store());
-    let small = || mapping().maximum_records(10).idle_interval_milliseconds(200);
+    let small = || mapping().maximum_records(10).idle_interval(Duration::from_millis(200));
     let first = launch(consumer(&fake, &a, small(), seen.handler("x"), &x));
     let second = launch(consumer(&fake, &a, small().name("y"), seen.handler("y"), &y));
     fake.faults().on(Operation::GetRecords).skip(20).times(5).inject(Fault::ExpiredIterator);

@@ -103,8 +103,10 @@ fn fill(fake: &FakeKinesis, each: usize) {
 
 /// One record an invocation; whatever is read is read at once.
 fn one_by_one() -> MappingBuilder {
-    let quiet = mapping().idle_interval_milliseconds(20_000).maximum_idle_interval_milliseconds(20_000);
-    quiet.starting_position("TRIM_HORIZON").batch_size(1).timeout_seconds(10)
+    let quiet = mapping()
+        .idle_interval(Duration::from_millis(20_000))
+        .maximum_idle_interval(Duration::from_millis(20_000));
+    quiet.batch_size(1).timeout(Duration::from_secs(10))
 }
 
 /// The case: so many shards want so many places, until there were `rounds` invocations for each shard.
@@ -146,7 +148,7 @@ async fn incident_72_no_record_expires_while_the_function_has_free_capacity() {
     // 48 s of work for one place.
     let function = Function::new(Places::new(1), Duration::from_millis(400));
     let a = worker("a");
-    let mapping = one_by_one().maximum_record_age_in_seconds(60);
+    let mapping = one_by_one().maximum_record_age(Duration::from_secs(60));
     let run = launch(consumer(&fake, &a, mapping, function.clone(), &store));
     until("all records", || {
         let shards = run.report().shards;
@@ -209,7 +211,7 @@ async fn i16_a_stop_does_not_wait_for_shards_that_wait_for_a_place() {
     fill(&fake, 5);
     let function = Function::new(Places::new(1), Duration::from_secs(3600));
     let a = shardmill::Worker::start(options("a").stop_timeout(Duration::from_secs(10))).unwrap();
-    let mapping = one_by_one().timeout_seconds(900);
+    let mapping = one_by_one().timeout(Duration::from_secs(900));
     let run = launch(consumer(&fake, &a, mapping, function.clone(), &store));
     let waiting = || {
         let shards = run.report().shards;

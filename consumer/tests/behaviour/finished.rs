@@ -83,7 +83,9 @@ async fn incident_40_leases_stay_bounded_while_a_stream_rolls_over_and_nothing_i
 async fn incident_40_leases_of_a_kinesis_stream_that_splits_and_merges_again_and_again_stay_bounded() {
     let (fake, store, seen): (FakeKinesis, _, _) = (stream(2), store(), Seen::default());
     let a = worker("a");
-    let seldom = mapping().idle_interval_milliseconds(5_000).maximum_idle_interval_milliseconds(60_000);
+    let seldom = mapping()
+        .idle_interval(Duration::from_millis(5_000))
+        .maximum_idle_interval(Duration::from_millis(60_000));
     let run = launch(consumer(&fake, &a, seldom, seen.handler("a"), &store));
     let mut written = 0;
     for _ in 0..10 {
@@ -195,7 +197,7 @@ async fn incident_40_after_an_outage_beyond_retention_the_leases_of_the_lost_lin
     }
     put_items(&fake, 10..15);
     let b = worker("b");
-    let seldom = table_mapping(&arn).maximum_idle_interval_milliseconds(60_000);
+    let seldom = table_mapping(&arn).maximum_idle_interval(Duration::from_millis(60_000));
     let run = launch(of_table_as(&fake, seldom, &b, seen.handler("b"), &store));
     until("the new records", || seen.len() == 10).await;
     pass(Duration::from_secs(3700)).await;
@@ -210,7 +212,7 @@ async fn i15_the_pinned_start_survives_the_leases_that_were_created_with_it() {
     put_items(&fake, 900..905);
     pass(Duration::from_secs(5)).await;
     let a = worker("a");
-    let latest = || table_mapping(&arn).starting_position("LATEST");
+    let latest = || table_mapping(&arn).starting_position(StartingPosition::Latest);
     let run = launch(of_table_as(&fake, latest(), &a, seen.handler("a"), &store));
     until("the lease", || run.report().shards.len() == 1).await;
     let pinned = leases(&store).await[0].app.get("pinnedStart").cloned();

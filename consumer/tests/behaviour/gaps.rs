@@ -14,7 +14,9 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// Reads once a minute at the tip, so that days pass quickly.
 fn slow_mapping() -> MappingBuilder {
-    mapping().idle_interval_milliseconds(60_000).maximum_idle_interval_milliseconds(60_000)
+    mapping()
+        .idle_interval(Duration::from_millis(60_000))
+        .maximum_idle_interval(Duration::from_millis(60_000))
 }
 
 fn gaps(run: &Running) -> Vec<(u64, Option<GapKind>)> {
@@ -92,7 +94,8 @@ async fn i17_a_retention_that_is_shortened_while_a_function_blocks_the_shard_is_
         put(&fake, 5);
         let is_blocked = Arc::new(AtomicBool::new(false));
         let a = worker("a");
-        let mapping = slow_mapping().on_gap(policy).buffer_bytes(1 << 20).maximum_backoff_seconds(900);
+        let mapping =
+            slow_mapping().on_gap(policy).buffer_bytes(1 << 20).maximum_backoff(Duration::from_secs(900));
         let handler = blocked(&seen, &is_blocked);
         let run = launch(consumer(&fake, &a, mapping, handler, &store).discovery_interval(HOUR / 4));
         until("the first records", || seen.len() == 5).await;

@@ -219,7 +219,7 @@ async fn incident_37_i15_latest_then_a_split_then_records_and_a_crash_before_the
         pass(Duration::from_secs(5)).await;
         first.fail(StoreOperation::Checkpoint, StoreFault::ErrorBefore);
         let (a, b) = (worker("a"), worker("b"));
-        let latest = || mapping().starting_position("LATEST");
+        let latest = || mapping().starting_position(StartingPosition::Latest);
         let run = launch(consumer(&fake, &a, latest(), seen.handler("a"), &first));
         until("the leases", || run.report().shards.len() == 2).await;
         pass(Duration::from_secs(5)).await;

@@ -10,7 +10,7 @@ use shardmill_testkit::{FakeDynamoDbStreams, FakeKinesis};
 use crate::support::*;
 
 fn latest() -> MappingBuilder {
-    mapping().starting_position("LATEST")
+    mapping().starting_position(StartingPosition::Latest)
 }
 
 fn accepted_after(fake: &FakeKinesis, skip: usize) -> Vec<(String, String)> {
@@ -92,7 +92,7 @@ async fn incident_98_latest_delivers_what_a_dynamodb_stream_took_before_it_showe
         let shard = fake.shards("orders").unwrap()[0].id.clone();
         let hidden = fake.faults().on(Operation::DescribeStream).hold(Fault::OmitShard(shard));
         let a = worker("a");
-        let table = table_mapping(&arn).starting_position("LATEST");
+        let table = table_mapping(&arn).starting_position(StartingPosition::Latest);
         let run = launch(of_table_as(&fake, table, &a, seen.handler("a"), &store));
         pass(Duration::from_secs(11)).await;
         let numbers = put_items(&fake, 5..10);
@@ -172,7 +172,7 @@ async fn incident_98_a_dynamodb_stream_that_was_away_for_longer_than_it_keeps_re
     let arn = fake.create_table("orders", &["id"], 1).unwrap();
     let away = fake.faults().on_any().hold(Fault::Disconnect);
     let a = worker("a");
-    let table = table_mapping(&arn).starting_position("LATEST");
+    let table = table_mapping(&arn).starting_position(StartingPosition::Latest);
     let run = launch(of_table_as(&fake, table, &a, seen.handler("a"), &store));
     pass(Duration::from_hours(30)).await;
     drop(away);

@@ -34,7 +34,7 @@ fn descriptions(fake: &FakeDynamoDbStreams) -> (usize, usize) {
 }
 
 fn seldom(mapping: MappingBuilder) -> MappingBuilder {
-    mapping.idle_interval_milliseconds(5_000).maximum_idle_interval_milliseconds(30_000)
+    mapping.idle_interval(Duration::from_millis(5_000)).maximum_idle_interval(Duration::from_millis(30_000))
 }
 
 #[tokio::test(start_paused = true)]
@@ -281,7 +281,9 @@ async fn an_idle_open_leaf_slows_down_to_its_maximum_and_is_back_at_once_with_th
 async fn incident_64_with_the_default_name_a_stream_that_is_enabled_again_uses_no_old_lease_and_touches_none()
 {
     let ((fake, old), store, seen) = (table(1), store(), Seen::default());
-    let of = |arn: &str| EventSourceMapping::builder(arn, "orders-worker").starting_position("TRIM_HORIZON");
+    let of = |arn: &str| {
+        EventSourceMapping::builder(arn, "orders-worker").starting_position(StartingPosition::TrimHorizon)
+    };
     put_items(&fake, 0..5);
     let a = worker("a");
     let run = launch(of_table_as(&fake, of(&old), &a, seen.handler("a"), &store));

@@ -238,7 +238,7 @@ async fn incident_94_a_lease_that_is_deleted_by_hand_is_made_anew_within_a_minut
     let a = worker("a");
     let run = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));
     until("the records", || seen.len() == 30).await;
-    // Two minutes in which nothing changes: since then glances do.
+    // Two minutes in which nothing changes: since then summaries do.
     pass(Duration::from_secs(120)).await;
     let lease = leases(&store).await.remove(1);
     let before = seen.all().iter().filter(|sight| lease.key.shard.as_str() == sight.shard).count();
@@ -273,7 +273,9 @@ async fn incident_95_a_listing_that_lags_behind_does_not_revive_a_finished_shard
     let (fake, store, seen) = (stream(2), store(), Seen::default());
     put(&fake, 20);
     let a = worker("a");
-    let seldom = mapping().idle_interval_milliseconds(5_000).maximum_idle_interval_milliseconds(60_000);
+    let seldom = mapping()
+        .idle_interval(Duration::from_millis(5_000))
+        .maximum_idle_interval(Duration::from_millis(60_000));
     let run = launch(consumer(&fake, &a, seldom, seen.handler("a"), &store));
     until("the records", || seen.len() == 20).await;
     let parent = fake.shards("orders").unwrap()[0].id.clone();

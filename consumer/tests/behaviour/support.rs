@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+pub(crate) use shardmill::StartingPosition;
 use shardmill::checkpoint::{Fault, FaultyStore, Lease, LeaseStore, MemoryStore, Operation};
 use shardmill::engine::MappingBuilder;
 use shardmill::{
@@ -22,7 +23,7 @@ pub(crate) type Store = FaultyStore<MemoryStore>;
 
 /// With time for handlers that are slow on purpose.
 pub(crate) fn mapping() -> MappingBuilder {
-    EventSourceMapping::builder(ARN, "orders-worker").timeout_seconds(60)
+    EventSourceMapping::builder(ARN, "orders-worker").timeout(Duration::from_secs(60))
 }
 
 pub(crate) fn options(id: &str) -> WorkerOptions {
@@ -70,7 +71,7 @@ pub(crate) fn of_table(
 
 pub(crate) fn table_mapping(arn: &str) -> MappingBuilder {
     let mapping = EventSourceMapping::builder(arn, "orders-worker");
-    mapping.starting_position("TRIM_HORIZON").name("orders-app").timeout_seconds(60)
+    mapping.name("orders-app").timeout(Duration::from_secs(60))
 }
 
 /// The same with a mapping of one's own.

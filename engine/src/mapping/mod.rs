@@ -1,6 +1,6 @@
 //! The validated configuration of an event source mapping, under AWS's names.
 //!
-//! [`EventSourceMapping::builder`] takes values as wide as a user can write them; what comes out of
+//! [`EventSourceMapping::builder`] takes typed values, [`RawMapping`] what a configuration file says; what comes out of
 //! [`MappingBuilder::build`] is within Lambda's ranges (docs/semantics.md, P1 to P19) and never changes again.
 
 mod arn;
@@ -8,13 +8,15 @@ mod builder;
 mod destination;
 mod error;
 pub mod limits;
+mod raw;
 
 use std::time::Duration;
 
 pub use arn::{EventSource, StreamKind};
-pub use builder::MappingBuilder;
+pub use builder::{MappingBuilder, StartingPosition};
 pub use destination::FailureDestination;
 pub use error::{MappingError, MappingErrorKind, MappingErrors};
+pub use raw::RawMapping;
 
 use crate::filter::Filter;
 use crate::position::Position;

@@ -1,5 +1,6 @@
 mod edges;
 mod lambda_api;
+mod typed;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,18 +12,18 @@ use crate::time::Wall;
 
 const STREAM: &str = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders";
 
-fn orders() -> MappingBuilder {
-    EventSourceMapping::builder(STREAM, "orders-worker")
+fn orders() -> RawMapping {
+    RawMapping::new(STREAM, "orders-worker")
 }
 
 /// The only mistake of a mapping.
-fn mistake(builder: MappingBuilder) -> MappingError {
+fn mistake(builder: RawMapping) -> MappingError {
     let errors: Vec<_> = builder.build().unwrap_err().into_iter().collect();
     assert_eq!(errors.len(), 1, "{errors:?}");
     errors.into_iter().next().unwrap()
 }
 
-fn kind(builder: MappingBuilder) -> (&'static str, MappingErrorKind) {
+fn kind(builder: RawMapping) -> (&'static str, MappingErrorKind) {
     let error = mistake(builder);
     (error.field(), error.kind())
 }
@@ -51,12 +52,9 @@ fn defaults_are_lambdas() {
 
 #[test]
 fn identity_comes_from_the_stream_and_the_function_name() {
-    let m = EventSourceMapping::builder(
-        "arn:aws-cn:kinesis:cn-north-1:123456789012:stream/orders.v2",
-        "orders-worker:7",
-    )
-    .build()
-    .unwrap();
+    let m = RawMapping::new("arn:aws-cn:kinesis:cn-north-1:123456789012:stream/orders.v2", "orders-worker:7")
+        .build()
+        .unwrap();
     assert_eq!(m.event_source().partition, "aws-cn");
     assert_eq!(m.event_source().region, "cn-north-1");
     assert_eq!(m.event_source().account, "123456789012");
@@ -71,7 +69,7 @@ fn identity_comes_from_the_stream_and_the_function_name() {
 #[test]
 fn a_function_is_a_name_a_partial_arn_or_an_arn() {
     let built = |name: &str| {
-        let m = EventSourceMapping::builder(STREAM, name).build().unwrap();
+        let m = RawMapping::new(STREAM, name).build().unwrap();
         (m.function_arn().to_owned(), m.executed_version().to_owned())
     };
     let here = "arn:aws:lambda:eu-west-1:123456789012:function:";
@@ -83,7 +81,7 @@ fn a_function_is_a_name_a_partial_arn_or_an_arn() {
     assert_eq!(built(elsewhere), (elsewhere.into(), "12".into()), "an ARN stays as it is");
     for bad in ["a b", "f:", "1:function:f", "arn:aws:lambda:eu-west-1:123456789012:layer:f", "arn:", "é"] {
         assert_eq!(
-            kind(EventSourceMapping::builder(STREAM, bad)),
+            kind(RawMapping::new(STREAM, bad)),
             ("FunctionName", MappingErrorKind::InvalidValue),
             "{bad}"
         );
@@ -94,7 +92,7 @@ fn a_function_is_a_name_a_partial_arn_or_an_arn() {
 fn function_arn_and_function_name_must_agree() {
     let arn = "arn:aws:lambda:eu-west-1:123456789012:function:orders-worker:3";
     assert_eq!(orders().function_arn(arn).build().unwrap().executed_version(), "3");
-    let only_arn = EventSourceMapping::builder(STREAM, "").function_arn(arn).build().unwrap();
+    let only_arn = RawMapping::new(STREAM, "").function_arn(arn).build().unwrap();
     assert_eq!(only_arn.function_arn(), arn);
     let other = arn.replace("orders", "bills");
     assert_eq!(kind(orders().function_arn(other)), ("FunctionName", MappingErrorKind::Conflict));
@@ -102,7 +100,7 @@ fn function_arn_and_function_name_must_agree() {
 
 #[test]
 fn the_uuid_is_stable_per_application() {
-    let uuid = |b: MappingBuilder| b.build().unwrap().uuid().to_owned();
+    let uuid = |b: RawMapping| b.build().unwrap().uuid().to_owned();
     assert_eq!(uuid(orders()), uuid(orders().batch_size(5)));
     assert_ne!(uuid(orders()), uuid(orders().name("other")));
     assert_eq!(uuid(orders()).as_bytes()[14], b'5', "version 5");
@@ -233,7 +231,7 @@ fn r77_destinations_are_queues_topics_buckets_and_files_never_fifo() {
 
 #[test]
 fn sources_other_than_a_stream_are_told_apart() {
-    let source = |arn: &str| EventSourceMapping::builder(arn, "f");
+    let source = |arn: &str| RawMapping::new(arn, "f");
     for (arn, expected) in [
         ("", MappingErrorKind::Missing),
         ("orders", MappingErrorKind::InvalidValue),
@@ -261,21 +259,21 @@ const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream
 
 #[test]
 fn p1_the_stream_of_a_table_is_a_source_named_after_the_table() {
-    let m = EventSourceMapping::builder(TABLE, "f").build().unwrap();
+    let m = RawMapping::new(TABLE, "f").build().unwrap();
     let source = m.event_source();
     assert_eq!((source.kind, source.stream.as_str()), (StreamKind::DynamoDb, "orders"));
     assert_eq!((source.region.as_str(), source.arn.as_str()), ("eu-west-1", TABLE));
     assert_eq!(m.application_name(), "f@123456789012.eu-west-1.orders", "the same when it is enabled anew");
     assert_eq!(orders().build().unwrap().event_source().kind, StreamKind::Kinesis);
     let local = "arn:aws:dynamodb:ddblocal:000000000000:table/My.Table_1/stream/2026-01-01T00:00:00.000";
-    let local = EventSourceMapping::builder(local, "f").build().unwrap();
+    let local = RawMapping::new(local, "f").build().unwrap();
     assert_eq!(local.event_source().region, "ddblocal");
 }
 
 #[test]
 fn r1_polling_of_a_dynamodb_stream_has_defaults_of_its_own() {
-    let table = || EventSourceMapping::builder(TABLE, "f");
-    let polling = |builder: MappingBuilder| *builder.build().unwrap().polling();
+    let table = || RawMapping::new(TABLE, "f");
+    let polling = |builder: RawMapping| *builder.build().unwrap().polling();
     let default = polling(table());
     assert_eq!(default.idle_interval, Duration::from_millis(250));
     assert_eq!(default.maximum_idle_interval, Duration::from_millis(2_000));
@@ -290,7 +288,7 @@ fn r1_polling_of_a_dynamodb_stream_has_defaults_of_its_own() {
 
 #[test]
 fn r8_a_dynamodb_stream_may_start_at_a_time_which_lambda_does_not_offer() {
-    let at = EventSourceMapping::builder(TABLE, "f")
+    let at = RawMapping::new(TABLE, "f")
         .starting_position("AT_TIMESTAMP")
         .starting_position_timestamp(1_790_000_000_123);
     assert_eq!(*at.build().unwrap().starting_position(), Position::AtTimestamp(1_790_000_000_123));
@@ -345,7 +343,7 @@ fn r71_windows_and_lanes_exclude_each_other() {
 
 #[test]
 fn every_mistake_is_reported_at_once_in_the_order_of_the_fields() {
-    let errors = EventSourceMapping::builder("x", "a b")
+    let errors = RawMapping::new("x", "a b")
         .starting_position("sometime")
         .batch_size(0)
         .function_response_types(["Report"])
@@ -384,7 +382,7 @@ fn intervals_that_contradict_each_other_are_refused() {
 proptest! {
     #[test]
     fn no_text_makes_a_mapping_panic(source in ".{0,80}", function in ".{0,80}", destination in ".{0,80}", role in ".{0,40}") {
-        let _ = EventSourceMapping::builder(&source, &function)
+        let _ = RawMapping::new(&source, &function)
             .on_failure_destination(destination)
             .role_arn(role)
             .build();
@@ -404,7 +402,7 @@ proptest! {
         number in any::<i64>(),
     ) {
         let text = parts.join(":");
-        let _ = EventSourceMapping::builder(&text, &text)
+        let _ = RawMapping::new(&text, &text)
             .function_arn(text.clone())
             .on_failure_destination(text.clone())
             .role_arn(text)
@@ -420,7 +418,7 @@ proptest! {
     #[test]
     fn a_valid_stream_arn_is_taken_apart_without_loss(name in "[a-zA-Z0-9_.-]{1,128}", account in "[0-9]{12}") {
         let arn = format!("arn:aws-us-gov:kinesis:us-gov-east-1:{account}:stream/{name}");
-        let m = EventSourceMapping::builder(&arn, "f").build().unwrap();
+        let m = RawMapping::new(&arn, "f").build().unwrap();
         prop_assert_eq!(&m.event_source().stream, &name);
         prop_assert_eq!(&m.event_source().account, &account);
         prop_assert_eq!(&m.event_source().arn, &arn);
@@ -430,9 +428,7 @@ proptest! {
 #[test]
 fn r80_with_a_uuid_the_uuid_is_the_identity_whatever_the_functions_version() {
     let uuid = "1B3F6A52-3c0e-4d5c-9e9e-2f4b6a1c7d80";
-    let of = |function: &str| {
-        EventSourceMapping::builder(STREAM, function).uuid(uuid).name("orders").build().unwrap()
-    };
+    let of = |function: &str| RawMapping::new(STREAM, function).uuid(uuid).name("orders").build().unwrap();
     let (one, two) = (of("f:1"), of("f:2"));
     assert_eq!(one.identity(), two.identity());
     assert_eq!(one.identity(), uuid.to_lowercase());
@@ -441,7 +437,7 @@ fn r80_with_a_uuid_the_uuid_is_the_identity_whatever_the_functions_version() {
         (uuid, "orders"),
         "what the file says is shown as it is"
     );
-    let braces = EventSourceMapping::builder(STREAM, "f").uuid(format!("{{{uuid}}}")).build().unwrap();
+    let braces = RawMapping::new(STREAM, "f").uuid(format!("{{{uuid}}}")).build().unwrap();
     assert_eq!(braces.identity(), one.identity(), "one UUID in two spellings");
     let without = orders().build().unwrap();
     assert_eq!(without.identity(), without.application_name());
@@ -461,8 +457,7 @@ fn a_timeout_is_lambdas_and_longer_on_managed_instances() {
 
 #[test]
 fn a_tables_arn_is_answered_with_the_command_that_prints_its_streams() {
-    let error =
-        mistake(EventSourceMapping::builder("arn:aws:dynamodb:eu-west-1:123456789012:table/orders", "f"));
+    let error = mistake(RawMapping::new("arn:aws:dynamodb:eu-west-1:123456789012:table/orders", "f"));
     let command =
         "aws dynamodb describe-table --region eu-west-1 --table-name orders --query Table.LatestStreamArn";
     assert!(error.to_string().contains(command), "{error}");

@@ -1,8 +1,6 @@
 //! One mapping of the file. Lambda's rules are the engine's; here its findings get their place in the file.
 
-use shardmill_engine::{
-    EventSourceMapping, MappingBuilder, MappingError, OnDestinationFailure, OnGap, OnUndecodable, Wall,
-};
+use shardmill_engine::{MappingError, OnDestinationFailure, OnGap, OnUndecodable, RawMapping, Wall};
 
 use super::error::ConfigError;
 use super::function;
@@ -84,7 +82,7 @@ pub(super) fn mapping(
 }
 
 /// P1 to P16.
-fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> MappingBuilder {
+fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> RawMapping {
     let section = parts.mapping;
     if section.has("Stream") && section.has("EventSourceArn") {
         let text = "is SAM's name for EventSourceArn, which is set as well; remove one";
@@ -92,7 +90,7 @@ fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> Mappin
     }
     let source = section.text("EventSourceArn").or_else(|| section.text("Stream")).unwrap_or_default();
     let (name, arn) = (section.text("FunctionName"), section.text("FunctionArn"));
-    let mut builder = EventSourceMapping::builder(source, name.unwrap_or_default())
+    let mut builder = RawMapping::new(source, name.unwrap_or_default())
         .as_of(now)
         .starting_position(section.text("StartingPosition"))
         .on_failure_destination(
@@ -113,13 +111,13 @@ fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> Mappin
         builder = builder.filter_patterns(filters.iter().map(pattern));
     }
     for (key, set) in [
-        ("BatchSize", MappingBuilder::batch_size as fn(MappingBuilder, i64) -> MappingBuilder),
-        ("MaximumBatchingWindowInSeconds", MappingBuilder::maximum_batching_window_in_seconds),
-        ("ParallelizationFactor", MappingBuilder::parallelization_factor),
-        ("MaximumRecordAgeInSeconds", MappingBuilder::maximum_record_age_in_seconds),
-        ("MaximumRetryAttempts", MappingBuilder::maximum_retry_attempts),
-        ("TumblingWindowInSeconds", MappingBuilder::tumbling_window_in_seconds),
-        ("CheckpointIntervalMilliseconds", MappingBuilder::checkpoint_interval_milliseconds),
+        ("BatchSize", RawMapping::batch_size as fn(RawMapping, i64) -> RawMapping),
+        ("MaximumBatchingWindowInSeconds", RawMapping::maximum_batching_window_in_seconds),
+        ("ParallelizationFactor", RawMapping::parallelization_factor),
+        ("MaximumRecordAgeInSeconds", RawMapping::maximum_record_age_in_seconds),
+        ("MaximumRetryAttempts", RawMapping::maximum_retry_attempts),
+        ("TumblingWindowInSeconds", RawMapping::tumbling_window_in_seconds),
+        ("CheckpointIntervalMilliseconds", RawMapping::checkpoint_interval_milliseconds),
     ] {
         if let Some(value) = section.integer(key) {
             builder = set(builder, value);
@@ -135,7 +133,7 @@ fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> Mappin
 }
 
 /// What Lambda does not have.
-fn own_part(parts: &Parts<'_, '_>, mut builder: MappingBuilder, report: &mut Report) -> MappingBuilder {
+fn own_part(parts: &Parts<'_, '_>, mut builder: RawMapping, report: &mut Report) -> RawMapping {
     let section = parts.mapping;
     if let Some(name) = section.text("Name") {
         builder = builder.name(name);
@@ -158,17 +156,13 @@ fn own_part(parts: &Parts<'_, '_>, mut builder: MappingBuilder, report: &mut Rep
         (
             &parts.retry,
             "InitialBackoffMilliseconds",
-            MappingBuilder::initial_backoff_milliseconds as fn(MappingBuilder, i64) -> MappingBuilder,
+            RawMapping::initial_backoff_milliseconds as fn(RawMapping, i64) -> RawMapping,
         ),
-        (&parts.retry, "MaximumBackoffSeconds", MappingBuilder::maximum_backoff_seconds),
-        (&parts.polling, "IdleIntervalMilliseconds", MappingBuilder::idle_interval_milliseconds),
-        (
-            &parts.polling,
-            "MaximumIdleIntervalMilliseconds",
-            MappingBuilder::maximum_idle_interval_milliseconds,
-        ),
-        (&parts.polling, "MaximumRecords", MappingBuilder::maximum_records),
-        (&parts.polling, "BufferBytes", MappingBuilder::buffer_bytes),
+        (&parts.retry, "MaximumBackoffSeconds", RawMapping::maximum_backoff_seconds),
+        (&parts.polling, "IdleIntervalMilliseconds", RawMapping::idle_interval_milliseconds),
+        (&parts.polling, "MaximumIdleIntervalMilliseconds", RawMapping::maximum_idle_interval_milliseconds),
+        (&parts.polling, "MaximumRecords", RawMapping::maximum_records),
+        (&parts.polling, "BufferBytes", RawMapping::buffer_bytes),
     ] {
         if let Some(value) = sections.iter().flatten().find_map(|s| s.integer(key)) {
             builder = set(builder, value);

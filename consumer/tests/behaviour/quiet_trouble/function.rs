@@ -3,7 +3,7 @@
 use super::*;
 
 fn reporting() -> shardmill::engine::MappingBuilder {
-    mapping().function_response_types(["ReportBatchItemFailures"])
+    mapping().report_batch_item_failures(true)
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +124,7 @@ async fn incident_102_an_answer_that_names_no_record_says_which_identifier_and_w
 #[tokio::test(start_paused = true)]
 async fn incident_102_a_window_without_state_is_told() {
     let function = Function::new(Mood::Answers("{}"));
-    let mut watched = watch_function(1, &function, mapping().tumbling_window_in_seconds(10));
+    let mut watched = watch_function(1, &function, mapping().tumbling_window(Duration::from_secs(10)));
     watched.put_everywhere();
     pass(MINUTE).await;
     assert_told(&[&["WARN the function's answer has no window state", "kind=\"no_state\"", "state"]]);
@@ -140,7 +140,7 @@ async fn incident_102_a_timeout_and_a_crash_are_told_as_what_they_are() {
         (Mood::Panics, "WARN the function crashed", TroubleKind::Crash),
     ] {
         let function = Function::new(mood);
-        let watched = watch_function(1, &function, mapping().timeout_seconds(2));
+        let watched = watch_function(1, &function, mapping().timeout(Duration::from_secs(2)));
         watched.put_everywhere();
         pass(MINUTE).await;
         assert_told(&[&[line, "from=", "request_id="]]);

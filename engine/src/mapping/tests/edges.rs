@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn is_good(builder: MappingBuilder) -> bool {
+fn is_good(builder: RawMapping) -> bool {
     builder.build().is_ok()
 }
 
 /// Problem, permitted values and remedy in one sentence, after the value.
-fn said(builder: MappingBuilder) -> String {
+fn said(builder: RawMapping) -> String {
     mistake(builder).to_string()
 }
 
@@ -68,25 +68,25 @@ fn every_field_comes_out_as_it_was_set() {
 
 #[test]
 fn numbers_end_where_their_limits_say() {
-    type Set = fn(MappingBuilder, i64) -> MappingBuilder;
+    type Set = fn(RawMapping, i64) -> RawMapping;
     let fields: [(&limits::Limit, Set); 13] = [
-        (&limits::BATCH_SIZE, MappingBuilder::batch_size),
-        (&limits::BATCHING_WINDOW, MappingBuilder::maximum_batching_window_in_seconds),
-        (&limits::PARALLELIZATION_FACTOR, MappingBuilder::parallelization_factor),
-        (&limits::RECORD_AGE, MappingBuilder::maximum_record_age_in_seconds),
-        (&limits::RETRY_ATTEMPTS, MappingBuilder::maximum_retry_attempts),
-        (&limits::TUMBLING_WINDOW, MappingBuilder::tumbling_window_in_seconds),
-        (&limits::TIMEOUT, MappingBuilder::timeout_seconds),
-        (&limits::INITIAL_BACKOFF, MappingBuilder::initial_backoff_milliseconds),
+        (&limits::BATCH_SIZE, RawMapping::batch_size),
+        (&limits::BATCHING_WINDOW, RawMapping::maximum_batching_window_in_seconds),
+        (&limits::PARALLELIZATION_FACTOR, RawMapping::parallelization_factor),
+        (&limits::RECORD_AGE, RawMapping::maximum_record_age_in_seconds),
+        (&limits::RETRY_ATTEMPTS, RawMapping::maximum_retry_attempts),
+        (&limits::TUMBLING_WINDOW, RawMapping::tumbling_window_in_seconds),
+        (&limits::TIMEOUT, RawMapping::timeout_seconds),
+        (&limits::INITIAL_BACKOFF, RawMapping::initial_backoff_milliseconds),
         (&limits::IDLE_INTERVAL, |b, n| {
             b.idle_interval_milliseconds(n).maximum_idle_interval_milliseconds(60_000)
         }),
         (&limits::MAXIMUM_IDLE_INTERVAL, |b, n| {
             b.idle_interval_milliseconds(200).maximum_idle_interval_milliseconds(n)
         }),
-        (&limits::MAXIMUM_RECORDS, MappingBuilder::maximum_records),
-        (&limits::BUFFER_BYTES, MappingBuilder::buffer_bytes),
-        (&limits::CHECKPOINT_INTERVAL, MappingBuilder::checkpoint_interval_milliseconds),
+        (&limits::MAXIMUM_RECORDS, RawMapping::maximum_records),
+        (&limits::BUFFER_BYTES, RawMapping::buffer_bytes),
+        (&limits::CHECKPOINT_INTERVAL, RawMapping::checkpoint_interval_milliseconds),
     ];
     for (limit, set) in fields {
         for good in [limit.minimum, limit.maximum, limit.default].into_iter().chain(limit.special) {
@@ -144,20 +144,19 @@ fn a_start_is_a_time_from_1970_to_now() {
 #[test]
 fn names_end_at_the_length_that_their_service_permits() {
     let of = |n: usize| "n".repeat(n);
-    let function = |n| EventSourceMapping::builder(STREAM, &of(n));
+    let function = |n| RawMapping::new(STREAM, &of(n));
     assert!(is_good(function(256)));
     assert_eq!(kind(function(257)), ("FunctionName", MappingErrorKind::OutOfRange));
-    let stream = |n| {
-        EventSourceMapping::builder(&format!("arn:aws:kinesis:eu-west-1:123456789012:stream/{}", of(n)), "f")
-    };
+    let stream =
+        |n| RawMapping::new(&format!("arn:aws:kinesis:eu-west-1:123456789012:stream/{}", of(n)), "f");
     assert!(is_good(stream(1)) && is_good(stream(128)) && !is_good(stream(129)));
     assert_eq!(kind(stream(10_000)), ("EventSourceArn", MappingErrorKind::OutOfRange));
     let short = format!("arn:aws:kinesis:eu-west-1:123456789012:stream/{}", of(10_000 - 46));
     assert_eq!(short.len(), 10_000);
-    assert_eq!(kind(EventSourceMapping::builder(&short, "f")).1, MappingErrorKind::InvalidValue);
+    assert_eq!(kind(RawMapping::new(&short, "f")).1, MappingErrorKind::InvalidValue);
     let table = |n| {
         let arn = format!("arn:aws:dynamodb:eu-west-1:123456789012:table/{}/stream/a-1:2.3_4", of(n));
-        EventSourceMapping::builder(&arn, "f")
+        RawMapping::new(&arn, "f")
     };
     assert!(is_good(table(1)) && is_good(table(255)) && !is_good(table(256)) && !is_good(table(0)));
     for (arn, most) in
@@ -177,7 +176,7 @@ fn names_end_at_the_length_that_their_service_permits() {
 
 #[test]
 fn an_arn_needs_each_of_its_parts() {
-    let function = |arn: &str| is_good(EventSourceMapping::builder(STREAM, arn));
+    let function = |arn: &str| is_good(RawMapping::new(STREAM, arn));
     assert!(function("arn:aws:lambda:eu-west-1:123456789012:function:f"));
     for bad in [
         "arn:aws:iam:eu-west-1:123456789012:function:f",
@@ -220,7 +219,7 @@ fn an_arn_needs_each_of_its_parts() {
 fn a_consumer_of_a_stream_is_told_from_a_bad_name() {
     let kind_of = |name: &str| {
         let arn = format!("arn:aws:kinesis:eu-west-1:123456789012:stream/{name}");
-        kind(EventSourceMapping::builder(&arn, "f")).1
+        kind(RawMapping::new(&arn, "f")).1
     };
     assert_eq!(kind_of("a/consumer/c:1"), MappingErrorKind::NotSupported, "R12");
     assert_eq!(kind_of("a/b"), MappingErrorKind::InvalidValue);
@@ -231,7 +230,7 @@ fn a_consumer_of_a_stream_is_told_from_a_bad_name() {
 fn a_table_is_told_from_its_stream_and_from_what_is_no_stream() {
     let said = |resource: &str| {
         let arn = format!("arn:aws:{resource}");
-        said(EventSourceMapping::builder(&arn, "f"))
+        said(RawMapping::new(&arn, "f"))
     };
     let table = said("dynamodb:eu-west-1:123456789012:table/orders");
     assert!(table.contains("is a table, not its stream") && table.contains("LatestStreamArn"), "{table}");
@@ -256,7 +255,7 @@ fn r57_a_mappings_filter_judges_records_of_its_own_kind_of_stream() {
 #[test]
 fn a_function_beside_its_arn_may_leave_the_qualifier_to_it() {
     let arn = "arn:aws:lambda:eu-west-1:123456789012:function:f:live";
-    let beside = |name: &str| EventSourceMapping::builder(STREAM, name).function_arn(arn);
+    let beside = |name: &str| RawMapping::new(STREAM, name).function_arn(arn);
     assert!(is_good(beside("f")) && is_good(beside("f:live")));
     for name in ["g", "g:live", "f:test"] {
         assert_eq!(kind(beside(name)), ("FunctionName", MappingErrorKind::Conflict), "{name}");

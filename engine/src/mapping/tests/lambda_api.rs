@@ -5,7 +5,7 @@
 use super::*;
 
 /// What Lambda says to the only mistake of a mapping.
-fn refused(builder: MappingBuilder) -> String {
+fn refused(builder: RawMapping) -> String {
     mistake(builder).aws_message().expect("Lambda has a text for it")
 }
 
@@ -18,7 +18,7 @@ fn range(value: &str, field: &str, bound: &str) -> String {
 
 #[test]
 fn test_event_source_mapping_exceptions() {
-    let source = |arn: &str| EventSourceMapping::builder(arn, "orders-worker");
+    let source = |arn: &str| RawMapping::new(arn, "orders-worker");
     assert_eq!(refused(source("")), "Unrecognized event source.");
     assert_eq!(refused(source("arn:aws:s3:::bucket")), "Unrecognized event source.");
     assert_eq!(
@@ -72,7 +72,7 @@ fn test_event_source_mapping_exceptions() {
     );
 }
 
-fn positions_are_validated(new: impl Fn() -> MappingBuilder) {
+fn positions_are_validated(new: impl Fn() -> RawMapping) {
     assert_eq!(
         refused(new().starting_position(None)),
         "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: \
@@ -95,7 +95,7 @@ fn positions_are_validated(new: impl Fn() -> MappingBuilder) {
 /// Lambda's test is about a table's stream. AT_TIMESTAMP, which Lambda refuses there, is allowed.
 #[test]
 fn test_create_event_source_validation() {
-    positions_are_validated(|| EventSourceMapping::builder(TABLE, "orders-worker"));
+    positions_are_validated(|| RawMapping::new(TABLE, "orders-worker"));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn test_function_name_variations() {
         (format!("{arn}:1"), format!("{arn}:1"), "1"),
         (format!("{arn}:myalias"), format!("{arn}:myalias"), "$LATEST"),
     ] {
-        let mapping = EventSourceMapping::builder(STREAM, &name).build().unwrap();
+        let mapping = RawMapping::new(STREAM, &name).build().unwrap();
         assert_eq!(
             (mapping.function_arn(), mapping.executed_version()),
             (function.as_str(), version),
@@ -140,7 +140,7 @@ fn test_function_name_variations() {
 /// it is changed (R80), and each qualifier of a function has a mapping of its own (R79).
 #[test]
 fn test_event_source_mapping_lifecycle() {
-    let identity = |builder: MappingBuilder| {
+    let identity = |builder: RawMapping| {
         let mapping = builder.build().unwrap();
         (mapping.uuid().to_owned(), mapping.application_name().to_owned())
     };
@@ -156,6 +156,6 @@ fn test_event_source_mapping_lifecycle() {
         .on_failure_destination("file:./discarded.jsonl");
     assert_eq!(identity(updated), created);
     for other in ["orders-worker:1", "orders-worker:live", "bills-worker"] {
-        assert_ne!(identity(EventSourceMapping::builder(STREAM, other)), created, "{other}");
+        assert_ne!(identity(RawMapping::new(STREAM, other)), created, "{other}");
     }
 }

@@ -530,7 +530,7 @@ async fn the_emulator_gets_one_invocation_at_a_time() {
         "arn:aws:kinesis:us-east-1:000000000000:stream/orders",
         "orders-worker",
     );
-    let mapping = mapping.starting_position("TRIM_HORIZON").batch_size(1).build().unwrap();
+    let mapping = mapping.batch_size(1).build().unwrap();
     let store = shardmill::checkpoint::MemoryStore::default();
     let consumer = shardmill::Consumer::builder(mapping, source::Shards(8), handler);
     let consumer = consumer.lease_store(store).build().unwrap();

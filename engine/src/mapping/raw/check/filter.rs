@@ -2,13 +2,13 @@
 
 use super::super::super::arn::{EventSource, StreamKind};
 use super::super::super::error::{MappingError, MappingErrorKind};
-use super::super::MappingBuilder;
+use super::super::RawMapping;
 use super::{FILTERS, Found};
 use crate::filter::{Filter, FilterError, FilterErrorKind, FilterSource};
 
 /// The filter; every pattern that is none is noted.
 pub(super) fn compiled(
-    builder: &MappingBuilder,
+    builder: &RawMapping,
     source: Option<&EventSource>,
     found: &mut Found,
 ) -> Option<Filter> {
@@ -28,7 +28,7 @@ pub(super) fn compiled(
 }
 
 /// What the patterns are judged for; if the stream is not known, for something that any stream might be.
-fn filter_source(builder: &MappingBuilder, source: Option<&EventSource>) -> FilterSource {
+fn filter_source(builder: &RawMapping, source: Option<&EventSource>) -> FilterSource {
     let arn = source.map_or("", |source| source.arn.as_str());
     match source.filter(|source| source.kind == StreamKind::Kinesis) {
         Some(source) => FilterSource::Kinesis {

@@ -1,4 +1,4 @@
-//! The checks behind [`MappingBuilder::build`].
+//! The checks behind [`RawMapping::build`].
 
 mod filter;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::super::error::{MappingError, MappingErrorKind};
 use super::super::limits::{self, Limit};
 use super::super::{EventSourceMapping, FailureDestination, Polling, Retry, StreamKind, arn};
-use super::MappingBuilder;
+use super::RawMapping;
 use crate::position::Position;
 use crate::time::Wall;
 
@@ -19,7 +19,7 @@ const RESPONSE_TYPES: &str = "FunctionResponseTypes";
 const FILTERS: &str = "FilterCriteria.Filters";
 const POSITIONS: &str = "TRIM_HORIZON, LATEST, AT_TIMESTAMP";
 
-impl MappingBuilder {
+impl RawMapping {
     pub(super) fn check(&self, found: &mut Found) -> Option<EventSourceMapping> {
         let event_source = found.keep(arn::event_source(&self.event_source_arn));
         let function = self.function(event_source.as_ref(), found);
@@ -356,7 +356,6 @@ fn enum_message(value: &str) -> String {
 }
 
 /// The mistakes found so far.
-#[derive(Default)]
 pub(super) struct Found(pub(super) Vec<MappingError>);
 
 impl Found {
