@@ -8,9 +8,9 @@
 //! | part | trait | here |
 //! |---|---|---|
 //! | stream | [`StreamSource`] | [`KinesisSource`] (feature `kinesis`), [`DynamoDbSource`] (feature `dynamodb-streams`) |
-//! | function | [`Handler`] | closures |
+//! | function | [`Handler`] | functions and closures, `LambdaHandler` (feature `lambda`) |
 //! | positions and leases | [`checkpoint::LeaseStore`] | [`checkpoint::SqliteStore`], [`checkpoint::MemoryStore`] |
-//! | batches that are given up | [`Destination`] | [`SqsDestination`] (feature `sqs`), `SnsDestination` (feature `sns`), `S3Destination` (feature `s3`), [`FileDestination`] |
+//! | discarded batches | [`Destination`] | [`SqsDestination`] (feature `sqs`), `SnsDestination` (feature `sns`), `S3Destination` (feature `s3`), [`FileDestination`] |
 //!
 //! Records are delivered at least once. After a crash exactly those above the stored checkpoint come again.
 //!
@@ -21,8 +21,7 @@
 //! ```
 //! use shardmill::checkpoint::MemoryStore;
 //! use shardmill::{
-//!     Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext,
-//!     KinesisSource,
+//!     Batch, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext, KinesisSource,
 //! };
 //! use shardmill_testkit::FakeKinesis;
 //!
@@ -30,23 +29,27 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let kinesis = FakeKinesis::new();
 //! kinesis.create_stream("orders", 1)?;
-//! kinesis.put("orders", Some("customer-7"), "an order")?;
+//! kinesis.put("orders", Some("customer-7"), r#"{"order": 1}"#)?;
 //!
 //! let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
-//! let mapping = EventSourceMapping::builder(arn, "orders-worker").starting_position("TRIM_HORIZON").build()?;
+//! let mapping = EventSourceMapping::builder(arn, "orders-worker").build()?;
 //! // Elsewhere: aws_config::load_from_env().await
 //! let source = KinesisSource::new(&kinesis.sdk_config(), arn)?;
 //!
+//! // Elsewhere: shutdown_on_signals()
 //! let shutdown = CancellationToken::new();
 //! let seen = shutdown.clone();
 //! let handler = move |batch: Batch, _: InvokeContext| {
-//!     assert_eq!(batch.records()[0].bytes().unwrap(), "an order");
-//!     seen.cancel();
-//!     async { Ok::<_, HandlerError>(BatchResponse::success()) }
+//!     let seen = seen.clone();
+//!     async move {
+//!         let order: serde_json::Value = batch.records()[0].json()?;
+//!         assert_eq!(order["order"], 1);
+//!         seen.cancel();
+//!         Ok::<_, HandlerError>(())
+//!     }
 //! };
 //! let store = MemoryStore::default();
-//! let consumer = Consumer::builder(mapping, source, handler).lease_store(store.clone()).build()?;
-//! consumer.run(shutdown).await?;
+//! Consumer::builder(mapping, source, handler).lease_store(store.clone()).build()?.run(shutdown).await?;
 //! # use shardmill::{Position, checkpoint::LeaseStore as _};
 //! # assert!(matches!(store.list().await?[0].checkpoint, Position::After(_)));
 //! # Ok(())
@@ -59,6 +62,12 @@
 //! P19 its parameters: `docs/semantics.md` in the repository states them, `docs/rules.md` names the tests of each rule,
 //! and `docs/deviations.md` says where Shardmill differs. I1 to I17 are the invariants that Shardmill keeps beyond
 //! Lambda's rules: `docs/invariants.md`.
+//!
+//! # What cannot be misused
+//!
+//! [`ConsumerBuilder::build`] refuses what a run would have to ignore: a mapping that names an on-failure destination
+//! without one in the consumer, a disabled mapping, a source of another stream than the mapping's, options out of their
+//! range. [`BuildError`] and [`WorkerError`] have the list.
 //!
 //! # Metrics and tracing
 //!
@@ -123,7 +132,7 @@ pub use places::Places;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{
-    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination, HashRange, Page, Payload, Position, Record, RecordError, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl, WindowCall,
+    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination, HashRange, Page, Payload, Position, Record, RecordError, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl, StartingPosition, WindowCall,
 };
 pub use signals::shutdown_on_signals;
 #[cfg(feature = "dynamodb-streams")]

@@ -13,8 +13,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use shardmill::checkpoint::MemoryStore;
 use shardmill::{
-    Batch, BatchResponse, CancellationToken, Consumer, ConsumerStatus, EventSourceMapping, HandlerError,
-    InvokeContext, KinesisSource,
+    Batch, BatchResponse, CancellationToken, Consumer, ConsumerStatus, EventSourceMapping, InvokeContext,
+    KinesisSource,
 };
 use shardmill_examples::{Failure, LocalStream, log_warnings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Failure> {
     let counter = Arc::clone(&processed);
     let handler = move |batch: Batch, _: InvokeContext| {
         counter.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        async { Ok::<_, HandlerError>(BatchResponse::success()) }
+        async { BatchResponse::success() }
     };
     let consumer = Consumer::builder(mapping, source, handler).lease_store(MemoryStore::default()).build()?;
     let service = Service { processed, consumer: consumer.status() };

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shardmill::checkpoint::MemoryStore;
 use shardmill::{
-    Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext,
-    KinesisSource,
+    Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, InvokeContext, KinesisSource,
 };
 use shardmill_examples::{Failure, LocalStream, log_warnings};
 
@@ -20,8 +19,7 @@ async fn main() -> Result<(), Failure> {
         stream.put(name, format!("hello {name}")).await?;
     }
 
-    let mapping =
-        EventSourceMapping::builder(&stream.arn, "hello").starting_position("TRIM_HORIZON").build()?;
+    let mapping = EventSourceMapping::builder(&stream.arn, "hello").build()?;
     let source = KinesisSource::new(&stream.aws, &stream.arn)?;
     let shutdown = CancellationToken::new();
     let seen = Arc::new(AtomicUsize::new(0));
@@ -36,7 +34,7 @@ async fn main() -> Result<(), Failure> {
             if seen.fetch_add(batch.len(), Ordering::Relaxed) + batch.len() == 5 {
                 shutdown.cancel();
             }
-            async { Ok::<_, HandlerError>(BatchResponse::success()) }
+            async { BatchResponse::success() }
         }
     };
 

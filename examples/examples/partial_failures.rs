@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use shardmill::checkpoint::SqliteStore;
 use shardmill::{
-    Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, FileDestination, HandlerError,
-    InvokeContext, KinesisSource,
+    Batch, BatchResponse, CancellationToken, Consumer, EventSourceMapping, HandlerError, InvokeContext,
+    KinesisSource,
 };
 use shardmill_examples::{Failure, LocalStream, log_warnings};
 
@@ -28,7 +28,8 @@ async fn main() -> Result<(), Failure> {
     let mapping = EventSourceMapping::builder(&stream.arn, "orders-worker")
         .maximum_retry_attempts(1)
         .bisect_batch_on_function_error(true)
-        .function_response_types(["ReportBatchItemFailures"])
+        .report_batch_item_failures(true)
+        .on_failure_destination(format!("file:{}", dead_letters.display()))
         .build()?;
     let store = SqliteStore::open(folder.path().join("shardmill.db"), mapping.identity())?;
     let source = KinesisSource::new(&stream.aws, &stream.arn)?;
@@ -36,7 +37,7 @@ async fn main() -> Result<(), Failure> {
     let handler = handler(Arc::clone(&done));
     let consumer = Consumer::builder(mapping, source, handler)
         .lease_store(store)
-        .on_failure(FileDestination::open(&dead_letters).await?)
+        .on_failure_from(&stream.aws)
         .build()?;
 
     let shutdown = CancellationToken::new();
@@ -57,23 +58,22 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Processes orders one by one and stops at the first that it cannot read: it and everything after it comes again.
+/// Processes orders one by one and stops at the first that it cannot read: it and everything after it is redelivered.
 fn handler(done: Arc<Mutex<Vec<u64>>>) -> impl shardmill::Handler {
     move |batch: Batch, cx: InvokeContext| {
         let done = Arc::clone(&done);
         async move {
             println!("attempt {}: {} records", cx.attempt, batch.len());
             for record in batch.records() {
-                let data = record.bytes().map_err(HandlerError::function)?;
-                let order: Result<serde_json::Value, _> = serde_json::from_slice(&data);
+                let order: Result<serde_json::Value, _> = record.json();
                 match order.ok().and_then(|order| order["order"].as_u64()) {
                     Some(number) => {
-                        done.lock().map_err(|e| HandlerError::function(e.to_string()))?.push(number);
+                        done.lock().map_err(|error| HandlerError::function(error.to_string()))?.push(number);
                     }
                     None => return Ok(BatchResponse::failed([record.seq.number.as_str()])),
                 }
             }
-            Ok(BatchResponse::success())
+            Ok::<_, HandlerError>(BatchResponse::success())
         }
     }
 }

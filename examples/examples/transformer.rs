@@ -1,7 +1,7 @@
 //! The serverless transformer, without the serverless: stream -> transform -> table write -> alert on trouble.
 //!
 //! Temperature readings come in; each is converted and written under its sensor's key, so that a batch that comes twice
-//! writes the same items again. A reading that cannot be understood is alerted about, then given up.
+//! writes the same items again. A reading that cannot be understood is alerted about, then discarded.
 //!
 //! `cargo run -p shardmill-examples --example transformer`
 //!
@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shardmill::checkpoint::MemoryStore;
 use shardmill::{
-    Batch, BatchResponse, CancellationToken, Consumer, Destination, DestinationError, Discarded,
-    EventSourceMapping, Handler, HandlerError, InvokeContext, KinesisSource, Record,
+    Batch, CancellationToken, Consumer, Destination, DestinationError, Discarded, EventSourceMapping,
+    Handler, HandlerError, InvokeContext, KinesisSource, Record,
 };
 use shardmill_examples::LocalStream;
 
@@ -97,14 +97,13 @@ fn transformer(table: Table) -> impl Handler {
             for record in batch.records() {
                 table.put(transform(record)?).await?;
             }
-            Ok(BatchResponse::success())
+            Ok::<_, HandlerError>(())
         }
     }
 }
 
 fn transform(record: &Record) -> Result<Item, HandlerError> {
-    let data = record.bytes().map_err(HandlerError::function)?;
-    let reading: Reading = serde_json::from_slice(&data).map_err(HandlerError::function)?;
+    let reading: Reading = record.json()?;
     Ok(Item { celsius: (reading.fahrenheit - 32.0) / 1.8, sensor: reading.sensor })
 }
 
@@ -120,7 +119,7 @@ impl Table {
                 use aws_sdk_dynamodb::types::AttributeValue;
                 let put = client.put_item().table_name(table).item("sensor", AttributeValue::S(item.sensor));
                 let put = put.item("celsius", AttributeValue::N(item.celsius.to_string()));
-                put.send().await.map_err(HandlerError::function)?;
+                put.send().await?;
                 Ok(())
             }
         }
@@ -139,13 +138,13 @@ impl Alerts {
             Self::Sns(client, topic) => {
                 let sent = client.publish().topic_arn(topic).message(text).send().await;
                 sent.map(drop)
-                    .map_err(|error| DestinationError::with_source("the topic took no alert", error))
+                    .map_err(|error| DestinationError::new("the topic took no alert").with_source(error))
             }
         }
     }
 }
 
-/// A destination of one's own: whatever returns `Ok` lets the checkpoint pass the batch.
+/// A destination of one's own: once it returns `Ok`, the checkpoint may pass the batch.
 #[async_trait]
 impl Destination for Alerts {
     async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {
