@@ -72,7 +72,7 @@ impl MemorySource {
 impl Pages {
     pub(crate) fn make(self, n: u64) -> Page {
         let records = (n * self.records..(n + 1) * self.records).map(|n| record(n, self.bytes)).collect();
-        Page { records, millis_behind: Some(60_000), ..Page::default() }
+        Page::new(records).millis_behind(60_000)
     }
 }
 
@@ -86,14 +86,8 @@ fn record(n: u64, bytes: usize) -> Record {
 #[async_trait]
 impl StreamSource for MemorySource {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
-        let shard = |n: usize| Shard {
-            id: ShardId::new(format!("shardId-{n:012}")),
-            parents: Vec::new(),
-            hash_range: None,
-            open: true,
-        };
-        let shards = (0..self.shards).map(shard).collect();
-        Ok(ShardListing { epoch: "1".to_owned(), shards, service_time: None, retention: None })
+        let shard = |n: usize| Shard::new(ShardId::new(format!("shardId-{n:012}")), Vec::new());
+        Ok(ShardListing::new("1", (0..self.shards).map(shard).collect()))
     }
 
     async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
@@ -116,7 +110,7 @@ impl ShardReader for MemoryReader {
     async fn next_page(&mut self, _limit: usize) -> Result<Page, SourceError> {
         let pages = self.source.pages;
         if self.read == pages.pages {
-            return Ok(Page { millis_behind: Some(0), ..Page::default() });
+            return Ok(Page::default().millis_behind(0));
         }
         if self.read == 0 {
             self.source.asked.notify_one();

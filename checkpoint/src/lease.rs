@@ -47,6 +47,7 @@ pub type AppState = BTreeMap<String, String>;
 
 /// A lease as the store holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lease {
     /// What the lease is about.
     pub key: LeaseKey,
@@ -75,6 +76,27 @@ pub struct Lease {
     pub owner_switches: u64,
     /// What the consumer remembers next to the checkpoint.
     pub app: AppState,
+}
+
+impl From<NewLease> for Lease {
+    /// The lease as it is created: free, with the counter 0.
+    fn from(new: NewLease) -> Self {
+        Self {
+            key: new.key,
+            counter: 0,
+            owner: None,
+            checkpoint_owner: None,
+            token: None,
+            process: None,
+            lease_time: None,
+            checkpoint: new.checkpoint,
+            parents: new.parents,
+            children: Vec::new(),
+            hash_range: new.hash_range,
+            owner_switches: 0,
+            app: new.app,
+        }
+    }
 }
 
 /// A lease to create: no owner, counter 0.

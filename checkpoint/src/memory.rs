@@ -64,7 +64,7 @@ impl LeaseStore for MemoryStore {
         let mut held = self.leases();
         let before = held.len();
         for new in leases {
-            held.entry(new.key.clone()).or_insert_with(|| rules::fresh(new));
+            held.entry(new.key.clone()).or_insert_with(|| new.clone().into());
         }
         Ok(held.len() - before)
     }

@@ -3,26 +3,7 @@
 
 use shardmill_engine::{Position, Seq};
 
-use crate::{Checkpoint, Claim, Lease, NewLease, Ownership, WorkerId};
-
-/// A lease as it is created: free, counter 0.
-pub(crate) fn fresh(new: &NewLease) -> Lease {
-    Lease {
-        key: new.key.clone(),
-        counter: 0,
-        owner: None,
-        checkpoint_owner: None,
-        token: None,
-        process: None,
-        lease_time: None,
-        checkpoint: new.checkpoint.clone(),
-        parents: new.parents.clone(),
-        children: Vec::new(),
-        hash_range: new.hash_range,
-        owner_switches: 0,
-        app: new.app.clone(),
-    }
-}
+use crate::{Checkpoint, Claim, Lease, Ownership, WorkerId};
 
 pub(crate) fn acquire(lease: &mut Lease, seen: u64, claim: &Claim) -> bool {
     if lease.counter != seen {

@@ -53,6 +53,7 @@ pub struct Ownership {
 
 /// A lease that the store has and cannot read, as a row that was changed by hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnreadableLease {
     /// Which lease, as far as its name can be read.
     pub key: LeaseKey,
@@ -62,11 +63,28 @@ pub struct UnreadableLease {
 
 /// The leases of an application, and those that cannot be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeaseList {
     /// Those that can be read.
     pub leases: Vec<Lease>,
     /// The others.
     pub unreadable: Vec<UnreadableLease>,
+}
+
+impl LeaseList {
+    /// A list of leases that can be read and of others that cannot.
+    #[must_use]
+    pub const fn new(leases: Vec<Lease>, unreadable: Vec<UnreadableLease>) -> Self {
+        Self { leases, unreadable }
+    }
+}
+
+impl UnreadableLease {
+    /// A lease that cannot be read, with what is wrong with it and what to do.
+    #[must_use]
+    pub fn new(key: LeaseKey, reason: impl Into<String>) -> Self {
+        Self { key, reason: reason.into() }
+    }
 }
 
 /// A place for the leases and checkpoints of one application.

@@ -127,22 +127,7 @@ mod tests {
     }
 
     fn lease(app: &[(&str, &str)], checkpoint: Position) -> Lease {
-        let NewLease { key, checkpoint, parents, hash_range, app } = new(app, checkpoint);
-        Lease {
-            key,
-            counter: 0,
-            owner: None,
-            checkpoint_owner: None,
-            token: None,
-            process: None,
-            lease_time: None,
-            checkpoint,
-            parents,
-            children: Vec::new(),
-            hash_range,
-            owner_switches: 0,
-            app,
-        }
+        new(app, checkpoint).into()
     }
 
     fn after() -> Position {

@@ -92,7 +92,6 @@ impl Consumer {
     pub async fn run(self, shutdown: CancellationToken) -> Result<RunReport, RunError> {
         let name: Arc<str> = self.mapping.application_name().into();
         metrics::mapping_starts(&name);
-        let source = self.mapping.event_source();
         let (leases, grants) = self.worker.keeper.register(KeeperOptions {
             store: self.store,
             worker: self.worker.id.clone(),
@@ -104,12 +103,7 @@ impl Consumer {
             mapping: Arc::clone(&name),
         });
         self.status.watch(Arc::clone(leases.board()));
-        let names = FailureNames {
-            function_arn: self.mapping.function_arn().to_owned(),
-            executed_version: self.mapping.executed_version().to_owned(),
-            stream_arn: source.arn.clone(),
-            mapping_uuid: self.mapping.uuid().to_owned(),
-        };
+        let names = FailureNames::of(&self.mapping);
         let clock = self.source.clock().unwrap_or_else(|| self.worker.clock());
         let places = self.handler.places();
         let handler: Arc<dyn DynHandler> = match self.mapping.report_batch_item_failures() {

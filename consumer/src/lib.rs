@@ -82,6 +82,8 @@ mod beginning;
 mod budget;
 mod builder;
 mod clock;
+#[cfg(any(feature = "conformance", test))]
+pub mod conformance;
 mod consumer;
 mod destination;
 mod discovery;
@@ -132,7 +134,9 @@ pub use places::Places;
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{
-    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination, HashRange, Page, Payload, Position, Record, RecordError, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl, StartingPosition, WindowCall,
+    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination, HashRange, Page,
+    Payload, Position, Record, RecordError, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl,
+    StartingPosition, WindowCall,
 };
 pub use signals::shutdown_on_signals;
 #[cfg(feature = "dynamodb-streams")]
@@ -140,8 +144,8 @@ pub use source::{DynamoDbSource, DynamoDbStream};
 #[cfg(feature = "kinesis")]
 pub use source::{KinesisSource, KinesisStream};
 pub use source::{
-    ReadLimiter, ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind,
-    StreamSource, StreamSummary,
+    ReadLimiter, ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind, StreamSource,
+    StreamSummary,
 };
 pub use status::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport};
 pub use tokio_util::sync::CancellationToken;

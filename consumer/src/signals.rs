@@ -87,10 +87,12 @@ fn received(kind: tokio::signal::unix::SignalKind, name: &str) -> Option<tokio::
 
 #[cfg(unix)]
 async fn arrival(signal: &mut Option<tokio::signal::unix::Signal>) {
-    match signal {
-        Some(signal) if signal.recv().await.is_some() => {}
-        _ => std::future::pending().await,
+    if let Some(signal) = signal
+        && signal.recv().await.is_some()
+    {
+        return;
     }
+    std::future::pending::<()>().await;
 }
 
 #[cfg(not(unix))]

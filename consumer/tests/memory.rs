@@ -43,13 +43,8 @@ fn name(index: usize) -> ShardId {
 #[async_trait]
 impl StreamSource for InTurn {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
-        let listed = |index| Shard { id: name(index), parents: Vec::new(), hash_range: None, open: true };
-        Ok(ShardListing {
-            epoch: "1".into(),
-            shards: (0..SHARDS).map(listed).collect(),
-            service_time: None,
-            retention: None,
-        })
+        let listed = |index| Shard::new(name(index), Vec::new());
+        Ok(ShardListing::new("1", (0..SHARDS).map(listed).collect()))
     }
 
     async fn open(&self, shard: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
@@ -69,7 +64,7 @@ impl ShardReader for Reader {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         if std::mem::replace(&mut self.is_read, true) {
-            return Ok(Page { millis_behind: Some(0), ..Page::default() });
+            return Ok(Page::default().millis_behind(0));
         }
         let record = |n: u64| {
             Record::new(
@@ -79,7 +74,7 @@ impl ShardReader for Reader {
                 Data::Raw(Bytes::from(vec![7; RECORD])),
             )
         };
-        Ok(Page { records: (1..=RECORDS).map(record).collect(), ..Page::default() })
+        Ok(Page::new((1..=RECORDS).map(record).collect()))
     }
 }
 

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use crate::json::push_escaped;
+use crate::mapping::EventSourceMapping;
 use crate::record::{Batch, Record, ShardId};
 use crate::request::RequestId;
 use crate::time::{Wall, write_iso8601};
@@ -10,6 +11,7 @@ use crate::window::WindowCall;
 
 /// A batch that is given up, for its destination.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct FailedBatch {
     /// The records.
     pub batch: Batch,
@@ -29,8 +31,32 @@ pub struct FailedBatch {
     pub window: Option<WindowCall>,
 }
 
+impl FailedBatch {
+    /// A batch that was invoked once and not answered, outside of a window.
+    #[must_use]
+    pub const fn new(
+        batch: Batch,
+        shard: ShardId,
+        request_id: RequestId,
+        condition: Condition,
+        at: Wall,
+    ) -> Self {
+        Self {
+            batch,
+            shard,
+            request_id,
+            condition,
+            approximate_invoke_count: 1,
+            response: None,
+            at,
+            window: None,
+        }
+    }
+}
+
 /// Why a batch is given up (R78).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Condition {
     /// All attempts failed.
     RetryAttemptsExhausted,
@@ -51,6 +77,7 @@ impl Condition {
 
 /// How the function's last answer is reported (R35, R40).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FunctionResponse {
     /// The function answered and named failed records: `functionError` is null.
     Returned,
@@ -60,6 +87,7 @@ pub enum FunctionResponse {
 
 /// The names in a failure message; the same for all of a mapping's.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FailureNames {
     /// The function's ARN as configured.
     pub function_arn: String,
@@ -69,6 +97,26 @@ pub struct FailureNames {
     pub stream_arn: String,
     /// The mapping's UUID, part of an S3 key.
     pub mapping_uuid: String,
+}
+
+impl FailureNames {
+    /// The names, in the order of the fields.
+    #[must_use]
+    pub fn new(function_arn: &str, executed_version: &str, stream_arn: &str, mapping_uuid: &str) -> Self {
+        Self {
+            function_arn: function_arn.to_owned(),
+            executed_version: executed_version.to_owned(),
+            stream_arn: stream_arn.to_owned(),
+            mapping_uuid: mapping_uuid.to_owned(),
+        }
+    }
+
+    /// The names of a mapping.
+    #[must_use]
+    pub fn of(mapping: &EventSourceMapping) -> Self {
+        let stream = &mapping.event_source().arn;
+        Self::new(mapping.function_arn(), mapping.executed_version(), stream, mapping.uuid())
+    }
 }
 
 /// The JSON text that SQS and SNS get for a batch: its positions, not its records (R73; docs/semantics.md,

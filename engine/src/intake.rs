@@ -7,6 +7,7 @@ use crate::time::Wall;
 
 /// What one read of a shard brought, in the same form for polling and enhanced fan-out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Page {
     /// The records, in the shard's order.
     pub records: Vec<Record>,
@@ -21,6 +22,27 @@ pub struct Page {
     pub end_of_shard: bool,
     /// How far behind the newest record this page was, in milliseconds, if the service said so.
     pub millis_behind: Option<u64>,
+}
+
+impl Page {
+    /// A page of these records, after which the shard goes on.
+    #[must_use]
+    pub fn new(records: Vec<Record>) -> Self {
+        Self { records, ..Self::default() }
+    }
+
+    /// The page without records at the end of a shard, with the shards that follow it as far as the service told them.
+    #[must_use]
+    pub fn last(children: Vec<Shard>) -> Self {
+        Self { end_of_shard: true, children, ..Self::default() }
+    }
+
+    /// The same page, so many milliseconds behind the newest record.
+    #[must_use]
+    pub fn millis_behind(mut self, millis: u64) -> Self {
+        self.millis_behind = Some(millis);
+        self
+    }
 }
 
 /// A page after filtering: what the shard machine buffers.

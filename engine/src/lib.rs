@@ -25,7 +25,7 @@
 //! assert!(matches!(machine.poll_action(now), Some(ShardAction::Fetch { .. })));
 //!
 //! let record = Record::new(Seq::plain("49"), Some("customer-7".into()), None, Data::Raw("an order".into()));
-//! let page = Page { records: vec![record], ..Page::default() };
+//! let page = Page::new(vec![record]);
 //! machine.handle_event(now, ShardEvent::Fetched(intake(page, machine.position(), |_| true)));
 //! let Some(ShardAction::Invoke(invocation)) = machine.poll_action(now) else { panic!() };
 //!

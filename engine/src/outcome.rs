@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-/// How an invocation ended.
+/// How an invocation ended. Exhaustive on purpose: each end has its own rule for the batch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The function answered. The answer is read only if `ReportBatchItemFailures` is on (R33).

@@ -127,7 +127,7 @@ fn answer(response: BatchResponse) -> (Position, Option<u64>) {
 
 fn page() -> Page {
     let record = |n: u64| Record::new(Seq::plain(n.to_string()), None, None, Data::Raw(Vec::new().into()));
-    Page { records: (1..=RECORDS).map(record).collect(), ..Page::default() }
+    Page::new((1..=RECORDS).map(record).collect())
 }
 
 fn first(batch: &Batch) -> Option<u64> {

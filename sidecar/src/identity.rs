@@ -172,7 +172,7 @@ impl Positions {
 
     /// The positions to take over: all of them, or the shard that is left out would begin anew.
     async fn whole(&self, named: &dyn LeaseStore) -> Result<Vec<Lease>, StoreError> {
-        let LeaseList { leases, unreadable } = self.of_stream(named).await?;
+        let LeaseList { leases, unreadable, .. } = self.of_stream(named).await?;
         match unreadable.into_iter().next() {
             None => Ok(leases),
             Some(lease) => {

@@ -20,7 +20,7 @@ use aws_types::SdkConfig;
 use bytes::Bytes;
 #[cfg(feature = "aws")]
 use shardmill_engine::FailureDestination;
-use shardmill_engine::{EventContext, FailedBatch, Record};
+use shardmill_engine::{Batch, Condition, EventContext, FailedBatch, Record, RequestId, ShardId, Wall};
 
 pub use file::FileDestination;
 #[cfg(feature = "s3")]
@@ -72,26 +72,30 @@ pub fn connect(
 ) -> Result<Arc<dyn Destination>, DestinationError> {
     // Without any of the features nothing looks at it.
     let _ = config;
-    let feature = match destination {
-        FailureDestination::File(path) => return Ok(Arc::new(FileDestination::open_blocking(path)?)),
+    match destination {
+        FailureDestination::File(path) => Ok(Arc::new(FileDestination::open_blocking(path)?)),
         #[cfg(feature = "sqs")]
-        FailureDestination::Sqs { arn, .. } => return Ok(Arc::new(SqsDestination::new(config, arn)?)),
-        #[cfg(feature = "sns")]
-        FailureDestination::Sns { arn, .. } => return Ok(Arc::new(SnsDestination::new(config, arn)?)),
-        #[cfg(feature = "s3")]
-        FailureDestination::S3 { arn, .. } => return Ok(Arc::new(S3Destination::new(config, arn)?)),
+        FailureDestination::Sqs { arn, .. } => Ok(Arc::new(SqsDestination::new(config, arn)?)),
         #[cfg(not(feature = "sqs"))]
-        FailureDestination::Sqs { .. } => "sqs",
+        FailureDestination::Sqs { .. } => Err(not_enabled(destination, "sqs")),
+        #[cfg(feature = "sns")]
+        FailureDestination::Sns { arn, .. } => Ok(Arc::new(SnsDestination::new(config, arn)?)),
         #[cfg(not(feature = "sns"))]
-        FailureDestination::Sns { .. } => "sns",
+        FailureDestination::Sns { .. } => Err(not_enabled(destination, "sns")),
+        #[cfg(feature = "s3")]
+        FailureDestination::S3 { arn, .. } => Ok(Arc::new(S3Destination::new(config, arn)?)),
         #[cfg(not(feature = "s3"))]
-        FailureDestination::S3 { .. } => "s3",
-        _ => return Err(DestinationError::new(format!("{destination} is of a kind that is not known here"))),
-    };
-    Err(DestinationError::new(format!(
+        FailureDestination::S3 { .. } => Err(not_enabled(destination, "s3")),
+        _ => Err(DestinationError::new(format!("{destination} is of a kind that is not known here"))),
+    }
+}
+
+#[cfg(all(feature = "aws", not(all(feature = "sqs", feature = "sns", feature = "s3"))))]
+fn not_enabled(destination: &FailureDestination, feature: &str) -> DestinationError {
+    DestinationError::new(format!(
         "{destination} needs the cargo feature \"{feature}\" of the crate shardmill; enable it, or call on_failure() with \
          a destination of your own"
-    )))
+    ))
 }
 
 /// What a destination said to a question that delivers nothing.
@@ -116,6 +120,29 @@ pub struct Discarded {
 }
 
 impl Discarded {
+    /// A discarded batch for a test of a destination: of the stream `orders`, after its last attempt.
+    #[must_use]
+    pub fn for_test(batch: Batch) -> Self {
+        let stream = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
+        let shard = ShardId::from("shardId-000000000000");
+        let (id, condition) = (RequestId::from_random(0), Condition::RetryAttemptsExhausted);
+        Self {
+            batch: FailedBatch::new(batch, shard.clone(), id, condition, Wall::from_millis(0)),
+            names: Arc::new(FailureNames::new(
+                "arn:aws:lambda:us-east-1:000000000000:function:orders-worker",
+                "$LATEST",
+                stream,
+                "00000000-0000-4000-8000-000000000000",
+            )),
+            event: Arc::new(EventContext {
+                event_source_arn: stream.into(),
+                region: "us-east-1".into(),
+                invoke_identity_arn: "arn:aws:iam::000000000000:role/shardmill".into(),
+                shard,
+            }),
+        }
+    }
+
     /// The records.
     #[must_use]
     pub fn records(&self) -> &[Record] {
@@ -151,6 +178,7 @@ impl Discarded {
 /// Why a delivery failed; it is tried again with backoff unless `OnDestinationFailure` is `drop`.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
+#[non_exhaustive]
 pub struct DestinationError {
     /// What happened and, where it helps, what to do.
     pub message: String,

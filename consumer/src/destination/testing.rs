@@ -16,23 +16,17 @@ pub(super) fn discarded(number: &str, size: usize) -> Discarded {
     let data = Data::Raw(Bytes::from(vec![7; size]));
     let record =
         Record::new(Seq::plain(number), Some("a \"key\"".to_owned()), Some(Wall::from_millis(1)), data);
+    let at = Wall::from_millis(1_789_809_045_948);
+    let (id, condition) = (RequestId::from_random(7), Condition::RetryAttemptsExhausted);
+    let batch = Batch::new(vec![record]).unwrap();
+    let mut batch = FailedBatch::new(batch, "shardId-000000000000".into(), id, condition, at);
+    batch.approximate_invoke_count = 2;
+    batch.response = Some(FunctionResponse::Unhandled);
+    let function = "arn:aws:lambda:eu-west-1:123456789012:function:orders-worker";
+    let uuid = "00000000-0000-4000-8000-000000000000";
     Discarded {
-        batch: FailedBatch {
-            batch: Batch::new(vec![record]).unwrap(),
-            shard: "shardId-000000000000".into(),
-            request_id: RequestId::from_random(7),
-            condition: Condition::RetryAttemptsExhausted,
-            approximate_invoke_count: 2,
-            response: Some(FunctionResponse::Unhandled),
-            at: Wall::from_millis(1_789_809_045_948),
-            window: None,
-        },
-        names: Arc::new(FailureNames {
-            function_arn: "arn:aws:lambda:eu-west-1:123456789012:function:orders-worker".to_owned(),
-            executed_version: "$LATEST".to_owned(),
-            stream_arn: STREAM.to_owned(),
-            mapping_uuid: "00000000-0000-4000-8000-000000000000".to_owned(),
-        }),
+        batch,
+        names: Arc::new(FailureNames::new(function, "$LATEST", STREAM, uuid)),
         event: Arc::new(EventContext {
             event_source_arn: STREAM.into(),
             region: "eu-west-1".into(),

@@ -122,6 +122,7 @@ pub trait ShardReader: Send {
 
 /// The shards of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShardListing {
     /// What tells this stream from an earlier one of the same name: its creation time in epoch seconds, or the label of a
     /// DynamoDB stream.
@@ -135,8 +136,17 @@ pub struct ShardListing {
     pub retention: Option<Duration>,
 }
 
+impl ShardListing {
+    /// A listing that says neither the service's time nor a retention.
+    #[must_use]
+    pub fn new(epoch: impl Into<String>, shards: Vec<Shard>) -> Self {
+        Self { epoch: epoch.into(), shards, service_time: None, retention: None }
+    }
+}
+
 /// What tells whether a stream's shards have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StreamSummary {
     /// As in [`ShardListing::epoch`].
     pub epoch: String,
@@ -145,6 +155,14 @@ pub struct StreamSummary {
     pub open_shards: Option<usize>,
     /// As in [`ShardListing::retention`].
     pub retention: Option<Duration>,
+}
+
+impl StreamSummary {
+    /// A summary that says neither how many shards are open nor a retention.
+    #[must_use]
+    pub fn new(epoch: impl Into<String>) -> Self {
+        Self { epoch: epoch.into(), open_shards: None, retention: None }
+    }
 }
 
 /// The shards of a listing that follow `shard`.
@@ -156,6 +174,7 @@ fn children_of(shard: &ShardId, listed: &[Shard]) -> Vec<Shard> {
 /// Why a stream could not be listed or read. Every kind is retried with backoff and shown in metrics and status.
 #[derive(Debug, thiserror::Error)]
 #[error("{api}: {message}")]
+#[non_exhaustive]
 pub struct SourceError {
     /// What to do about it.
     pub kind: SourceErrorKind,
@@ -166,6 +185,20 @@ pub struct SourceError {
     /// The underlying error.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl SourceError {
+    /// An error of one call, with what happened and what to do about it.
+    #[must_use]
+    pub fn new(kind: SourceErrorKind, api: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, api, message: message.into(), source: None }
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
 }
 
 /// What a [`SourceError`] is about.

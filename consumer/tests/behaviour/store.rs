@@ -134,11 +134,11 @@ impl LeaseStore for Spoilt {
     async fn list_readable(&self) -> Result<LeaseList, StoreError> {
         let (spoilt, leases) = self.inner.list().await?.into_iter().partition(|l| self.is_spoilt(&l.key));
         let spoilt: Vec<Lease> = spoilt;
-        let unreadable = |lease: Lease| UnreadableLease {
-            reason: format!("the lease {} has \"x\" in column checkpoint; correct it", lease.key),
-            key: lease.key,
+        let unreadable = |lease: Lease| {
+            let reason = format!("the lease {} has \"x\" in column checkpoint; correct it", lease.key);
+            UnreadableLease::new(lease.key, reason)
         };
-        Ok(LeaseList { leases, unreadable: spoilt.into_iter().map(unreadable).collect() })
+        Ok(LeaseList::new(leases, spoilt.into_iter().map(unreadable).collect()))
     }
     async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError> {
         self.inner.create(leases).await

@@ -6,6 +6,7 @@ use crate::record::ShardId;
 
 /// A shard as the service shows it: in a listing, or as one that follows another at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Shard {
     /// Its name.
     pub id: ShardId,
@@ -15,6 +16,14 @@ pub struct Shard {
     pub hash_range: Option<HashRange>,
     /// Whether it takes new records, as far as that is known.
     pub open: bool,
+}
+
+impl Shard {
+    /// A shard that takes new records, without a hash key range.
+    #[must_use]
+    pub const fn new(id: ShardId, parents: Vec<ShardId>) -> Self {
+        Self { id, parents, hash_range: None, open: true }
+    }
 }
 
 /// A range of hash keys, both ends inclusive. Kinesis divides 0 to 2^128-1 among its open shards.

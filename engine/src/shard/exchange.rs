@@ -35,7 +35,7 @@ impl From<Position> for Resume {
     }
 }
 
-/// What happened to a shard.
+/// What happened to a shard. Exhaustive, as [`ShardAction`] is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShardEvent {
     /// The shard was opened.
@@ -94,7 +94,8 @@ pub enum FetchFault {
     Other,
 }
 
-/// What to do for a shard.
+/// What to do for a shard. Exhaustive on purpose: a driver that does not know an action must not compile, since the machine
+/// waits for its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShardAction {
     /// Open the shard for reading.

@@ -7,6 +7,7 @@ use crate::time::Wall;
 
 /// Records of a shard that the stream no longer holds and that nobody read (I17).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Gap {
     /// What is known of the loss.
     pub kind: GapKind,

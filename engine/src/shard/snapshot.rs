@@ -9,6 +9,7 @@ use crate::request::RequestId;
 
 /// A shard at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShardSnapshot {
     /// What the store holds.
     pub checkpoint: Position,
@@ -75,6 +76,7 @@ impl LastResult {
 
 /// A lane at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LaneSnapshot {
     /// Records that wait to be put into a batch.
     pub queued: usize,
@@ -102,6 +104,7 @@ pub struct LaneSnapshot {
 
 /// A record whose event is larger than the mapping's payload limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Oversized {
     /// The record; none for the final call of a tumbling window, whose state is too large.
     pub record: Option<Seq>,
@@ -111,6 +114,7 @@ pub struct Oversized {
 
 /// Records and batches, counted by Lambda's rules (docs/semantics.md, section 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Counters {
     /// `PolledEventCount`: records read.
     pub polled: u64,

@@ -18,7 +18,7 @@ impl StreamSource for Stream {
     }
 
     async fn summary(&self) -> Result<Option<StreamSummary>, SourceError> {
-        Ok(Some(StreamSummary { epoch: self.0.to_owned(), open_shards: Some(1), retention: None }))
+        Ok(Some(StreamSummary::new(self.0)))
     }
 
     async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {

@@ -1,7 +1,8 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::testing::discarded;
-use super::super::testing::fake::{Answer, FakeService, PATIENT, config, dead_endpoint};
+use super::super::testing::fake::{Answer, FakeService, PATIENT, Wire, config, dead_endpoint};
 use super::*;
 
 const BUCKET: &str = "arn:aws:s3:::orders-dlq";
@@ -13,6 +14,17 @@ const fn xml(status: u16, body: &'static str) -> Answer {
 
 fn destination(bucket: &FakeService) -> S3Destination {
     S3Destination::with_limits(&config(), BUCKET, Some(&bucket.endpoint), PATIENT).unwrap()
+}
+
+#[tokio::test]
+async fn the_s3_destination_passes_the_public_suite() {
+    crate::conformance::destination::run_all(async || {
+        let refused = xml(403, "<Error><Code>AccessDenied</Code></Error>");
+        let service = FakeService::answering([STORED]).await;
+        let destination = Arc::new(destination(&service));
+        Wire { service, destination, done: STORED, refused, delivery: "put /" }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
@@ -5,7 +6,7 @@ use aws_types::service_config::ServiceConfigKey;
 use serde_json::Value;
 
 use super::super::testing::discarded;
-use super::super::testing::fake::{Answer, FakeService, PATIENT, config, dead_endpoint};
+use super::super::testing::fake::{Answer, FakeService, PATIENT, Wire, config, dead_endpoint};
 use super::*;
 
 const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:orders-dlq";
@@ -17,6 +18,17 @@ const fn json(status: u16, body: &'static str) -> Answer {
 
 fn destination(queue: &FakeService) -> SqsDestination {
     SqsDestination::with_limits(&config(), QUEUE, Some(&queue.endpoint), PATIENT).unwrap()
+}
+
+#[tokio::test]
+async fn the_sqs_destination_passes_the_public_suite() {
+    crate::conformance::destination::run_all(async || {
+        let (done, refused) = (json(200, SENT), json(400, r#"{"__type":"AccessDeniedException"}"#));
+        let service = FakeService::answering([done]).await;
+        let destination = Arc::new(destination(&service));
+        Wire { service, destination, done, refused, delivery: "x-amz-target: amazonsqs.sendmessage" }
+    })
+    .await;
 }
 
 #[tokio::test]

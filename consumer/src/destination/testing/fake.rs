@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+#[cfg(any(feature = "sqs", feature = "s3"))]
+use async_trait::async_trait;
 use aws_config::BehaviorVersion;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -12,7 +14,11 @@ use aws_types::region::Region;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+#[cfg(any(feature = "sqs", feature = "s3"))]
+use super::super::Destination;
 use super::super::service::Limits;
+#[cfg(any(feature = "sqs", feature = "s3"))]
+use crate::conformance::destination::DestinationCase;
 
 /// For tests that never wait for a limit, on a machine however busy.
 pub(in super::super) const PATIENT: Limits = Limits {
@@ -76,6 +82,35 @@ impl FakeService {
     /// What to answer from now on.
     pub(in super::super) fn answer(&self, answer: Answer) {
         *self.answers.lock().unwrap() = [answer].into();
+    }
+}
+
+/// A destination whose service is a fake, for the public suite.
+#[cfg(any(feature = "sqs", feature = "s3"))]
+pub(in super::super) struct Wire {
+    pub(in super::super) service: FakeService,
+    pub(in super::super) destination: Arc<dyn Destination>,
+    pub(in super::super) done: Answer,
+    pub(in super::super) refused: Answer,
+    /// What only the head of a delivery has, in lower case.
+    pub(in super::super) delivery: &'static str,
+}
+
+#[cfg(any(feature = "sqs", feature = "s3"))]
+#[async_trait]
+impl DestinationCase for Wire {
+    fn destination(&self) -> Arc<dyn Destination> {
+        Arc::clone(&self.destination)
+    }
+
+    async fn arrived(&self) -> Vec<String> {
+        let requests = self.service.requests();
+        let deliveries = requests.iter().filter(|request| request.head.contains(self.delivery));
+        deliveries.map(|request| String::from_utf8_lossy(&request.body).into_owned()).collect()
+    }
+
+    async fn set_broken(&self, broken: bool) {
+        self.service.answer(if broken { self.refused } else { self.done });
     }
 }
 

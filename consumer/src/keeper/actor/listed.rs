@@ -13,7 +13,7 @@ impl Actor {
         self.listing.ended(now, self.entries.len());
         self.answer(Answer::of_read(&result));
         let (Ok(list), Some(served)) = (result, self.served.clone()) else { return };
-        let LeaseList { mut leases, mut unreadable } = list;
+        let LeaseList { mut leases, mut unreadable, .. } = list;
         leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
         unreadable.retain(|lease| lease.key.is_sibling_of(&served.stream));
         self.reports.listed(&leases);

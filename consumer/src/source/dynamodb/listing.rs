@@ -154,10 +154,8 @@ async fn page(
 
 fn listed(shard: SdkShard) -> Option<Shard> {
     let named = |id: String| (!id.is_empty()).then(|| ShardId::new(id));
-    Some(Shard {
-        id: named(shard.shard_id?)?,
-        parents: shard.parent_shard_id.and_then(named).into_iter().collect(),
-        hash_range: None,
-        open: shard.sequence_number_range.is_none_or(|range| range.ending_sequence_number.is_none()),
-    })
+    let parents = shard.parent_shard_id.and_then(named).into_iter().collect();
+    let mut listed = Shard::new(named(shard.shard_id?)?, parents);
+    listed.open = shard.sequence_number_range.is_none_or(|range| range.ending_sequence_number.is_none());
+    Some(listed)
 }

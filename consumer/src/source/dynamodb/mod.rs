@@ -188,6 +188,7 @@ impl DynamoDbSource {
     ///
     /// # Errors
     /// [`SourceErrorKind::Rejected`] if `stream_arn` names no DynamoDB stream.
+    #[expect(clippy::needless_pass_by_value, reason = "a client is a handle, and destinations keep theirs")]
     pub fn from_client(client: Client, stream_arn: &str) -> Result<Self, SourceError> {
         let stream = DynamoDbStream::from_arn(stream_arn)?;
         let hears = Hears::Client(endpoint(&stream, stream.region(), None));

@@ -168,7 +168,9 @@ impl DynamoDbReader {
             self.at = Position::After(last.clone());
         }
         self.next = next.map_or(Next::Verify, Next::Iterator);
-        Ok(Page { skipped, ..self.page(records) })
+        let mut page = self.page(records);
+        page.skipped = skipped;
+        Ok(page)
     }
 
     fn convert(
@@ -200,7 +202,9 @@ impl DynamoDbReader {
             true => None,
         };
         let continuation = self.skip(&mut records);
-        Page { records, continuation, millis_behind, ..Page::default() }
+        let mut page = Page::new(records);
+        (page.continuation, page.millis_behind) = (continuation, millis_behind);
+        page
     }
 
     /// Drops what is older than the start; returns the last dropped position.
@@ -245,7 +249,7 @@ impl ShardReader for DynamoDbReader {
             self.next = Next::Iterator(self.iterator().await?);
         }
         match &self.next {
-            Next::Nothing => return Ok(Page { end_of_shard: true, ..Page::default() }),
+            Next::Nothing => return Ok(Page::last(Vec::new())),
             Next::Iterator(iterator) => {
                 let iterator = iterator.clone();
                 let page = self.read(&iterator, limit).await?;
@@ -260,7 +264,11 @@ impl ShardReader for DynamoDbReader {
         }
         let ended = self.verify_end().await;
         match (self.unread.take(), ended) {
-            (page, Ok(children)) => Ok(Page { end_of_shard: true, children, ..page.unwrap_or_default() }),
+            (page, Ok(children)) => {
+                let mut page = page.unwrap_or_default();
+                (page.end_of_shard, page.children) = (true, children);
+                Ok(page)
+            }
             // What was read comes first; the next call asks again.
             (Some(page), Err(_)) => Ok(page),
             (None, Err(error)) => Err(error),

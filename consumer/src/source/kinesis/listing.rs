@@ -101,12 +101,11 @@ async fn pages(source: &Inner, call: Call<'_>) -> Result<Option<Pages>, SourceEr
 fn listed(shard: SdkShard) -> Option<Shard> {
     let parents = [shard.parent_shard_id, shard.adjacent_parent_shard_id];
     let named = |id: String| (!id.is_empty()).then(|| ShardId::new(id));
-    Some(Shard {
-        id: named(shard.shard_id)?,
-        parents: parents.into_iter().flatten().filter_map(named).collect(),
-        hash_range: shard.hash_key_range.as_ref().and_then(hash_range),
-        open: shard.sequence_number_range.is_none_or(|range| range.ending_sequence_number.is_none()),
-    })
+    let parents = parents.into_iter().flatten().filter_map(named).collect();
+    let mut listed = Shard::new(named(shard.shard_id)?, parents);
+    listed.hash_range = shard.hash_key_range.as_ref().and_then(hash_range);
+    listed.open = shard.sequence_number_range.is_none_or(|range| range.ending_sequence_number.is_none());
+    Some(listed)
 }
 
 /// The range, unless it is none of hash keys, as an emulator might answer.

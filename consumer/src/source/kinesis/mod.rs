@@ -165,6 +165,7 @@ impl KinesisSource {
     ///
     /// # Errors
     /// [`SourceErrorKind::Rejected`] if `stream_arn` names no Kinesis data stream.
+    #[expect(clippy::needless_pass_by_value, reason = "a client is a handle, and destinations keep theirs")]
     pub fn from_client(client: Client, stream_arn: &str) -> Result<Self, SourceError> {
         let stream = KinesisStream::from_arn(stream_arn)?;
         let hears = Hears::Client(endpoint(&stream, stream.region(), None));

@@ -109,7 +109,7 @@ impl KinesisReader {
             return Err(SourceError { kind: SourceErrorKind::IteratorExpired, ..error });
         };
         self.next = Next::Nothing;
-        Ok(Page { end_of_shard: true, children, ..Page::default() })
+        Ok(Page::last(children))
     }
 
     /// One read; the reader's place moves only once the page is complete.
@@ -127,7 +127,9 @@ impl KinesisReader {
         };
         let converted = convert(answer, call)?;
         reading.finish(converted.bytes);
-        Ok((Page { skipped, ..converted.page }, converted.next))
+        let mut page = converted.page;
+        page.skipped = skipped;
+        Ok((page, converted.next))
     }
 
     /// What can be decoded of an answer, and the records that cannot; an error if they are not to be skipped, none if it
@@ -175,7 +177,7 @@ impl ShardReader for KinesisReader {
         let iterator = match &self.next {
             Next::Iterator(iterator) => iterator,
             Next::Verify => return self.verify_end().await,
-            Next::Place(_) | Next::Nothing => return Ok(Page { end_of_shard: true, ..Page::default() }),
+            Next::Place(_) | Next::Nothing => return Ok(Page::last(Vec::new())),
         };
         let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
         let (page, next) = self.read(iterator, limit).await?;
@@ -223,18 +225,11 @@ fn convert(answer: GetRecordsOutput, call: Call<'_>) -> Result<Converted, Source
         None if children.is_empty() => Next::Verify,
         None => Next::Nothing,
     };
-    Ok(Converted {
-        bytes,
-        page: Page {
-            records,
-            continuation: None,
-            skipped: Vec::new(),
-            end_of_shard: matches!(next, Next::Nothing),
-            children: children.into_iter().map(convert_child).collect(),
-            millis_behind: answer.millis_behind_latest.and_then(|ms| u64::try_from(ms).ok()),
-        },
-        next,
-    })
+    let mut page = Page::new(records);
+    page.end_of_shard = matches!(next, Next::Nothing);
+    page.children = children.into_iter().map(convert_child).collect();
+    page.millis_behind = answer.millis_behind_latest.and_then(|ms| u64::try_from(ms).ok());
+    Ok(Converted { page, next, bytes })
 }
 
 /// Moves everything that the SDK allocated; allocates nothing.
@@ -248,10 +243,8 @@ fn convert_record(record: SdkRecord) -> Option<Record> {
 }
 
 fn convert_child(child: ChildShard) -> Shard {
-    Shard {
-        id: ShardId::new(child.shard_id),
-        parents: child.parent_shards.into_iter().map(ShardId::new).collect(),
-        hash_range: child.hash_key_range.as_ref().and_then(listing::hash_range),
-        open: true,
-    }
+    let parents = child.parent_shards.into_iter().map(ShardId::new).collect();
+    let mut shard = Shard::new(ShardId::new(child.shard_id), parents);
+    shard.hash_range = child.hash_key_range.as_ref().and_then(listing::hash_range);
+    shard
 }

@@ -16,7 +16,7 @@ const MAX_SHARDS: usize = 12;
 type Item = (usize, u64);
 
 #[derive(Clone, Debug)]
-struct Shard {
+struct Simulated {
     parents: Vec<usize>,
     keys: std::ops::Range<usize>,
     open: bool,
@@ -37,7 +37,7 @@ struct Lease {
 /// The stream, the store, one worker, and what its function saw.
 #[derive(Clone, Debug)]
 struct World {
-    shards: Vec<Shard>,
+    shards: Vec<Simulated>,
     /// Shards that a listing has shown: later ones do, too.
     shown: BTreeSet<usize>,
     next: u64,
@@ -62,7 +62,7 @@ fn index(id: &ShardId) -> usize {
 
 impl World {
     fn new(seed: u64, latest: bool) -> Self {
-        let shard = |keys| Shard { parents: vec![], keys, open: true, vanished: false, records: vec![] };
+        let shard = |keys| Simulated { parents: vec![], keys, open: true, vanished: false, records: vec![] };
         Self {
             shards: vec![shard(0..KEYS / 2), shard(KEYS / 2..KEYS)],
             shown: BTreeSet::new(),
@@ -97,7 +97,7 @@ impl World {
         for parent in &parents {
             self.shards[*parent].open = false;
         }
-        self.shards.push(Shard { parents, keys, open: true, vanished: false, records: vec![] });
+        self.shards.push(Simulated { parents, keys, open: true, vanished: false, records: vec![] });
     }
 
     fn write(&mut self) {
@@ -133,7 +133,7 @@ impl World {
 
     /// A closed shard leaves the stream: one that was read to its end, or whose records nobody wants.
     fn vanish(&mut self) {
-        let wanted = |shard: &Shard| {
+        let wanted = |shard: &Simulated| {
             let from = if self.latest { self.pinned } else { Some(0) };
             shard.records.iter().any(|(_, n)| from.is_none_or(|from| *n >= from))
         };
@@ -184,7 +184,7 @@ impl World {
     /// Lists the stream and creates leases; a crash may come between any two of them.
     fn discover(&mut self, lags: bool, crash_after: Option<usize>) {
         let nodes = self.list(lags);
-        self.listed = Some(nodes.iter().map(|node| (node.shard.clone(), node.parents.clone())).collect());
+        self.listed = Some(nodes.iter().map(|node| (node.id.clone(), node.parents.clone())).collect());
         let start = match self.latest {
             // Stored with the leases, so forgotten with a crash before the first one.
             true if self.store.is_empty() => {

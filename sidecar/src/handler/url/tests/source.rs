@@ -14,14 +14,8 @@ struct Reader(u64);
 #[async_trait]
 impl StreamSource for Shards {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
-        let shard = |n: usize| Shard {
-            id: ShardId::from(format!("shardId-{n:012}").as_str()),
-            parents: Vec::new(),
-            hash_range: None,
-            open: true,
-        };
-        let shards = (0..self.0).map(shard).collect();
-        Ok(ShardListing { epoch: "1".into(), shards, service_time: None, retention: None })
+        let shard = |n: usize| Shard::new(ShardId::new(format!("shardId-{n:012}")), Vec::new());
+        Ok(ShardListing::new("1", (0..self.0).map(shard).collect()))
     }
 
     async fn open(&self, _: &ShardId, _: &Position) -> Result<Box<dyn ShardReader>, SourceError> {
@@ -41,6 +35,6 @@ impl ShardReader for Reader {
         let record = |n: u64| {
             Record::new(Seq::plain((n + 1).to_string()), Some("key".into()), None, Data::Raw("record".into()))
         };
-        Ok(Page { records: next.map(record).collect(), millis_behind: Some(0), ..Page::default() })
+        Ok(Page::new(next.map(record).collect()).millis_behind(0))
     }
 }
