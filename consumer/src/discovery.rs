@@ -64,6 +64,8 @@ pub(crate) struct Discovered {
     pub(crate) beginning: Option<Beginning>,
     /// The first leases wait for a clock in doubt.
     pub(crate) waits_for_clock: bool,
+    /// A listing said so: the stream takes no more records.
+    pub(crate) is_disabled: bool,
 }
 
 /// What the last complete listing of the stream showed.
@@ -270,7 +272,8 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     }
     let gap = gap.filter(|_| created > 0);
     let known = known.len() + spoilt + planned;
-    Ok(Discovered { created, known, epoch: listing.epoch, gap, uncovered, beginning, waits_for_clock: false })
+    let (epoch, is_disabled) = (listing.epoch, listing.is_disabled);
+    Ok(Discovered { created, known, epoch, gap, uncovered, beginning, waits_for_clock: false, is_disabled })
 }
 
 /// The leases of the stream, and the others. A finished lease that was deleted while the stream was being listed counts as well: the

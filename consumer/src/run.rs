@@ -49,6 +49,8 @@ pub(crate) struct Run {
     epoch: Option<String>,
     /// Whether it was said where the shards begin.
     said_beginning: bool,
+    /// The log says that the stream takes no more records.
+    said_disabled: bool,
     discovery_failures: u32,
     /// The log says that the stream cannot be listed.
     warned: bool,
@@ -90,6 +92,7 @@ impl Run {
             panics: HashMap::new(),
             epoch: None,
             said_beginning: false,
+            said_disabled: false,
             discovery_failures: 0,
             warned: false,
             discover_at: Instant::now(),
@@ -260,6 +263,12 @@ impl Run {
                 self.status.recovered();
                 self.check_epoch(found.epoch);
                 self.audit(&found.uncovered);
+                if found.is_disabled && !std::mem::replace(&mut self.said_disabled, true) {
+                    tracing::warn!(
+                        mapping = %self.cx.name,
+                        "the stream is disabled: what it holds is read, and nothing new will come; one that is enabled again has a new ARN for EventSourceArn"
+                    );
+                }
                 if found.waits_for_clock {
                     // A whole interval may be longer than the stream's start is to wait.
                     self.listing_asked = true;

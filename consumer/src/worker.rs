@@ -168,9 +168,9 @@ impl WorkerOptions {
         self.maximum_concurrent_reads.min((self.buffer_bytes / READ_BYTES).max(FEWEST_READS))
     }
 
-    /// Runs the lease keeper in the current runtime instead of on a thread of its own, so that it follows paused time;
-    /// for tests only.
-    #[doc(hidden)]
+    /// Runs the lease keeper in the current runtime instead of on a thread of its own, for tests under paused time
+    /// (`#[tokio::test(start_paused = true)]`): the thread would not follow it, and the test would wait for leases without
+    /// end. Elsewhere a handler that blocks the runtime would cost the leases.
     pub fn keeper_in_current_runtime(mut self) -> Self {
         self.keeper_thread = false;
         self

@@ -69,7 +69,15 @@ async fn probe(parts: &Parts, taken: &Arc<BTreeSet<String>>) -> bool {
         let listing = parts.source.0.shards().await.map_err(|e| e.to_string())?;
         let open = listing.shards.iter().find(|shard| shard.open).or_else(|| listing.shards.first());
         first = open.map(|shard| shard.id.clone());
-        Ok(format!("{} shards", listing.shards.len()))
+        let shards = match listing.shards.len() {
+            1 => "1 shard".to_owned(),
+            shards => format!("{shards} shards"),
+        };
+        Ok(if listing.is_disabled {
+            format!("{shards}; the stream is disabled: nothing new will come, and one that is enabled again has a new ARN")
+        } else {
+            shards
+        })
     })
     .await;
     if let Some(shard) = first {

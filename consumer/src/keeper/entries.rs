@@ -178,27 +178,12 @@ impl EntryId {
 mod tests {
     use std::time::Duration;
 
-    use shardmill_checkpoint::AppState;
-    use shardmill_engine::{LeaseAction, LeaseEvent, LeaseView, OwnerView, Position};
+    use shardmill_engine::{LeaseAction, LeaseEvent, LeaseView, OwnerView};
 
     use super::*;
 
     fn lease(shard: &str) -> Lease {
-        Lease {
-            key: crate::keeper::tests::key(shard),
-            owner: None,
-            token: None,
-            process: None,
-            counter: 0,
-            lease_time: None,
-            checkpoint: Position::TrimHorizon,
-            parents: Vec::new(),
-            children: Vec::new(),
-            hash_range: None,
-            checkpoint_owner: None,
-            owner_switches: 0,
-            app: AppState::new(),
-        }
+        crate::keeper::tests::new_lease(shard).into()
     }
 
     fn at(millis: u64) -> Mono {

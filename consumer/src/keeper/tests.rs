@@ -17,7 +17,7 @@ pub(super) fn key(shard: &str) -> LeaseKey {
     }
 }
 
-fn new_lease(shard: &str) -> NewLease {
+pub(super) fn new_lease(shard: &str) -> NewLease {
     NewLease {
         key: key(shard),
         checkpoint: Position::TrimHorizon,

@@ -134,13 +134,15 @@ pub struct ShardListing {
     /// How long the stream keeps records, if it goes on at its oldest record without a word where a reader's position is
     /// older than that; none if it refuses such a position with [`SourceErrorKind::Trimmed`] (I17).
     pub retention: Option<Duration>,
+    /// Whether the stream takes no more records: a DynamoDB stream that was disabled. What it holds can still be read.
+    pub is_disabled: bool,
 }
 
 impl ShardListing {
     /// A listing that says neither the service's time nor a retention.
     #[must_use]
     pub fn new(epoch: impl Into<String>, shards: Vec<Shard>) -> Self {
-        Self { epoch: epoch.into(), shards, service_time: None, retention: None }
+        Self { epoch: epoch.into(), shards, service_time: None, retention: None, is_disabled: false }
     }
 }
 

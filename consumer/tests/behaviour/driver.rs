@@ -231,7 +231,7 @@ async fn i14_iterators_that_expire_again_and_again_bring_neither_duplicates_nor_
         put(&fake, 30);
         until("the records of short-lived iterators", || seen.len() >= 330).await;
         run.stop().await;
-        assert_eq!(seen.by_shard(), accepted(&fake), "{position}");
+        assert_eq!(seen.by_shard(), accepted(&fake), "{position:?}");
     }
 }
 

@@ -45,7 +45,7 @@ async fn r57_the_function_gets_the_record_as_it_was_put() {
     let sink = std::sync::Arc::clone(&got);
     let handler = move |batch: shardmill::Batch, _: shardmill::InvokeContext| {
         sink.lock().unwrap().extend(batch.records().iter().map(|record| record.bytes().unwrap()));
-        std::future::ready(Ok(shardmill::BatchResponse::success()))
+        std::future::ready(shardmill::BatchResponse::success())
     };
     let a = worker("a");
     let mapping = mapping().filter_patterns([r#"{"data": {"kind": ["order"]}}"#]);

@@ -44,6 +44,7 @@ pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
         service_time: date.map(Wall::from_millis),
         // TrimmedDataAccessException says it.
         retention: None,
+        is_disabled: drains,
     })
 }
 

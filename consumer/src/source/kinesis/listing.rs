@@ -22,7 +22,7 @@ pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
                 return Err(call.unusable("a stream without any shard"));
             }
             let service_time = date.map(Wall::from_millis);
-            return Ok(ShardListing { epoch, shards, service_time, retention });
+            return Ok(ShardListing { epoch, shards, service_time, retention, is_disabled: false });
         }
     }
     Err(call.unusable("its token expired while the next page was asked for, several times"))
