@@ -66,7 +66,7 @@ fn comments(text: &str, mark: &str) -> Vec<Piece> {
         let trailing = || {
             let (code, comment) = line.split_once(&format!(" {mark} "))?;
             // An odd number of quotes: the mark is inside a string.
-            (code.matches('"').count() % 2 == 0).then_some(comment)
+            code.matches('"').count().is_multiple_of(2).then_some(comment)
         };
         match line.trim_start().strip_prefix(mark) {
             Some(comment) => {
@@ -174,7 +174,7 @@ fn in_text(text: &str) -> Vec<(usize, Citation)> {
     }
     for (at, _) in text.match_indices("](") {
         let target = text[at + 2..].split(')').next().unwrap();
-        if text[..at].matches('`').count() % 2 == 0 && !target.contains(':') {
+        if text[..at].matches('`').count().is_multiple_of(2) && !target.contains(':') {
             found.push((at, Citation::Link(target.to_owned())));
         }
     }
