@@ -150,7 +150,7 @@ fn a_demo_without_its_dynamodb_local_says_where_it_looked() {
     }
 }
 
-/// The tour of the README with a DynamoDB stream.
+/// The tour (docs/tour.md) with a DynamoDB stream.
 mod dynamodb_local {
     use super::*;
 
