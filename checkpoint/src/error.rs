@@ -1,3 +1,5 @@
+//! Why a store call failed.
+
 /// Why a lease store could not answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,3 +1,5 @@
+//! A store that fails on demand, for tests.
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

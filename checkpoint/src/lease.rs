@@ -1,3 +1,5 @@
+//! Leases, and the workers and processes that own them.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Leases in memory.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

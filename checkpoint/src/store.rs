@@ -1,3 +1,5 @@
+//! The seam to a lease store.
+
 use std::fmt;
 
 use async_trait::async_trait;

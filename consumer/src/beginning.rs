@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use shardmill_checkpoint::{Lease, NewLease};
 use shardmill_engine::Position;
 
-use crate::discovery::PINNED_START;
+use crate::notes::PINNED_START;
 
 /// Under this name a lease remembers the starting position that was configured when it was made.
 pub(crate) const STARTING_POSITION: &str = "startingPosition";

@@ -10,14 +10,14 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::builder::ConsumerBuilder;
+use crate::context::MappingContext;
 use crate::destination::Destination;
-use crate::discovery::Listed;
-use crate::driver::MappingContext;
 use crate::handler::{DynHandler, Handler};
 use crate::keeper::KeeperOptions;
+use crate::listed::Listed;
 use crate::metrics;
 use crate::pin::Pin;
-use crate::run::Run;
+use crate::run::{Run, RunError, RunReport};
 use crate::source::StreamSource;
 use crate::status::ConsumerStatus;
 use crate::trouble::Troubles;
@@ -43,26 +43,6 @@ impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").field("mapping", &self.mapping).finish_non_exhaustive()
     }
-}
-
-/// How a run ended that was asked to stop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RunReport {
-    /// Invocations that the stop timeout cut off: their records come again.
-    pub cut_invocations: usize,
-}
-
-/// Why a run ended that was not asked to stop. Faults that may pass never end a run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// The checkpoint store cannot be used as it is.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Records were lost before they were read, and `OnGap` is `stop` (I17).
-    #[error("{0}; OnGap is stop: set it to continue to go on at the oldest record")]
-    Gap(String),
 }
 
 impl Consumer {

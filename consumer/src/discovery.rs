@@ -1,12 +1,8 @@
 //! Finds the stream's shards and creates their leases.
 
-mod vanished;
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use shardmill_checkpoint::{AppState, Lease, LeaseList, NewLease};
+use shardmill_checkpoint::{AppState, Lease, NewLease};
 use shardmill_engine::{
     EventSourceMapping, HashRange, LeaseKey, OnGap, Position, ShardId, Start, StreamKind, plan_leases,
     uncovered,
@@ -14,26 +10,13 @@ use shardmill_engine::{
 
 use tokio::time::Instant;
 
-use self::vanished::Vanished;
 use crate::beginning::{Beginning, STARTING_POSITION, configured};
-use crate::driver::MappingContext;
+use crate::context::MappingContext;
 use crate::keeper::{KeeperError, Served};
+use crate::listed::{LastListing, childless, ended};
+use crate::notes::PINNED_START;
 use crate::pin;
-use crate::source::{ShardListing, SourceError, StreamSummary};
-
-/// A stream is listed at least this often, whatever a summary says.
-const LISTED_ANYWAY: Duration = Duration::from_secs(3600);
-
-/// How soon a stream is listed again for the children of a shard that has ended; twice as long after each listing without
-/// them, up to the second time.
-const CHILDREN_AGAIN: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
-
-/// A stream of few shards is listed after so many have ended: only a listing tells which ones are gone, and until then
-/// their leases stay.
-const ENDS_UNLISTED: usize = 8;
-
-/// Under this name a lease remembers the time to which LATEST was pinned (I15).
-pub(crate) const PINNED_START: &str = "pinnedStart";
+use crate::source::{ShardListing, SourceError};
 
 /// Why shards could not be found, or their leases not be created. Tried again with backoff.
 #[derive(Debug, thiserror::Error)]
@@ -68,155 +51,19 @@ pub(crate) struct Discovered {
     pub(crate) is_disabled: bool,
 }
 
-/// What the last complete listing of the stream showed.
-#[derive(Debug, Default)]
-pub(crate) struct Listed(Mutex<ListedInner>, Mutex<Vanished>);
-
-#[derive(Debug, Default)]
-struct ListedInner {
-    stream: Option<LeaseKey>,
-    shards: BTreeMap<ShardId, Vec<ShardId>>,
-    began: Option<Instant>,
-    retention: Option<Duration>,
-    open_shards: usize,
-    uncovered: Vec<HashRange>,
-    /// It showed shards that had no leases.
-    is_news: bool,
-    /// Shards that have ended and that no lease follows.
-    childless: BTreeSet<ShardId>,
-    /// After so long it is worth looking for their children again.
-    childless_pause: Duration,
-    /// Leases at their end.
-    ended: usize,
-}
-
-impl ListedInner {
-    /// Whether the last listing still says it all, as far as a summary and the leases tell.
-    fn says_it_all(&self, summary: &StreamSummary, leases: &[&Lease], began: Instant) -> bool {
-        let leases = leases.iter().copied();
-        if ended(leases.clone()).count() > self.ended + self.shards.len().max(ENDS_UNLISTED) {
-            return false;
-        }
-        match summary.open_shards {
-            Some(open) if open != self.open_shards => return false,
-            // A listing that showed something new is followed by another: it may have been made in the middle of a change.
-            None if self.is_news => return false,
-            _ => {}
-        }
-        // A split here and a merge there leave the number of open shards as it was, and a listing may lag (incident 31).
-        let childless = childless(leases);
-        childless.is_empty()
-            || (childless.is_subset(&self.childless) && began.elapsed() < self.childless_pause)
-    }
-}
-
-/// Shards that have ended and that no lease follows: their children may not have been listed yet.
-fn childless<'a>(leases: impl Iterator<Item = &'a Lease> + Clone) -> BTreeSet<ShardId> {
-    let followed: BTreeSet<&ShardId> = leases.clone().flat_map(|lease| &lease.parents).collect();
-    ended(leases).map(|lease| &lease.key.shard).filter(|shard| !followed.contains(shard)).cloned().collect()
-}
-
-fn ended<'a>(leases: impl Iterator<Item = &'a Lease>) -> impl Iterator<Item = &'a Lease> {
-    leases.filter(|lease| lease.checkpoint == Position::ShardEnd)
-}
-
-/// The stream's leases, and whether they are finished.
-fn of_stream(stream: &LeaseKey, list: &LeaseList) -> BTreeMap<ShardId, bool> {
-    let readable = list.leases.iter().map(|lease| (&lease.key, lease.checkpoint == Position::ShardEnd));
-    let unreadable = list.unreadable.iter().map(|lease| (&lease.key, false));
-    let of_stream = readable.chain(unreadable).filter(|(key, _)| key.is_sibling_of(stream));
-    of_stream.map(|(key, finished)| (key.shard.clone(), finished)).collect()
-}
-
-impl Listed {
-    /// What a listing would find, if the summary says that it would show nothing new.
-    fn unchanged(&self, summary: StreamSummary, list: &LeaseList) -> Option<Discovered> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let stream = inner.stream.as_ref().filter(|stream| stream.epoch == summary.epoch)?;
-        let leases: Vec<&Lease> =
-            list.leases.iter().filter(|lease| lease.key.is_sibling_of(stream)).collect();
-        if self.look(stream, list, &inner.shards).calls_for_a_listing() {
-            return None;
-        }
-        let known = of_stream(stream, list).len();
-        let began = inner.began.filter(|began| began.elapsed() < LISTED_ANYWAY)?;
-        inner.retention = summary.retention;
-        // Those that were deleted since make room for others.
-        inner.ended = inner.ended.min(ended(leases.iter().copied()).count());
-        inner.says_it_all(&summary, &leases, began).then(|| Discovered {
-            known,
-            epoch: summary.epoch,
-            uncovered: inner.uncovered.clone(),
-            ..Discovered::default()
-        })
-    }
-
-    /// Notes which leases there are; `shards` is what was listed last.
-    fn look(
-        &self,
-        stream: &LeaseKey,
-        list: &LeaseList,
-        shards: &BTreeMap<ShardId, Vec<ShardId>>,
-    ) -> MutexGuard<'_, Vanished> {
-        let mut vanished = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        vanished.look(stream, of_stream(stream, list), |shard| shards.contains_key(shard), Instant::now());
-        vanished
-    }
-
-    /// After a listing that began at `began`: the shards that no lease is to be made for although they have none.
-    fn not_to_be_made(
-        &self,
-        stream: &LeaseKey,
-        list: &LeaseList,
-        listing: &BTreeMap<ShardId, Vec<ShardId>>,
-        began: Instant,
-    ) -> BTreeSet<ShardId> {
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).shards.clone();
-        self.look(stream, list, &before).listed(|shard| listing.contains_key(shard), began)
-    }
-
-    fn is_forgotten(&self, shard: &ShardId) -> bool {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).is_forgotten(shard)
-    }
-
-    fn created(&self, shards: Vec<ShardId>) {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).created(shards.into_iter());
-    }
-
-    fn set(&self, mut new: ListedInner) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = !new.childless.is_empty() && new.childless.is_subset(&inner.childless);
-        let [first, longest] = CHILDREN_AGAIN;
-        new.childless_pause = if is_known { (inner.childless_pause * 2).min(longest) } else { first };
-        *inner = new;
-    }
-
-    /// How long the stream keeps records, if it does not refuse a position that it no longer holds.
-    pub(crate) fn retention(&self) -> Option<Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retention
-    }
-
-    /// Whether a listing that began at or after `since` shows the shard's stream without the shard.
-    pub(crate) fn lacks(&self, key: &LeaseKey, since: Instant) -> bool {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_of_stream = inner.stream.as_ref().is_some_and(|stream| key.is_sibling_of(stream));
-        is_of_stream
-            && inner.began.is_some_and(|began| began >= since)
-            && !inner.shards.contains_key(&key.shard)
-    }
-}
-
 /// Lists the stream and creates the leases that are missing.
 ///
 /// Unless it is asked for, a stream whose shards have not changed is not listed: ten thousand shards are eleven calls.
 pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Discovered, DiscoveryError> {
     let summary = if asked_for { None } else { cx.source.summary().await? };
     let before = cx.leases.list().await?;
-    if let Some(unchanged) = summary.and_then(|summary| cx.listed.unchanged(summary, &before)) {
-        return Ok(unchanged);
+    if let Some(summary) = summary
+        && let Some((known, uncovered)) = cx.listed.unchanged(&summary, &before)
+    {
+        return Ok(Discovered { known, uncovered, epoch: summary.epoch, ..Discovered::default() });
     }
     cx.pin.note(&cx.mapping, &cx.leases, &before.leases, &cx.clock).await?;
-    let began = Instant::now();
+    let (began, began_at) = (Instant::now(), Some(cx.clock.now().mono));
     let listing = cx.source.shards().await?;
     let of_stream = stream_key(&cx.mapping, &listing);
     let list = cx.leases.list().await?;
@@ -251,17 +98,18 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     let planned_shards = new.iter().map(|lease| lease.key.shard.clone()).collect();
     let planned = new.len();
     let beginning = Some(Beginning::of(cx.mapping.starting_position(), &known, &new));
-    cx.listed.set(ListedInner {
+    cx.listed.set(LastListing {
         stream,
         shards: shards.clone(),
         began,
+        began_at,
         retention,
         open_shards,
         uncovered: uncovered.clone(),
         is_news: planned > 0,
         childless: childless(known.iter()),
-        childless_pause: CHILDREN_AGAIN[0],
         ended: ended(known.iter()).count(),
+        ..LastListing::default()
     });
     cx.leases.serve(Served { stream: of_stream, listed: shards });
     let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };

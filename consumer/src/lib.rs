@@ -85,6 +85,7 @@ mod clock;
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
 mod consumer;
+mod context;
 mod destination;
 mod discovery;
 mod driver;
@@ -92,7 +93,9 @@ mod handler;
 #[cfg(feature = "lambda")]
 mod handler_lambda;
 mod keeper;
+mod listed;
 mod metrics;
+mod notes;
 mod pin;
 mod places;
 mod reach;
@@ -115,7 +118,7 @@ mod worker;
 
 pub use builder::{BuildError, ConsumerBuilder};
 pub use clock::ServiceClock;
-pub use consumer::{Consumer, RunError, RunReport};
+pub use consumer::Consumer;
 #[cfg(feature = "s3")]
 pub use destination::S3Destination;
 #[cfg(feature = "sns")]
@@ -131,6 +134,7 @@ pub use handler_lambda::LambdaHandler;
 pub use keeper::LeaseReport;
 pub use metrics::{METRICS, MetricDescription, MetricKind};
 pub use places::Places;
+pub use run::{RunError, RunReport};
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{

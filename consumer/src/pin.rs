@@ -9,8 +9,8 @@ use shardmill_engine::{EventSource, EventSourceMapping, LeaseKey, Mono, Position
 use tokio::time::Instant;
 
 use crate::clock::ServiceClock;
-use crate::discovery::PINNED_START;
 use crate::keeper::{KeeperError, Leases};
+use crate::notes::PINNED_START;
 
 /// How long the first leases wait for a clock in doubt, so that a host whose clock is off starts where it should.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardmill_checkpoint::StoreError;
 use shardmill_engine::{Counters, EventContext, Exit, HashRange, LeaseKey, Mono, Retry, ShardMachine, Wall};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -12,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::beginning::{Beginning, STARTING_POSITION};
-use crate::consumer::{RunError, RunReport};
-use crate::discovery::{Discovered, DiscoveryError, PINNED_START, discover};
-use crate::driver::{self, Driver, MappingContext};
+use crate::context::MappingContext;
+use crate::discovery::{Discovered, DiscoveryError, discover};
+use crate::driver::Driver;
 use crate::keeper::{Grant, KeeperError};
 use crate::metrics;
+use crate::notes::{PINNED_START, resume};
 use crate::status::{ConsumerStatus, RunState, ShardCell};
 use crate::worker::Worker;
 
@@ -29,6 +31,26 @@ const DOUBT_INTERVAL: Duration = Duration::from_secs(2);
 const DOUBT_LISTINGS: u32 = 6;
 /// What the last checkpoints and releases may take beyond the stop timeout.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// How a run ended that was asked to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// Invocations that the stop timeout cut off: their records come again.
+    pub cut_invocations: usize,
+}
+
+/// Why a run ended that was not asked to stop. Faults that may pass never end a run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The checkpoint store cannot be used as it is.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Records were lost before they were read, and `OnGap` is `stop` (I17).
+    #[error("{0}; OnGap is stop: set it to continue to go on at the oldest record")]
+    Gap(String),
+}
 
 pub(crate) struct Run {
     cx: Arc<MappingContext>,
@@ -185,7 +207,7 @@ impl Run {
         let machine = ShardMachine::new(
             mapping,
             shard.clone(),
-            driver::resume(lease, self.cx.listed.retention()),
+            resume(lease, self.cx.listed.retention()),
             seed,
             self.cx.clock.now(),
         );

@@ -1,3 +1,5 @@
+//! Request ids.
+
 use std::fmt;
 
 /// The request id of an invocation: stays the same while an unchanged batch is retried (R21).

@@ -1,3 +1,5 @@
+//! Leases are created once, and listed as they were created.
+
 use std::collections::BTreeSet;
 
 use shardmill_engine::{HashRange, LeaseKey, Position, Seq, ShardId};

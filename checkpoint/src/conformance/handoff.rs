@@ -1,3 +1,5 @@
+//! A lease between its old and its new owner.
+
 use super::{Store, after, assert_refused, claim, get, key, new_lease, owned, worker};
 use crate::{AppState, Checkpoint, Lease, Ownership, Renewal, StoreError, Write};
 

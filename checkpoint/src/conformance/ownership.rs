@@ -1,3 +1,5 @@
+//! One owner at a time: acquiring, renewing and releasing leases.
+
 use std::sync::Arc;
 use std::time::Duration;
 

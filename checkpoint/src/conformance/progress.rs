@@ -1,3 +1,5 @@
+//! Checkpoints: who may write them, and which way they move.
+
 use std::sync::Arc;
 
 use shardmill_engine::{LeaseKey, Position, Seq};

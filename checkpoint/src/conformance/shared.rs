@@ -1,3 +1,5 @@
+//! Several handles and several applications on one store.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Leases in an SQLite file, shared by the processes of one host.
+
 mod fault;
 mod file_system;
 mod leases;

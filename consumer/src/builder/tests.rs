@@ -1,3 +1,5 @@
+//! What a consumer cannot be built from.
+
 use shardmill_checkpoint::MemoryStore;
 use shardmill_engine::{Batch, BatchResponse, MappingBuilder};
 use shardmill_testkit::FakeKinesis;

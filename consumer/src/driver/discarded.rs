@@ -8,7 +8,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use shardmill_engine::{Condition, DiscardId, FailedBatch, OnDestinationFailure, Record};
 
-use super::{Done, Driver, panic_text};
+use super::Driver;
+use super::actions::{Done, panic_text};
 use crate::destination::{DestinationError, Discarded};
 
 /// How long a delivery may take whatever the destination's own timeouts are.

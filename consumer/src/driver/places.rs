@@ -4,7 +4,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use shardmill_engine::LaneId;
 
-use super::{Done, Driver};
+use super::Driver;
+use super::actions::Done;
 use crate::places::Place;
 
 impl Driver {

@@ -1,3 +1,5 @@
+//! Failure messages against Lambda's own, byte for byte.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::Value;

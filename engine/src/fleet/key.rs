@@ -1,3 +1,5 @@
+//! Names a lease: account, region, stream and shard.
+
 use std::fmt;
 
 use crate::record::ShardId;

@@ -1,3 +1,5 @@
+//! What a mapping accepts, and how it refuses the rest.
+
 mod edges;
 mod lambda_api;
 mod typed;

@@ -88,8 +88,12 @@ pub enum FetchFault {
     IteratorExpired,
     /// Records after the position are trimmed (I17).
     Trimmed,
-    /// The shard is gone from the stream, and with it whatever was left to read (I17).
-    Gone,
+    /// The service does not know the shard. It is gone, and with it whatever was left to read (I17), once a listing without
+    /// it began a minute or more after the first of these answers: until then it may be the stream that is missing.
+    NotFound {
+        /// When the last listing of the stream began, if it lacks the shard.
+        unlisted: Option<Mono>,
+    },
     /// Anything else: asked again after a backoff.
     Other,
 }
@@ -140,6 +144,8 @@ pub enum ShardAction {
         /// the stream's retention.
         read_through: Option<Wall>,
     },
+    /// List the stream soon: the service has not known the shard for a minute. No event answers this action.
+    ListStream,
     /// Records were lost unread: tell people (I17). Needs no answer. Where the mapping is to stop, nothing more is read.
     ReportGap(Gap),
     /// The run is over.

@@ -1,8 +1,11 @@
+//! Decides for one shard: what to read, invoke, retry, discard and store, and when.
+
 mod gaps;
 mod memory;
 mod places;
 mod stop;
 mod view;
+mod writes;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -64,6 +67,8 @@ pub struct ShardMachine {
     last_gap: Option<Gap>,
     /// Gaps that people were not told of yet.
     unreported: VecDeque<Gap>,
+    /// The shard seems to be gone: a listing would tell.
+    wants_listing: bool,
     /// If the mapping limits the size of events.
     event_size: Option<EventSize>,
     places: PlaceRule,
@@ -118,6 +123,7 @@ impl ShardMachine {
             counters: Counters::default(),
             retention,
             retention_cut: false,
+            wants_listing: false,
             last_gap: None,
             unreported: VecDeque::new(),
             places: PlaceRule::Unlimited,
@@ -173,6 +179,9 @@ impl ShardMachine {
         if self.phase == Phase::Exited {
             return None;
         }
+        if std::mem::take(&mut self.wants_listing) {
+            return Some(ShardAction::ListStream);
+        }
         self.unreported
             .pop_front()
             .map(ShardAction::ReportGap)
@@ -201,32 +210,6 @@ impl ShardMachine {
             .then(|| self.reader.wakes_at(&self.mapping.polling, self.buffered_bytes))
             .flatten();
         [checkpoint, deadline, discard, invoke, read].into_iter().flatten().min()
-    }
-
-    fn poll_checkpoint(&mut self, now: Now) -> Option<ShardAction> {
-        let (reached, at_once) = (self.reached(), self.is_flushing());
-        let read_through = self.read_through();
-        let upto = match reached {
-            Some(upto) if upto != *self.progress.stored() => {
-                self.progress.take_checkpoint(now.mono, upto, read_through, at_once)?
-            }
-            _ => self.progress.take_refresh(now.mono, read_through)?,
-        };
-        let children = match upto {
-            Position::ShardEnd => self.reader.children.clone(),
-            _ => Vec::new(),
-        };
-        // Windows behind the checkpoint come again after a crash, and must be opened again then.
-        let earliest_window = self.watermark.earliest_window().unwrap_or_else(|| self.earliest_window());
-        Some(ShardAction::Checkpoint { upto, children, earliest_window, read_through })
-    }
-
-    fn poll_discard(&mut self, now: Now) -> Option<ShardAction> {
-        if !self.may_deliver() {
-            return None;
-        }
-        let (id, failed) = self.discards.take_delivery(now.mono, self.is_stopping())?;
-        Some(ShardAction::Discard { id, failed })
     }
 
     fn poll_invoke(&mut self, now: Now) -> Option<ShardAction> {

@@ -9,6 +9,8 @@ use crate::mapping::{Polling, Retry};
 use crate::position::Position;
 use crate::time::{Mono, Now, Wall};
 
+/// How long the service must not know a shard before a listing without it is believed.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 /// Empty pages in a row at the tip of a shard before reads slow down beyond the idle interval.
 const EMPTY_PAGES_BEFORE_SLOWING: u32 = 5;
 /// A page of this size says that there is a backlog, whatever the service says about being behind.
@@ -26,6 +28,8 @@ pub(super) struct Reader {
     /// When the last read began.
     fetch_started: Option<Mono>,
     failures: u32,
+    /// Since when the service does not know the shard.
+    missing_since: Option<Mono>,
     empty_pages: u32,
     asked: usize,
     /// Running average of a record's footprint, in bytes.
@@ -54,6 +58,16 @@ pub(super) enum ReaderState {
     Halted,
 }
 
+/// What to think of a shard that the service does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The stream may be missing as well.
+    Perhaps,
+    /// It has been missing for so long that only a listing has to confirm it.
+    Unproved,
+    Gone,
+}
+
 /// What the reader wants to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -70,6 +84,7 @@ impl Reader {
             not_before: Mono::default(),
             fetch_started: None,
             failures: 0,
+            missing_since: None,
             empty_pages: 0,
             asked: 0,
             record_bytes: ASSUMED_RECORD_BYTES,
@@ -127,6 +142,7 @@ impl Reader {
     /// Takes in a page; tells whether it led any further: a reader that reopened by time sees some records twice.
     pub(super) fn fetched(&mut self, now: Now, intake: &Intake, polling: &Polling) -> bool {
         self.failures = 0;
+        self.missing_since = None;
         self.millis_behind = intake.millis_behind;
         let further = intake.scanned.clone().map(Position::After).filter(|to| self.at.may_advance_to(to));
         let is_further = further.as_ref().is_some_and(|to| *to != self.at);
@@ -196,17 +212,27 @@ impl Reader {
             return;
         }
         let backoffs = match fault {
-            FetchFault::Other | FetchFault::Gone => self.failures.saturating_add(1),
+            FetchFault::Other | FetchFault::NotFound { .. } => self.failures.saturating_add(1),
             FetchFault::IteratorExpired | FetchFault::Trimmed => self.failures,
         };
         self.state = match fault {
-            FetchFault::Other | FetchFault::Gone => ReaderState::Open,
+            FetchFault::Other | FetchFault::NotFound { .. } => ReaderState::Open,
             FetchFault::IteratorExpired | FetchFault::Trimmed => ReaderState::Closed,
         };
         if backoffs > 0 {
             self.not_before = now + retry.delay(backoffs, rng);
         }
         self.failures = self.failures.saturating_add(1);
+    }
+
+    /// The service does not know the shard, and the last listing that lacks it began at `unlisted`.
+    pub(super) fn missing(&mut self, now: Mono, unlisted: Option<Mono>) -> Missing {
+        let believed = *self.missing_since.get_or_insert(now) + GONE_AFTER;
+        match unlisted {
+            Some(began) if began >= believed => Missing::Gone,
+            _ if now >= believed => Missing::Unproved,
+            _ => Missing::Perhaps,
+        }
     }
 
     /// Goes on at the oldest record. Tells whether that is news: the oldest record itself may be trimmed before it is

@@ -1,3 +1,5 @@
+//! Positions under another identity are found.
+
 use shardmill::checkpoint::{AppState, Claim, MemoryStore, Renewal, SqliteStore, WorkerId};
 use shardmill::engine::{Page, Position, Seq};
 use shardmill::{ShardListing, ShardReader, SourceError, StreamSummary};

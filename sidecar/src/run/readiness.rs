@@ -1,3 +1,5 @@
+//! What is known of whether functions answer.
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Objects of discarded batches, against a server that answers as it is told.
+
 use std::sync::Arc;
 use std::time::Duration;
 

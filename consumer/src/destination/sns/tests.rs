@@ -1,3 +1,5 @@
+//! Messages to a topic, against a server that answers as it is told.
+
 use std::time::Duration;
 
 use super::super::testing::discarded;

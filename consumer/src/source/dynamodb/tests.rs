@@ -1,3 +1,5 @@
+//! The DynamoDB source against streams in memory.
+
 mod listing;
 mod undecodable;
 

@@ -1,3 +1,5 @@
+//! DynamoDB events against Lambda's own, byte for byte.
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

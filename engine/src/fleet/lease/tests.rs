@@ -1,3 +1,5 @@
+//! When a lease is free, held and lost.
+
 use super::*;
 
 const LEASE: Duration = Duration::from_secs(10);

@@ -1,3 +1,5 @@
+//! Which leases a listing calls for.
+
 use super::*;
 
 fn node(name: &str, parents: &[&str], open: bool) -> Shard {

@@ -8,7 +8,7 @@ use crate::mapping::OnGap;
 use crate::position::{Position, Seq};
 use crate::shard::exchange::FetchFault;
 use crate::shard::gap::{Gap, GapKind};
-use crate::shard::reader::ReaderState;
+use crate::shard::reader::{Missing, ReaderState};
 use crate::time::{Now, Wall};
 
 impl ShardMachine {
@@ -17,9 +17,15 @@ impl ShardMachine {
         if self.reader.state != during {
             return;
         }
-        if fault == FetchFault::Gone {
-            self.reader.end();
-            return self.note_gap(now, GapKind::ShardGone);
+        if let FetchFault::NotFound { unlisted } = fault {
+            match self.reader.missing(now.mono, unlisted) {
+                Missing::Gone => {
+                    self.reader.end();
+                    return self.note_gap(now, GapKind::ShardGone);
+                }
+                Missing::Unproved => self.wants_listing = true,
+                Missing::Perhaps => {}
+            }
         }
         let is_news = fault == FetchFault::Trimmed && self.reader.skip_to_oldest();
         let retry = self.mapping.retry;

@@ -119,10 +119,39 @@ fn i17_under_stop_nothing_more_is_read_and_what_was_read_before_is_finished() {
     assert_eq!(rig.exit(), Some(Exit::Stopped { cut: 0 }));
 }
 
+/// The service does not know the shard, and neither does a listing that begins much later.
+fn gone() -> FetchFault {
+    FetchFault::NotFound { unlisted: Some(Mono::from_millis(u64::MAX)) }
+}
+
+#[test]
+fn incident_36_only_a_listing_of_a_minute_later_proves_that_a_shard_is_gone() {
+    let listings = |rig: &Rig| count(rig, |did| matches!(did, Did::List));
+    let mut rig = Rig::resuming(mapping(|_| {}), after(5));
+    // A listing from before, or from less than a minute after the first answer, may be of a stream that is going.
+    rig.reads =
+        Box::new(|_| Reply::Now(Err(FetchFault::NotFound { unlisted: Some(Mono::from_millis(59_999)) })));
+    rig.run(59_000);
+    assert_eq!((rig.exit(), listings(&rig)), (None, 0));
+    rig.run(300_000);
+    assert_eq!((rig.exit(), gaps(&rig).len()), (None, 0));
+    assert!(listings(&rig) > 0, "asked for once it would tell");
+    // A page says that the shard is there: what comes after begins anew.
+    rig.reads = Box::new(|_| Reply::Now(Ok(())));
+    rig.run(120_000);
+    let begun = rig.now().mono;
+    rig.reads = Box::new(move |_| Reply::Now(Err(FetchFault::NotFound { unlisted: Some(begun) })));
+    rig.run(300_000);
+    assert_eq!((rig.exit(), gaps(&rig).len()), (None, 0));
+    rig.reads = Box::new(|_| Reply::Now(Err(gone())));
+    rig.run(120_000);
+    assert_eq!((rig.exit(), gaps(&rig).len()), (Some(Exit::ShardEnd), 1));
+}
+
 #[test]
 fn incident_36_a_shard_that_is_gone_ends_there_as_a_gap_and_lets_its_children_start() {
     let mut rig = Rig::resuming(mapping(|_| {}), after(5));
-    rig.reads = Box::new(|_| Reply::Now(Err(FetchFault::Gone)));
+    rig.reads = Box::new(|_| Reply::Now(Err(gone())));
     rig.run(1000);
     assert_eq!(rig.exit(), Some(Exit::ShardEnd));
     assert_eq!(rig.stored, Position::ShardEnd);
@@ -133,7 +162,7 @@ fn incident_36_a_shard_that_is_gone_ends_there_as_a_gap_and_lets_its_children_st
 #[test]
 fn i17_a_shard_that_is_gone_does_not_end_under_stop() {
     let mut rig = Rig::resuming(mapping(|m| m.on_gap = OnGap::Stop), after(5));
-    rig.reads = Box::new(|_| Reply::Now(Err(FetchFault::Gone)));
+    rig.reads = Box::new(|_| Reply::Now(Err(gone())));
     rig.run(10_000);
     assert_eq!((rig.exit(), rig.stored.clone(), gaps(&rig).len()), (None, after(5), 1));
 }

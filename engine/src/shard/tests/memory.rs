@@ -84,6 +84,7 @@ impl Shard {
                     ShardAction::Release { .. }
                     | ShardAction::Discard { .. }
                     | ShardAction::ReportGap(_)
+                    | ShardAction::ListStream
                     | ShardAction::Exit(_) => continue,
                     ShardAction::Checkpoint { .. } => ShardEvent::Checkpointed,
                 };

@@ -1,3 +1,5 @@
+//! The shard machine under a stream, a function and a store of the tests.
+
 mod age;
 mod basics;
 mod batching;

@@ -93,6 +93,7 @@ pub(super) enum Did {
     },
     Checkpoint(Position, Vec<Shard>),
     Gap(Gap),
+    List,
     Exit(Exit),
 }
 
@@ -445,6 +446,7 @@ impl Rig {
                 self.later(reply, |stored| Due::Store(upto, stored));
             }
             ShardAction::ReportGap(gap) => self.trace.push((self.now, Did::Gap(gap))),
+            ShardAction::ListStream => self.trace.push((self.now, Did::List)),
             ShardAction::Exit(exit) => {
                 self.see(Fact::Exited(exit));
                 self.exited = Some(exit);

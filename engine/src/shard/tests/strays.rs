@@ -15,7 +15,7 @@ fn answers() -> Vec<ShardEvent> {
         ShardEvent::OpenFailed(FetchFault::Other),
         ShardEvent::OpenFailed(FetchFault::Trimmed),
         ShardEvent::FetchFailed(FetchFault::Trimmed),
-        ShardEvent::FetchFailed(FetchFault::Gone),
+        ShardEvent::FetchFailed(FetchFault::NotFound { unlisted: None }),
         ShardEvent::Fetched(intake(page, &Position::TrimHorizon, |_| true)),
         ShardEvent::Fetched(Intake::default()),
         ShardEvent::FetchFailed(FetchFault::IteratorExpired),

@@ -1,3 +1,5 @@
+//! Complete listings, whatever the service answers in between.
+
 use super::*;
 
 fn names(listing: &ShardListing) -> Vec<&str> {

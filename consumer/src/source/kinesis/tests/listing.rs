@@ -1,3 +1,5 @@
+//! Complete listings, whatever the service answers in between.
+
 use serde_json::json;
 use shardmill_engine::Wall;
 

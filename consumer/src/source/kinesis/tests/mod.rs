@@ -1,3 +1,5 @@
+//! The Kinesis source against answers that the tests write.
+
 mod listing;
 mod undecodable;
 

@@ -187,7 +187,9 @@ impl State {
                 self.see(case, Fact::Storing(upto.clone()));
                 UnderWay::Store(Resume { earliest_window, ..Resume::from(upto) })
             }
-            ShardAction::ReportGap(_) => unreachable!("the stream keeps everything"),
+            ShardAction::ReportGap(_) | ShardAction::ListStream => {
+                unreachable!("the stream keeps everything")
+            }
             ShardAction::Exit(exit) => {
                 self.see(case, Fact::Exited(exit));
                 self.exited = Some(exit);

@@ -254,7 +254,9 @@ impl<'a> Stage<'a> {
                 });
                 self.due.push((self.now + self.plan.store_takes, Due::Stored));
             }
-            ShardAction::ReportGap(_) => unreachable!("the stream keeps everything"),
+            ShardAction::ReportGap(_) | ShardAction::ListStream => {
+                unreachable!("the stream keeps everything")
+            }
             ShardAction::Exit(exit) => {
                 assert_eq!(exit, Exit::ShardEnd);
                 self.ran.ended = Some(self.now);
