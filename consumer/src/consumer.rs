@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_checkpoint::{LeaseStore, StoreError};
+use shardmill_checkpoint::LeaseStore;
 use shardmill_engine::{EventSourceMapping, FailureNames};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;

@@ -44,7 +44,7 @@ pub(crate) struct LastListing {
     /// Shards that have ended and that no lease follows.
     pub(crate) childless: BTreeSet<ShardId>,
     /// After so long it is worth looking for their children again; set by [`Listed::set`].
-    childless_pause: Duration,
+    pub(crate) childless_pause: Duration,
     /// Leases at their end.
     pub(crate) ended: usize,
 }
