@@ -67,7 +67,7 @@ fn machine(mapping: MappingBuilder) -> Fallible<f64> {
                 }
                 ShardAction::Discard { id, .. } => ShardEvent::Dropped(id),
                 ShardAction::Reserve { lane } => ShardEvent::Granted { lane },
-                ShardAction::ReportGap(_) | ShardAction::Release { .. } => continue,
+                ShardAction::ReportGap(_) | ShardAction::ListStream | ShardAction::Release { .. } => continue,
                 ShardAction::Checkpoint { .. } => ShardEvent::Checkpointed,
                 ShardAction::Exit(_) => return Err("the machine exits".into()),
             };

@@ -89,6 +89,7 @@ mod context;
 mod destination;
 mod discovery;
 mod driver;
+mod error_report;
 mod handler;
 #[cfg(feature = "lambda")]
 mod handler_lambda;
@@ -128,6 +129,7 @@ pub use destination::SqsDestination;
 #[cfg(feature = "aws")]
 pub use destination::connect as connect_destination;
 pub use destination::{Destination, DestinationError, Discarded, FailureNames, FileDestination, Probe};
+pub use error_report::ErrorReport;
 pub use handler::{Handler, HandlerError, HandlerOutput, InvokeContext};
 #[cfg(feature = "lambda")]
 pub use handler_lambda::LambdaHandler;
@@ -151,7 +153,7 @@ pub use source::{
     ReadLimiter, ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind, StreamSource,
     StreamSummary,
 };
-pub use status::{ConsumerReport, ConsumerStatus, ErrorReport, RunState, ShardReport};
+pub use status::{ConsumerReport, ConsumerStatus, RunState, ShardReport};
 pub use tokio_util::sync::CancellationToken;
 pub use trouble::{LaneTrouble, TroubleKind, TroubleReport};
 pub use worker::{Worker, WorkerError, WorkerOptions};

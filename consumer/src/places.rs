@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use shardmill_engine::{BatchResponse, PlaceRule};
+use shardmill_engine::PlaceRule;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::handler::HandlerError;
 use crate::reach::{Change, Reach};
 
 /// The places for invocations of one function: `Function.MaximumConcurrency`.
@@ -100,31 +99,31 @@ impl Places {
     }
 
     /// Notes how an invocation ended that began at `started`.
-    pub(crate) fn note(
-        &self,
-        started: Instant,
-        result: &Result<BatchResponse, HandlerError>,
-    ) -> Option<Change> {
-        match result {
-            Err(HandlerError::NotReached { retry_after: None, .. }) => self.shared.reach.missed(),
-            // It is there, or it was not tried.
-            Err(HandlerError::NotReached { retry_after: Some(_), .. } | HandlerError::Cut { .. }) => None,
-            _ => self.shared.reach.answered(started),
+    pub(crate) fn note(&self, started: Instant, reached: Reached) -> Option<Change> {
+        match reached {
+            Reached::No => self.shared.reach.missed(),
+            Reached::Perhaps => None,
+            Reached::Yes => self.shared.reach.answered(started),
         }
     }
 }
 
+/// Whether an invocation reached the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    Yes,
+    /// Nobody was there.
+    No,
+    /// The function is there and asked for time, or nobody tried to reach it.
+    Perhaps,
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use futures::FutureExt;
 
     use super::*;
-
-    fn missed(retry_after: Option<Duration>) -> Result<BatchResponse, HandlerError> {
-        Err(HandlerError::NotReached { reason: "refused".into(), retry_after })
-    }
 
     #[tokio::test(start_paused = true)]
     async fn incident_72_places_are_granted_in_the_order_in_which_they_were_asked_for() {
@@ -157,12 +156,11 @@ mod tests {
     async fn r23_what_asks_to_be_left_alone_is_there() {
         let (limited, unlimited) = (Places::new(3), Places::unlimited());
         assert_eq!((limited.rule(), unlimited.rule()), (PlaceRule::Limited, PlaceRule::Unlimited));
-        assert_eq!(limited.note(Instant::now(), &missed(Some(Duration::ZERO))), None);
+        assert_eq!(limited.note(Instant::now(), Reached::Perhaps), None);
         assert_eq!(limited.rule(), PlaceRule::Limited);
-        assert_eq!(limited.note(Instant::now(), &missed(None)), Some(Change::Away));
+        assert_eq!(limited.note(Instant::now(), Reached::No), Some(Change::Away));
         assert_eq!(limited.rule(), PlaceRule::Away);
-        let failed = Err(HandlerError::function("it answered 500"));
-        assert!(limited.note(Instant::now(), &failed).is_some(), "an error is an answer");
+        assert!(limited.note(Instant::now(), Reached::Yes).is_some());
         assert_eq!(limited.rule(), PlaceRule::Limited);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use shardmill_checkpoint::UnreadableLease;
 use shardmill_engine::{Counters, HashRange, Mono, Now, ShardId, ShardSnapshot, Wall};
 
+use crate::error_report::ErrorReport;
 use crate::keeper::{Board, LeaseReport};
 use crate::trouble::{Facts, Holder, LaneTrouble, TroubleKind, TroubleReport, Troubles};
 
@@ -101,17 +102,6 @@ pub struct ShardReport {
     pub oldest_waiting_millis: Option<u64>,
     /// When its driver last went round.
     pub ticked: Mono,
-}
-
-/// An error, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ErrorReport {
-    /// What failed: `GetRecords`, `function`, `destination`, `checkpoint`.
-    pub what: String,
-    /// What happened.
-    pub message: String,
-    /// When, by the service's clock; none if it happened before the shard's first round.
-    pub at: Option<Wall>,
 }
 
 /// One shard's place in the status.

@@ -1,5 +1,9 @@
 //! JSON string escaping that knows its size in advance.
 
+mod seconds;
+
+pub(crate) use seconds::{push_seconds, seconds_len};
+
 /// Bytes looked at in one step; wide enough for the compiler to compare them side by side.
 const CHUNK: usize = 32;
 

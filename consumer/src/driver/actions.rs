@@ -17,7 +17,7 @@ use crate::destination::DestinationError;
 use crate::handler::{HandlerError, InvokeContext};
 use crate::keeper::KeeperError;
 use crate::notes::{EARLIEST_WINDOW, READ_THROUGH, child_start};
-use crate::places::Place;
+use crate::places::{Place, Reached};
 use crate::source::{ShardReader, SourceError};
 
 /// An action that ended.
@@ -106,7 +106,7 @@ impl Driver {
                 )),
                 Err(_) => Err(HandlerError::function("no answer within the function's timeout")),
             };
-            if let Some(change) = places.note(started, &result) {
+            if let Some(change) = places.note(started, reached(&result)) {
                 tracing::debug!(?change, "whether anybody reaches the function");
             }
             Done::Invoked { lane, result, took: started.elapsed() }
@@ -158,8 +158,33 @@ impl Driver {
     }
 }
 
+/// An error of the function is an answer, too.
+const fn reached(result: &Result<BatchResponse, HandlerError>) -> Reached {
+    match result {
+        Err(HandlerError::NotReached { retry_after: None, .. }) => Reached::No,
+        Err(HandlerError::NotReached { retry_after: Some(_), .. } | HandlerError::Cut { .. }) => {
+            Reached::Perhaps
+        }
+        _ => Reached::Yes,
+    }
+}
+
 pub(super) fn panic_text(what: &str, panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("the {what} panicked: {}", text.unwrap_or("no message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r23_what_asks_to_be_left_alone_is_there_and_an_error_is_an_answer() {
+        let missed = |retry_after| Err(HandlerError::NotReached { reason: "refused".into(), retry_after });
+        assert_eq!(reached(&missed(None)), Reached::No);
+        assert_eq!(reached(&missed(Some(Duration::ZERO))), Reached::Perhaps);
+        assert_eq!(reached(&Err(HandlerError::function("it answered 500"))), Reached::Yes);
+        assert_eq!(reached(&Ok(BatchResponse::success())), Reached::Yes);
+    }
 }

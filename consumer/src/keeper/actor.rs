@@ -16,13 +16,15 @@ use self::finished::Deletion;
 use super::KeeperOptions;
 use super::calls::{Calls, Pending};
 use super::checkpoints::Checkpoints;
-use super::entries::{Entries, EntryId};
+use super::entries::Entries;
+use super::handle::Grant;
 use super::leases::WeakLeases;
 use super::listing::Listing;
-use super::messages::{CheckpointOrder, Command, Grant, KeeperError, Served};
+use super::messages::{CheckpointOrder, Command, KeeperError, Served};
 use super::renewals::Renewals;
 use super::reports::Reports;
 use super::tally::Loss;
+use super::ticket::EntryId;
 use super::trouble::StoreTrouble;
 
 /// Upper bound on sleeping, so that a hung keeper can be distinguished from an idle one.

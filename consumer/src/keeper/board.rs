@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use shardmill_checkpoint::{Lease, UnreadableLease};
 use shardmill_engine::{Mono, Position, ShardId};
 
-use crate::status::ErrorReport;
+use crate::error_report::ErrorReport;
 
 /// What the keeper shows of its work.
 #[derive(Debug, Default)]

@@ -10,17 +10,9 @@ use shardmill_checkpoint::{Checkpoint, Claim, LeaseList, LeaseStore, NewLease, R
 use shardmill_engine::{LeaseKey, Mono, ShardId};
 use tokio::sync::oneshot;
 
-use super::entries::EntryId;
 use super::messages::KeeperError;
+use super::ticket::Ticket;
 use super::trouble::Answer;
-
-/// Which acquisition of which lease a write was made for: an answer that comes after the lease was lost and perhaps
-/// acquired again says nothing about the new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    pub(super) entry: EntryId,
-    pub(super) generation: u64,
-}
 
 /// A call that ended.
 pub(super) enum Done {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shardmill_engine::Mono;
 
-use super::entries::EntryId;
+use super::ticket::EntryId;
 
 /// The least time between two calls that store checkpoints. Every shard's checkpoint that comes meanwhile joins the
 /// next one: a store in memory would otherwise be called for every batch, and each call costs two thread switches. A

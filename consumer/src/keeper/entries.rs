@@ -6,13 +6,9 @@ use std::sync::Arc;
 use shardmill_checkpoint::Lease;
 use shardmill_engine::{LeaseKey, LeasePhase, LeaseTimes, Mono};
 
-use super::calls::Ticket;
 use super::entry::Entry;
 use super::handle::Validity;
-
-/// Which lease is meant. Never used again for another, so that a late answer finds nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct EntryId(u64);
+use super::ticket::{EntryId, Ticket};
 
 pub(super) struct Entries {
     times: LeaseTimes,

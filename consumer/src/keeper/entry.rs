@@ -7,10 +7,9 @@ use shardmill_checkpoint::{Lease, ProcessIdentity, WorkerId};
 use shardmill_engine::{LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::calls::Ticket;
-use super::entries::EntryId;
 use super::handle::Validity;
 use super::tally::{Free, Loss};
+use super::ticket::{EntryId, Ticket};
 
 /// A listing may be late by seconds. A shard that none has shown for so long is gone, even if none of its descendants is
 /// there to prove it: nobody ran for longer than the stream keeps records.

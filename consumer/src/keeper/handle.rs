@@ -129,3 +129,11 @@ impl Drop for Held {
         }
     }
 }
+
+/// A lease that was just acquired.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    /// The lease as it was when it was acquired.
+    pub(crate) lease: Lease,
+    pub(crate) held: Held,
+}

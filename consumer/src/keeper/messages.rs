@@ -3,19 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shardmill_checkpoint::{AppState, Lease, LeaseList, NewLease, StoreError};
+use shardmill_checkpoint::{AppState, LeaseList, NewLease, StoreError};
 use shardmill_engine::{LeaseKey, Position, ShardId};
 use tokio::sync::oneshot;
-
-use super::handle::Held;
-
-/// A lease that was just acquired.
-#[derive(Debug)]
-pub(crate) struct Grant {
-    /// The lease as it was when it was acquired.
-    pub(crate) lease: Lease,
-    pub(crate) held: Held,
-}
 
 /// Why the keeper did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,7 @@ mod messages;
 mod renewals;
 mod reports;
 mod tally;
+mod ticket;
 mod trouble;
 
 #[cfg(test)]
@@ -35,9 +36,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::ServiceClock;
 pub(crate) use board::Board;
 pub use board::LeaseReport;
-pub(crate) use handle::Held;
+pub(crate) use handle::{Grant, Held};
 pub(crate) use leases::Leases;
-pub(crate) use messages::{Grant, KeeperError, Served};
+pub(crate) use messages::{KeeperError, Served};
 
 /// Where the keeper's work runs.
 #[derive(Debug)]

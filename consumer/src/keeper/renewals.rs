@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::entries::EntryId;
+use super::ticket::EntryId;
 
 /// Renewals that wait, with what each expects of the store; one call at a time.
 #[derive(Debug)]

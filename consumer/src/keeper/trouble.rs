@@ -6,7 +6,7 @@ use std::time::Duration;
 use shardmill_checkpoint::{StoreError, Write};
 use shardmill_engine::{Mono, Now};
 
-use crate::status::ErrorReport;
+use crate::error_report::ErrorReport;
 
 /// After so long without a failure the store is said to answer again. One that fails now and then is in trouble all the
 /// time.

@@ -28,7 +28,7 @@ const SMALL_REGISTRY: usize = 64;
 /// Waiting readers of one shard take turns in the order in which they came. Sources have shares of the calls in flight:
 /// half of them are divided evenly and kept, so that reads that hang on one stream hold up no other. Clones share their
 /// state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ReadLimiter {
     /// `None` switches pacing off.
     pacing: Option<Arc<Mutex<Registry>>>,
@@ -56,6 +56,12 @@ struct Slot {
     last_start: tokio::sync::Mutex<Option<Instant>>,
     /// When the bytes read so far are worked off.
     drained: Mutex<Option<Instant>>,
+}
+
+impl Default for ReadLimiter {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl ReadLimiter {

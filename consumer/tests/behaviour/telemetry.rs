@@ -114,7 +114,7 @@ async fn the_metrics_of_a_scripted_run_are_exact() {
     metrics.take(&snapshotter);
     for (name, expected) in [
         ("polled_events_total", 40),
-        ("invoked_events_total", 70),
+        ("invoked_events_total", 60),
         ("failed_invoke_events_total", 30),
         ("dropped_events_total", 0),
         ("on_failure_destination_delivered_events_total", 10),

@@ -7,8 +7,8 @@ use std::vec;
 
 use bytes::Bytes;
 
-use super::seconds::push_seconds;
 use crate::json::push_escaped;
+use crate::json::push_seconds;
 use crate::record::DynamoDbRecord;
 use crate::time::Wall;
 

@@ -1,8 +1,8 @@
 //! Records of Kinesis data streams (docs/semantics.md, section 3.1).
 
 use super::EventContext;
-use super::seconds::{push_seconds, seconds_len};
 use crate::json::{escaped_len, push_escaped};
+use crate::json::{push_seconds, seconds_len};
 use crate::record::{Data, Record};
 
 const HEAD: &[u8] = br#"{"kinesis":{"kinesisSchemaVersion":"1.0","#;

@@ -2,7 +2,6 @@
 
 mod dynamodb;
 mod kinesis;
-mod seconds;
 mod size;
 
 use std::sync::Arc;
@@ -18,7 +17,6 @@ use crate::window::WindowCall;
 pub use dynamodb::{
     AttributeModel, AttributeRef, Attributes, DynamoDbEncoder, DynamoDbFields, InvalidItem, UserIdentity,
 };
-pub(crate) use seconds::push_seconds;
 pub(crate) use size::EventSize;
 
 /// What an event says beside its records; the same for all invocations of a shard.

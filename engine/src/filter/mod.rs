@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use error::{FilterError, FilterErrorKind};
 pub use never::NeverMatches;
 
-use crate::event::push_seconds;
+use crate::json::push_seconds;
 use crate::record::{Data, Payload, Record, ShardId};
 use literal::Literals;
 use pattern::{Combination, Mistake};

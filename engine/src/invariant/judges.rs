@@ -1,7 +1,7 @@
 //! One function per invariant: judges a fact by what was booked before it.
 
 use super::books::{Books, RunBooks, leading_successes};
-use super::windows::i8;
+use super::windows::{IDLE_CLOSE, LARGEST_STATE, millis, own_window};
 use super::{Fact, Given, Seen, Setting};
 use crate::event::{EventContext, encoded_len};
 use crate::failure::Condition;
@@ -28,7 +28,7 @@ pub(super) const ALL: [(&str, Judge); 13] = [
     ("I16", i16),
 ];
 
-pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
@@ -293,6 +293,62 @@ fn i16(_: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
         }
         Fact::Exited(Exit::ShardEnd) => {
             ensure(books.stored == Some(Position::ShardEnd), || "the end is not stored".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// I8: a window's state passes from call to call, from `{}`; one final call per window, when the window is over or its
+/// state too large; no record is in a window before its own, and none comes again in a later one than before.
+fn i8(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
+    let size = setting.mapping.tumbling_window.map(millis);
+    if let Fact::Exited(Exit::ShardEnd) = seen.fact {
+        return ensure(books.run.windows.open().is_none(), || "the shard ends with an open window".into());
+    }
+    let Fact::Invoked { records, window, .. } = &seen.fact else { return Ok(()) };
+    let (size, call) = match (size, window) {
+        (None, None) => return ensure(!records.is_empty(), || "an empty batch".into()),
+        (Some(size), Some(call)) => (size, call),
+        _ => return Err(format!("windows are {size:?}, the invocation's is {window:?}")),
+    };
+    let (start, end) = (call.start.as_millis(), call.end.as_millis());
+    ensure(start.rem_euclid(size) == 0 && end == start + size, || format!("{start} to {end} is no window"))?;
+    ensure(records.is_empty() == call.is_final, || "final calls and no others are empty".into())?;
+    let open = books.run.windows.open();
+    let state = open.map_or(&b"{}"[..], |open| &open.state);
+    ensure(call.state == state, || format!("the state is {} bytes, not {}", call.state.len(), state.len()))?;
+    let is_too_large = state.len() > LARGEST_STATE;
+    ensure(call.is_terminated_early == is_too_large, || format!("early: {is_too_large}"))?;
+    if let Some(open) = open {
+        ensure(open.start == call.start, || "another window is open".into())?;
+    }
+    if call.is_final {
+        ensure(open.is_some(), || "a final call, and no window is open".into())?;
+        let later = |seq: &Seq| own_window(setting, seq, size).is_some_and(|own| own > call.start);
+        let is_over = is_too_large
+            || books.run.ended
+            || seen.at.wall.as_millis() >= end + IDLE_CLOSE
+            || books.run.kept.iter().any(later);
+        return ensure(is_over, || "a final call before its time".into());
+    }
+    let own = records.iter().map(|seq| own_window(setting, seq, size));
+    let early = own.flatten().find(|own| *own > call.start);
+    ensure(early.is_none(), || format!("a record of {early:?} in the window {start}"))?;
+    // What comes again does not come in a later window, unless it is late for its own this time.
+    let strayed = records.iter().filter(|seq| setting.record(seq).is_some_and(|r| r.arrival.is_some()));
+    let strayed = strayed
+        .filter_map(|seq| books.in_window.get(seq))
+        .find(|before| **before < call.start && !books.run.windows.has_closed(**before));
+    ensure(strayed.is_none(), || format!("a record of the window {strayed:?} comes again in {start}"))?;
+    match (open, records.first().and_then(|first| own_window(setting, first, size))) {
+        (None, Some(own)) => {
+            let expected = books.run.windows.opens_at(own, size);
+            // A window that an earlier run has closed stays closed, if that is stored.
+            let is_closed_for_good =
+                books.run.windows.count() == 0 && start > own.as_millis() && books.closed.contains(&start);
+            ensure(call.start == expected || is_closed_for_good, || {
+                format!("opens {start}, not {expected:?}")
+            })
         }
         _ => Ok(()),
     }

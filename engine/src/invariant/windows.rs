@@ -5,19 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Fact, Seen, Setting};
+use super::Setting;
 use crate::outcome::Outcome;
 use crate::position::Seq;
 use crate::time::Wall;
 use crate::window::WindowCall;
 
-use super::books::Books;
-use super::judges::ensure;
-
 /// A state larger than this ends its window early (R68).
-const LARGEST_STATE: usize = 1 << 20;
+pub(super) const LARGEST_STATE: usize = 1 << 20;
 /// How long after a window's end it may be closed although nothing follows (R67).
-const IDLE_CLOSE: i64 = 100_000;
+pub(super) const IDLE_CLOSE: i64 = 100_000;
 
 /// What is known of a run's windows. A window that ended early and goes on counts again.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +25,9 @@ pub(super) struct Windows {
 }
 
 #[derive(Clone, Debug)]
-struct Window {
-    start: Wall,
-    state: Bytes,
+pub(super) struct Window {
+    pub(super) start: Wall,
+    pub(super) state: Bytes,
     end: End,
     is_early: bool,
 }
@@ -93,7 +90,7 @@ impl Windows {
     }
 
     /// Whether this run has closed a window that begins at `start` or later.
-    fn has_closed(&self, start: Wall) -> bool {
+    pub(super) fn has_closed(&self, start: Wall) -> bool {
         self.all.iter().any(|window| window.end != End::Open && window.start >= start)
     }
 
@@ -108,12 +105,12 @@ impl Windows {
         closed.map(move |window| window.start.as_millis() + if window.is_early { 0 } else { size })
     }
 
-    fn open(&self) -> Option<&Window> {
+    pub(super) fn open(&self) -> Option<&Window> {
         self.all.last().filter(|window| window.end == End::Open)
     }
 
     /// Where a window that opens with this record starts: its own, but none that is closed for good.
-    fn opens_at(&self, own: Wall, size: i64) -> Wall {
+    pub(super) fn opens_at(&self, own: Wall, size: i64) -> Wall {
         let least = self.all.last().map(|last| {
             let next = if last.is_early { 0 } else { size };
             Wall::from_millis(last.start.as_millis() + next)
@@ -122,67 +119,11 @@ impl Windows {
     }
 }
 
-fn own_window(setting: Setting<'_>, seq: &Seq, size: i64) -> Option<Wall> {
+pub(super) fn own_window(setting: Setting<'_>, seq: &Seq, size: i64) -> Option<Wall> {
     let arrival = setting.record(seq)?.arrival?;
     Some(Wall::from_millis(arrival.as_millis().div_euclid(size) * size))
 }
 
-/// I8: a window's state passes from call to call, from `{}`; one final call per window, when the window is over or its
-/// state too large; no record is in a window before its own, and none comes again in a later one than before.
-pub(super) fn i8(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
-    let size = setting.mapping.tumbling_window.map(millis);
-    if let Fact::Exited(crate::shard::Exit::ShardEnd) = seen.fact {
-        return ensure(books.run.windows.open().is_none(), || "the shard ends with an open window".into());
-    }
-    let Fact::Invoked { records, window, .. } = &seen.fact else { return Ok(()) };
-    let (size, call) = match (size, window) {
-        (None, None) => return ensure(!records.is_empty(), || "an empty batch".into()),
-        (Some(size), Some(call)) => (size, call),
-        _ => return Err(format!("windows are {size:?}, the invocation's is {window:?}")),
-    };
-    let (start, end) = (call.start.as_millis(), call.end.as_millis());
-    ensure(start.rem_euclid(size) == 0 && end == start + size, || format!("{start} to {end} is no window"))?;
-    ensure(records.is_empty() == call.is_final, || "final calls and no others are empty".into())?;
-    let open = books.run.windows.open();
-    let state = open.map_or(&b"{}"[..], |open| &open.state);
-    ensure(call.state == state, || format!("the state is {} bytes, not {}", call.state.len(), state.len()))?;
-    let is_too_large = state.len() > LARGEST_STATE;
-    ensure(call.is_terminated_early == is_too_large, || format!("early: {is_too_large}"))?;
-    if let Some(open) = open {
-        ensure(open.start == call.start, || "another window is open".into())?;
-    }
-    if call.is_final {
-        ensure(open.is_some(), || "a final call, and no window is open".into())?;
-        let later = |seq: &Seq| own_window(setting, seq, size).is_some_and(|own| own > call.start);
-        let is_over = is_too_large
-            || books.run.ended
-            || seen.at.wall.as_millis() >= end + IDLE_CLOSE
-            || books.run.kept.iter().any(later);
-        return ensure(is_over, || "a final call before its time".into());
-    }
-    let own = records.iter().map(|seq| own_window(setting, seq, size));
-    let early = own.flatten().find(|own| *own > call.start);
-    ensure(early.is_none(), || format!("a record of {early:?} in the window {start}"))?;
-    // What comes again does not come in a later window, unless it is late for its own this time.
-    let strayed = records.iter().filter(|seq| setting.record(seq).is_some_and(|r| r.arrival.is_some()));
-    let strayed = strayed
-        .filter_map(|seq| books.in_window.get(seq))
-        .find(|before| **before < call.start && !books.run.windows.has_closed(**before));
-    ensure(strayed.is_none(), || format!("a record of the window {strayed:?} comes again in {start}"))?;
-    match (open, records.first().and_then(|first| own_window(setting, first, size))) {
-        (None, Some(own)) => {
-            let expected = books.run.windows.opens_at(own, size);
-            // A window that an earlier run has closed stays closed, if that is stored.
-            let is_closed_for_good =
-                books.run.windows.count() == 0 && start > own.as_millis() && books.closed.contains(&start);
-            ensure(call.start == expected || is_closed_for_good, || {
-                format!("opens {start}, not {expected:?}")
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -7,10 +7,12 @@ use shardmill_engine::{LeaseEvent, LeasePhase, Mono, Position};
 
 use super::Actor;
 use super::finished::Deletion;
-use crate::keeper::calls::{Done, Pending, Ticket};
+use crate::keeper::calls::{Done, Pending};
+use crate::keeper::handle::Grant;
 use crate::keeper::handle::{Held, Validity};
-use crate::keeper::messages::{Grant, KeeperError};
+use crate::keeper::messages::KeeperError;
 use crate::keeper::tally::Loss;
+use crate::keeper::ticket::Ticket;
 use crate::keeper::trouble::Answer;
 
 impl Actor {

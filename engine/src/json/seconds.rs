@@ -39,7 +39,7 @@ pub(crate) fn push_seconds(out: &mut Vec<u8>, at: Wall) {
     out.extend_from_slice(&seconds.decimals[..seconds.shown]);
 }
 
-pub(super) fn seconds_len(at: Wall) -> usize {
+pub(crate) fn seconds_len(at: Wall) -> usize {
     let seconds = Seconds::of(at);
     let digits = seconds.whole.checked_ilog10().map_or(1, |log| log as usize + 1);
     usize::from(seconds.negative) + digits + 1 + seconds.shown
