@@ -19,7 +19,7 @@ else
 fi
 cd "$clone"
 export SHARDMILL_TEST_TRACES=${SHARDMILL_TEST_TRACES:-400} RUST_BACKTRACE=0
-# Not that of whoever calls: the mutants' own incremental builds stay beside the clone.
+# Not the caller's: the mutants' own incremental builds stay next to the clone.
 unset CARGO_TARGET_DIR
 target=$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
 export "CARGO_TARGET_${target}_RUNNER=$clone/engine/mutations/mutant-tests.sh"

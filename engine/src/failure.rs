@@ -9,7 +9,7 @@ use crate::request::RequestId;
 use crate::time::{Wall, write_iso8601};
 use crate::window::WindowCall;
 
-/// A batch that is given up, for its destination.
+/// A discarded batch, as its destination gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct FailedBatch {
@@ -19,13 +19,13 @@ pub struct FailedBatch {
     pub shard: ShardId,
     /// The request id of the last invocation.
     pub request_id: RequestId,
-    /// Why it is given up.
+    /// Why it is discarded.
     pub condition: Condition,
     /// How often the batch was invoked; at least 1 (R29).
     pub approximate_invoke_count: u32,
-    /// What the function answered last; none if it never saw the batch (R24, R29).
+    /// What the function answered last; `None` if it never saw the batch (R24, R29).
     pub response: Option<FunctionResponse>,
-    /// When it was given up, by the service's clock.
+    /// When it was discarded, by the service's clock.
     pub at: Wall,
     /// The tumbling window that it belongs to.
     pub window: Option<WindowCall>,
@@ -54,7 +54,7 @@ impl FailedBatch {
     }
 }
 
-/// Why a batch is given up (R78).
+/// Why a batch is discarded (R78).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Condition {

@@ -11,12 +11,12 @@ use crate::time::Wall;
 pub struct Page {
     /// The records, in the shard's order.
     pub records: Vec<Record>,
-    /// Where reading goes on if the service named a place (a fan-out subscription's continuation); a polling reader
-    /// leaves this empty and goes on after the last record.
+    /// Where reading continues if the service named a place (a fan-out subscription's continuation); a polling reader
+    /// leaves this empty and continues after the last record.
     pub continuation: Option<Seq>,
     /// Records of the page that could not be decoded and were left out, in the shard's order; each of them is a gap (I17).
     pub skipped: Vec<Seq>,
-    /// The shards that follow this one, if the service told them at its end.
+    /// The shards that follow this one, if the service named them at its end.
     pub children: Vec<Shard>,
     /// Whether the shard is closed and this page was its last.
     pub end_of_shard: bool,
@@ -25,13 +25,13 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page of these records, after which the shard goes on.
+    /// A page of these records, after which the shard continues.
     #[must_use]
     pub fn new(records: Vec<Record>) -> Self {
         Self { records, ..Self::default() }
     }
 
-    /// The page without records at the end of a shard, with the shards that follow it as far as the service told them.
+    /// The page without records at the end of a shard, with the shards that follow it as far as the service named them.
     #[must_use]
     pub fn last(children: Vec<Shard>) -> Self {
         Self { end_of_shard: true, children, ..Self::default() }

@@ -3,8 +3,9 @@
 //! Fully deterministic: no IO, no clock, no entropy, no environment. Time, randomness and results come in as arguments;
 //! what to do next comes out as values.
 //!
-//! A [`ShardMachine`] decides for one shard what to read, to invoke, to give up and to store; a [`LeaseMachine`] decides
-//! for one lease when to take, renew and lose it. Both take events, give out actions, and say when to be asked again:
+//! A [`ShardMachine`] decides for one shard what to read, to invoke, to discard and to store; a [`LeaseMachine`]
+//! decides for one lease when to take, renew and lose it. Both take events, return actions, and say when to be polled
+//! next:
 //!
 //! ```
 //! # use std::sync::Arc;

@@ -19,12 +19,12 @@ pub enum Outcome {
     TooLarge,
     /// The function was not reached: no attempt is spent (R23).
     NotReached {
-        /// How long the function asked to be left alone.
+        /// The back-off that the function requested (`Retry-After`).
         retry_after: Option<Duration>,
     },
 }
 
-/// What a function answered about its batch: the records that it names are to come again (R34 to R36).
+/// What a function answered about its batch: the records that it names are to be redelivered (R34 to R36).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BatchResponse {
     failures: Vec<ItemFailure>,
@@ -55,7 +55,7 @@ impl BatchResponse {
         Self { failures: Vec::new(), state: None }
     }
 
-    /// The records with these sequence numbers failed; the lowest one and everything after it comes again (R36). A
+    /// The records with these sequence numbers failed; the lowest one and everything after it are redelivered (R36). A
     /// number that is not in the batch fails the whole batch (R35).
     #[must_use]
     pub fn failed<I: Into<String>>(sequence_numbers: impl IntoIterator<Item = I>) -> Self {
@@ -119,7 +119,7 @@ fn is_object(text: &[u8]) -> bool {
     is_object_like(text) && std::str::from_utf8(text).is_ok_and(is_json)
 }
 
-/// An object's members. Their values stay text: what nobody asks for need not be a number or a string that this program
+/// An object's members. Their values stay text: what is not read need not be a number or a string that this program
 /// can hold.
 type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
@@ -129,7 +129,7 @@ fn read_failures(list: &RawValue) -> Vec<ItemFailure> {
     }
     match serde_json::from_str::<Vec<&RawValue>>(list.get()) {
         Ok(entries) => entries.into_iter().map(read_failure).collect(),
-        // Something is reported as failed, but it cannot be told what: everything comes again (I7).
+        // Something is reported as failed, but it is unknown what: everything is redelivered (I7).
         Err(_) => vec![ItemFailure::Unreadable],
     }
 }

@@ -106,8 +106,8 @@ impl fmt::Display for Seq {
     }
 }
 
-/// Where to start or go on in a shard. Exhaustive on purpose: a source or a store that does not know a kind of position would
-/// lose or repeat records.
+/// Where to start or resume in a shard. Exhaustive on purpose: a source or a store that does not know a kind of
+/// position would lose or redeliver records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Position {
     /// The oldest record that the stream still holds.

@@ -105,13 +105,13 @@ pub struct Record {
     /// When the service received the record (`ApproximateArrivalTimestamp`, `ApproximateCreationDateTime`), if it said
     /// so.
     pub arrival: Option<Wall>,
-    /// What the record says.
+    /// The record's content.
     pub payload: Payload,
     /// Place in the shard since this run began; given by the shard machine, counts filtered records too.
     pub(crate) ordinal: u64,
 }
 
-/// What a record says, by the kind of its stream.
+/// A record's content, by the kind of its stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Payload {
     /// A record of a Kinesis data stream.
@@ -274,7 +274,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of all `records`, or none if there are none.
+    /// A batch of all `records`; `None` if there are none.
     #[must_use]
     pub fn new(records: impl Into<Vec<Record>>) -> Option<Self> {
         let records = records.into();
@@ -297,7 +297,7 @@ impl Batch {
         &self.page
     }
 
-    /// Gives up the encoded event; whoever needs it again encodes it again.
+    /// Drops the encoded event; the next use encodes it again.
     pub(crate) fn forget_event(&mut self) {
         if self.event.get().is_some() {
             self.event = Arc::default();

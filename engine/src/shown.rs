@@ -1,4 +1,4 @@
-//! URLs as everybody may read them.
+//! URLs without what must stay secret.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a function is told about a tumbling window (R65).
+//! A tumbling window as its function sees it (R65).
 
 use bytes::Bytes;
 

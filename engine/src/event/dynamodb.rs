@@ -1,4 +1,4 @@
-//! A DynamoDB stream record as the event shows it, encoded once and straight from the types of whoever read it
+//! A DynamoDB stream record as the event shows it, encoded once and straight from the reader's own types
 //! (docs/semantics.md, section 3.2).
 
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ pub enum AttributeRef<'a, M: AttributeModel + ?Sized> {
     Bs(&'a [M::Binary]),
 }
 
-/// What a stream record says. A field that is `None` is left out of the event, as Lambda does.
+/// The content of a stream record. A field that is `None` is left out of the event, as Lambda does.
 pub struct DynamoDbFields<'a, M: AttributeModel> {
     /// 32 hexadecimal digits.
     pub event_id: Option<&'a str>,
@@ -112,8 +112,8 @@ pub struct DynamoDbEncoder {
 }
 
 impl DynamoDbEncoder {
-    /// The record as the event shows it. Attributes come in the order of their names, whatever order they arrived in,
-    /// so that the same record is always the same text.
+    /// The record as the event shows it. Attributes come in the order of their names regardless of the order in which
+    /// they arrived, so that the same record is always the same text.
     ///
     /// # Errors
     /// [`InvalidItem`].

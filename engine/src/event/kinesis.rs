@@ -37,7 +37,7 @@ impl Fixed {
         Self { to_event_id, tail }
     }
 
-    /// What every record takes, whatever it says.
+    /// Bytes that every record takes, regardless of its content.
     pub(super) const fn len(&self) -> usize {
         HEAD.len() + NUMBER.len() + DATA.len() + self.to_event_id.len() + self.tail.len()
     }

@@ -19,7 +19,7 @@ pub use dynamodb::{
 };
 pub(crate) use size::EventSize;
 
-/// What an event says beside its records; the same for all invocations of a shard.
+/// What an event says in addition to its records; the same for all invocations of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventContext {
     /// The stream's ARN.

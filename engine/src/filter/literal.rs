@@ -34,7 +34,7 @@ impl Literals {
         Self(found.into_iter().map(|(_, literal)| literal).collect())
     }
 
-    /// Whether this JSON text cannot fulfil the conditions; `false` says nothing.
+    /// Whether this JSON text cannot fulfil the conditions; `false` proves nothing.
     pub(super) fn rule_out(&self, json: &[u8]) -> bool {
         let missing = |literal: &Literal| match literal {
             Literal::Text(texts) => texts.iter().all(|text| text.find(json).is_none()),

@@ -74,8 +74,8 @@ impl FilterSource {
 /// Two filters are equal if they were compiled from the same texts for the same source.
 ///
 /// * A string equals a string, character by character; escapes are resolved first.
-/// * A number equals a number by value and exactly, whatever its length: `300`, `300.0` and `3.0e2` are the same. (AWS's
-///   documentation says that filters compare their texts; the engine that it has published compares values.)
+/// * A number equals a number by value and exactly, regardless of its length: `300`, `300.0` and `3.0e2` are the same.
+///   (AWS's documentation says that filters compare their texts; the engine that it has published compares values.)
 /// * A value that is an array matches if one of its elements does, nested arrays included. Fields inside the objects of
 ///   an array must match in the same object.
 /// * `exists` is about leaves: an object, and an array of objects only, does not exist (R60).
@@ -105,7 +105,7 @@ impl Hash for Filter {
 /// Conditions that must all be fulfilled, by where they are judged.
 #[derive(Clone, Debug)]
 struct Compiled {
-    /// Of a Kinesis record beside its data: the cheapest come first.
+    /// Of a Kinesis record, except its data: the cheapest come first.
     metadata: Vec<(Metadata, Node)>,
     /// Of a Kinesis record's data, or of a DynamoDB record.
     body: Option<Body>,
@@ -187,8 +187,8 @@ impl Filter {
         self.patterns.iter().map(|text| &**text)
     }
 
-    /// The parts of the patterns that no record of this kind of stream can match, whatever it holds: a field that no record
-    /// has, a value of another type. Lambda takes such a pattern, and then every record is filtered out.
+    /// The parts of the patterns that no record of this kind of stream can match, regardless of its content: a field
+    /// that no record has, a value of another type. Lambda takes such a pattern, and then every record is filtered out.
     #[must_use]
     pub fn never_matching(&self) -> Vec<NeverMatches> {
         let judged = self.patterns.iter().enumerate().map(|(index, text)| {

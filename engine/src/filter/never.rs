@@ -1,4 +1,4 @@
-//! Patterns that no record can match, whatever it holds: Lambda takes them and then filters every record out.
+//! Patterns that no record can match, regardless of its content: Lambda accepts them and then filters every record out.
 //!
 //! What is judged is what the events of each service have (R57 to R59): the names of their fields and the types of their
 //! values. Nothing is known of a Kinesis record's data, and of a DynamoDB item only that each attribute has a type.
@@ -69,7 +69,7 @@ fn of_combination(source: &FilterSource, combination: &Combination) -> Option<(S
     })
 }
 
-/// What stands at a field.
+/// The value of a field.
 #[derive(Clone, Copy)]
 enum Value<'a> {
     Text,
@@ -132,12 +132,12 @@ fn leaf(value: Value<'_>, below: &[&str], rules: &Rules) -> Option<Reason> {
 
 const FLAT: &str = "write its values as a list, such as [\"value\"]";
 
-/// What stands at a field that holds other fields: no rule about values holds there, except that it does not exist (R60).
+/// The value of a field that holds other fields: no rule about values holds there, except that it does not exist (R60).
 fn object(rules: &Rules, problem: &str, remedy: String) -> Option<Reason> {
     if rules.absent { None } else { never(problem, remedy) }
 }
 
-/// Names of the fields beside `data`.
+/// Names of the fields next to `data`.
 const KINESIS_FIELDS: [&str; 12] = [
     "data",
     "partitionKey",

@@ -1,4 +1,4 @@
-//! JSON numbers compared by value and exactly, whatever their length: a number stays the digits that were written.
+//! JSON numbers compared by value and exactly, regardless of their length: a number keeps the digits that were written.
 //!
 //! AWS limits numeric matching to what a double holds; here `0.1`, a 30-digit identifier and `1e-400` compare as they
 //! are written.

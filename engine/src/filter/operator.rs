@@ -69,7 +69,7 @@ impl Rule {
             (Self::Number(wanted), Scalar::Number(value)) => wanted.compare(value).is_eq(),
             (Self::Range(range), Scalar::Number(value)) => range.contains(value),
             (Self::Text(rule), Scalar::Text(value)) => rule.holds_for(value),
-            // Whatever is there and not excluded: a number is not the excluded text either.
+            // Any value that is not excluded: a number is not the excluded text either.
             (Self::AnythingBut(excluded), value) => !excluded.contains(value),
             _ => false,
         }
@@ -127,7 +127,7 @@ impl TextRule {
     }
 }
 
-/// Whether `text` starts with `start`, whatever the case of the letters: `Some(true)` if it also ends there.
+/// Whether `text` starts with `start`, ignoring case: `Some(true)` if it also ends there.
 fn same_start(mut start: impl Iterator<Item = char>, mut text: impl Iterator<Item = char>) -> Option<bool> {
     let all = start.all(|wanted| text.next().is_some_and(|c| same_letter(wanted, c)));
     all.then(|| text.next().is_none())

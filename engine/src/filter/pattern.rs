@@ -163,7 +163,7 @@ impl Parser {
                 Err(self.form(problem, "write {\"data\": {\"field\": [\"value\"]}}"))
             }
             Some("kinesis") => {
-                let problem = "is no field: partitionKey, sequenceNumber and the others stand beside data";
+                let problem = "is no field: partitionKey, sequenceNumber and the others are next to data";
                 let remedy = "take them out of the kinesis object";
                 Err(self.mistake(FilterErrorKind::UnknownField, problem, remedy))
             }

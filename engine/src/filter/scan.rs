@@ -55,7 +55,7 @@ fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The string whose opening quote is at `at`, and where the text goes on behind it.
+/// The string whose opening quote is at `at`, and where the text continues behind it.
 fn text_at(bytes: &[u8], at: usize) -> (RawText<'_>, usize) {
     let start = at + 1;
     let mut end = start;
@@ -100,7 +100,7 @@ const fn bytes_equal(word: u64, byte: u8) -> u64 {
     difference.wrapping_sub(ONES) & !difference & (ONES << 7)
 }
 
-/// Where the text goes on behind the value at `at`.
+/// Where the text continues behind the value at `at`.
 fn skip_value(bytes: &[u8], at: usize) -> usize {
     match bytes.get(at) {
         Some(b'"') => text_at(bytes, at).1,
@@ -246,7 +246,7 @@ impl<'a> Iterator for Elements<'a> {
                 }
                 _ => {
                     let end = scalar_end(bytes, at);
-                    // At least one byte on, whatever stands there.
+                    // Advances by at least one byte in any case.
                     self.at = end.max(at + 1);
                     Element::Scalar(match &bytes[at..end] {
                         b"null" => Scalar::Null,

@@ -1,4 +1,4 @@
-//! One lease's state machine: watch a counter, take over by one's own clock, renew, lose, give up.
+//! One lease's state machine: watch a counter, take over by this worker's own clock, renew, lose, release.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl LeaseTimes {
         Self { lease, margin: lease / 10 }
     }
 
-    /// How long an owner may go on after the last successful write was sent.
+    /// How long an owner may keep working after its last successful write was sent.
     fn validity(&self) -> Duration {
         self.lease.saturating_sub(self.margin)
     }
@@ -42,14 +42,14 @@ pub struct LeaseView {
     pub counter: u64,
     /// Who owns the lease.
     pub owner: OwnerView,
-    /// The lease time that the owner gave when it took the lease; none if it did not say.
+    /// The lease time that the owner gave when it took the lease; `None` if it did not say.
     pub lease: Option<Duration>,
 }
 
 /// Who owns a lease, from this worker's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnerView {
-    /// Nobody.
+    /// No worker.
     Nobody,
     /// This worker, by the acquisition that is under way or held.
     Me,
@@ -62,13 +62,13 @@ pub enum OwnerView {
 /// Where a lease stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeasePhase {
-    /// Somebody else has it, or nobody.
+    /// Another worker holds it, or none does.
     Watching,
     /// A write that takes it is under way.
     Acquiring,
     /// This worker has it.
     Held,
-    /// A write that gives it up is under way.
+    /// A write that releases it is in flight.
     Releasing,
 }
 
@@ -117,15 +117,15 @@ pub enum LeaseAction {
         /// The counter to expect.
         counter: u64,
     },
-    /// The lease is no longer this worker's: whatever runs under it stops.
+    /// The lease is no longer this worker's: everything that runs under it stops.
     Lost,
 }
 
 /// One lease's state machine.
 ///
 /// [`handle_event`](Self::handle_event) takes in what happened, [`poll_action`](Self::poll_action) gives out what to do
-/// until it returns `None`, [`poll_timeout`](Self::poll_timeout) tells when to ask again. One write at a time is under
-/// way: [`begin_write`](Self::begin_write) starts one on the holder's behalf (a checkpoint).
+/// until it returns `None`, [`poll_timeout`](Self::poll_timeout) tells when to call again. One write at a time is in
+/// flight: [`begin_write`](Self::begin_write) starts one on the holder's behalf (a checkpoint).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseMachine {
     times: LeaseTimes,
@@ -259,7 +259,7 @@ impl LeaseMachine {
         }
     }
 
-    /// Whether nobody holds the lease, as far as this worker can tell: it has no owner, one that is gone, or one that has
+    /// Whether the lease is free, as far as this worker can tell: it has no owner, one that is gone, or one that has
     /// not changed the counter for the longer one of both workers' lease times (I11).
     #[must_use]
     pub fn is_free(&self, now: Mono) -> bool {
@@ -278,7 +278,7 @@ impl LeaseMachine {
     }
 
     fn observe(&mut self, now: Mono, view: LeaseView) {
-        // A listing may be older than the last write, so it says nothing about a lease that is held.
+        // A listing may be older than the last write, so it proves nothing about a lease that is held.
         if let State::Watching(watch) = &mut self.state {
             let changed = watch.counter != Some(view.counter);
             watch.counter = Some(view.counter);
@@ -367,8 +367,8 @@ impl LeaseMachine {
 }
 
 impl Hold {
-    /// Whether a refusal only says that the write of unknown result did happen, and nobody else wrote since (incident
-    /// 13).
+    /// Whether a refusal only says that the write of unknown result did happen, and no other worker wrote since
+    /// (incident 13).
     fn explains(&mut self, now: Mono, refusal: Option<LeaseView>, times: &LeaseTimes) -> bool {
         match (self.unknown, refusal) {
             (Some(sent), Some(LeaseView { counter, owner: OwnerView::Me, .. }))

@@ -19,7 +19,7 @@ pub struct PlannedLease {
     pub hash_range: Option<HashRange>,
 }
 
-/// Where a mapping starts on shards that nobody has read yet.
+/// Where a mapping starts on shards that no worker has read yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     /// The oldest record.
@@ -33,7 +33,8 @@ pub enum Start {
     },
 }
 
-/// The leases that `listing` calls for beside those that exist, given as `known` with the parents that each one waits for.
+/// The leases that `listing` calls for in addition to those that exist, given as `known` with the parents that each one
+/// waits for.
 ///
 /// A shard whose parent has a lease is read from its beginning, so that nothing between the two is skipped (R53). With
 /// LATEST a first listing calls only for the shards that are open: what came before the pinned time is not wanted, and
@@ -156,14 +157,14 @@ pub struct LeaseNode<'a> {
     pub parents: &'a [ShardId],
     /// How far it has come.
     pub checkpoint: &'a Position,
-    /// Nobody holds it: it has no owner, or one that is dead or has not renewed it for a lease time (I11).
+    /// No worker holds it: it has no owner, or one that is dead or has not renewed it for a lease time (I11).
     pub free: bool,
     /// The stream no longer has the shard ([`gone_shards`]).
     pub gone: bool,
 }
 
-/// The leases that nobody needs any more, the oldest first. They are to be deleted in this order; where that fails or is
-/// refused, those that follow wait for another time.
+/// The leases that are no longer needed, the oldest first. They must be deleted in this order; if that fails or is
+/// refused, the rest are left for a later attempt.
 ///
 /// A lease whose shard the stream still knows stays: without it the shard would be read again (incident 40). So does one
 /// with a child that has not been read: the child's gate asks for it. The service forgets shards from the oldest on, so

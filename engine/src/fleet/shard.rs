@@ -52,7 +52,7 @@ impl fmt::Display for HashRange {
 
 /// The hash keys that no range of `ranges` covers. The ranges may overlap.
 ///
-/// A hole in a listing says that it lags behind or is broken.
+/// A hole in a listing means that it lags behind or is broken.
 #[must_use]
 pub fn uncovered(ranges: impl IntoIterator<Item = HashRange>) -> Vec<HashRange> {
     let mut ranges: Vec<_> = ranges.into_iter().collect();

@@ -1,4 +1,4 @@
-//! What follows from a history, told without the machine's data structures.
+//! What follows from a history, derived without the machine's data structures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,7 +148,7 @@ impl RunBooks {
         }
     }
 
-    /// Succeeded, filtered or discarded, and in no window that is open or would come again in part.
+    /// Succeeded, filtered or discarded, and in no window that is open or would be redelivered in part.
     pub(super) fn is_resolved(&self, record: &Seq) -> bool {
         self.is_off_hands(record)
             && self.windows.of(record).is_none_or(|(is_closed, records)| {

@@ -42,7 +42,7 @@ fn covers(upto: &Position, record: &Seq) -> bool {
     }
 }
 
-/// Whether a record needs no invocation any more: it succeeded, is given up, or is too old to be invoked at all.
+/// Whether a record needs no invocation any more: it succeeded, is discarded, or is too old to be invoked at all.
 fn is_over_with(setting: Setting<'_>, run: &RunBooks, record: &Seq, now: Wall) -> bool {
     run.is_over_with(record)
         || run.discarded.contains(record)
@@ -185,7 +185,7 @@ fn i6(_: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
 fn i7(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
     let Fact::Invoked { lane, records, .. } = &seen.fact else { return Ok(()) };
     let again = records.iter().find(|seq| books.run.is_over_with(seq));
-    ensure(again.is_none(), || format!("{again:?} is over with and comes again"))?;
+    ensure(again.is_none(), || format!("{again:?} is resolved and delivered again"))?;
     let (false, Some((before, outcome))) = (records.is_empty(), books.run.last.get(lane)) else {
         return Ok(());
     };
@@ -241,7 +241,7 @@ fn i14(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
                 Some(last) => *seq > last,
                 None => !began.is_some_and(|began| covers(began, seq)),
             };
-            // A start by time begins with whatever came first.
+            // A start by time begins with the first record that was read.
             let by_time = read.is_none() && matches!(began, Some(Position::AtTimestamp(_)));
             let first = page.first().copied();
             let stream = setting.stream.iter().map(|record| &record.seq);

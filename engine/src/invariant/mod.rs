@@ -1,7 +1,7 @@
 //! The invariants as pure functions over what an outside observer saw (docs/invariants.md).
 //!
 //! Nothing here asks a machine anything: a history holds what the machine asked for and what its surroundings answered,
-//! and the rules are told a second time, in the plainest way. All of them are safety properties, so a history that
+//! and the rules are stated a second time, in the plainest way. All of them are safety properties, so a history that
 //! passes has no prefix that fails.
 
 mod books;
@@ -33,7 +33,7 @@ pub struct Seen {
 /// What can be seen of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// A run begins at the stored checkpoint; whatever was under way before is forgotten (a start, or a crash).
+    /// A run begins at the stored checkpoint; everything that was in flight before is forgotten (a start, or a crash).
     Begun(Position),
     /// The shard is opened for reading.
     Opened(Position),
@@ -84,16 +84,16 @@ pub enum Fact {
     Exited(Exit),
 }
 
-/// A batch that was given up.
+/// A discarded batch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Given {
-    /// Its records; none if it was a final call.
+    /// Its records; empty if it was a final call.
     pub records: Vec<Seq>,
     /// Why.
     pub condition: Condition,
     /// When.
     pub at: Wall,
-    /// How often it was invoked, as the message says.
+    /// How often it was invoked, according to the message.
     pub count: u32,
     /// The start of the window whose final call it was.
     pub final_of: Option<Wall>,
@@ -128,7 +128,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What an observer knows beside the history.
+/// What an observer knows in addition to the history.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting<'a> {
     /// The configuration.

@@ -16,7 +16,7 @@ pub(super) const LARGEST_STATE: usize = 1 << 20;
 /// How long after a window's end it may be closed although nothing follows (R67).
 pub(super) const IDLE_CLOSE: i64 = 100_000;
 
-/// What is known of a run's windows. A window that ended early and goes on counts again.
+/// What is known of a run's windows. A window that ended early and continues counts again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Windows {
     all: Vec<Window>,
@@ -35,7 +35,7 @@ pub(super) struct Window {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Open,
-    /// Its final call is given up, and not yet delivered.
+    /// Its final call is discarded, and not yet delivered.
     GivenUp,
     Closed,
 }

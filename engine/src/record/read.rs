@@ -1,4 +1,4 @@
-//! Reading what a record says.
+//! Reading a record's content.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub enum RecordError {
 }
 
 impl RecordError {
-    /// What the JSON parser says, which may quote the record. `None` if it was not asked.
+    /// The JSON parser's message, which may quote the record. `None` if it was not asked.
     #[must_use]
     pub fn details(&self) -> Option<&str> {
         match self {
@@ -38,7 +38,7 @@ impl RecordError {
     }
 }
 
-/// A record's JSON that cannot be read. Its text and its `Debug` name the place; what the parser says may quote the
+/// A record's JSON that cannot be read. Its text and its `Debug` name the place; the parser's message may quote the
 /// record and is in [`details`](Self::details).
 #[derive(Clone, PartialEq, Eq)]
 pub struct JsonError {
@@ -60,7 +60,7 @@ impl JsonError {
         self.column
     }
 
-    /// What the parser says; may quote the record.
+    /// The parser's message; may quote the record.
     #[must_use]
     pub fn details(&self) -> &str {
         &self.details

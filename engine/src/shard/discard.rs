@@ -1,4 +1,4 @@
-//! Batches that are given up, until their destination has them.
+//! Discarded batches, until their destination has them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,7 +15,7 @@ const MOST_UNDELIVERED: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiscardId(u64);
 
-/// A batch that is given up.
+/// A discarded batch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Discard {
     pub(super) failed: FailedBatch,

@@ -15,7 +15,7 @@ use crate::request::RequestId;
 use crate::time::{Mono, Wall};
 use crate::window::WindowCall;
 
-/// Where a shard's run goes on.
+/// Where a shard's run resumes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resume {
     /// The stored checkpoint.
@@ -72,7 +72,7 @@ pub enum ShardEvent {
     LeaseLost,
     /// Stop: nothing new is started, what is in flight may end until `deadline` (I16).
     Stop {
-        /// When whatever is still in flight is cut off.
+        /// When everything still in flight is cut off.
         deadline: Mono,
     },
     /// Start nothing new until `Resume`.
@@ -124,24 +124,24 @@ pub enum ShardAction {
     },
     /// Invoke the function. Uses up the place that the lane was granted, if it asked for one.
     Invoke(Invocation),
-    /// Hand a batch that is given up to the destination.
+    /// Hand a discarded batch to the destination.
     Discard {
         /// Names the discard in the answer.
         id: DiscardId,
-        /// The batch and why it is given up.
+        /// The batch and why it is discarded.
         failed: FailedBatch,
     },
     /// Store the checkpoint.
     Checkpoint {
         /// How far.
         upto: Position,
-        /// With [`Position::ShardEnd`], the shards that follow, as far as the service told them: their leases are
+        /// With [`Position::ShardEnd`], the shards that follow, as far as the service named them: their leases are
         /// created before the end is stored.
         children: Vec<Shard>,
         /// To be stored with it: tumbling windows that end before it are closed (I8).
         earliest_window: Option<Wall>,
-        /// To be stored with it: whatever arrived in the shard before this time is resolved. None if the run was not told
-        /// the stream's retention.
+        /// To be stored with it: everything that arrived in the shard before this time is resolved. `None` if the
+        /// run does not know the stream's retention.
         read_through: Option<Wall>,
     },
     /// List the stream soon: the service has not known the shard for a minute. No event answers this action.
@@ -178,8 +178,8 @@ pub enum PlaceRule {
     /// Yes: so many invocations at once and no more. Waiting for a place spends no attempt and has no backoff; the
     /// records' age and the event's size are judged, and the function's time begins, when the place is granted.
     Limited,
-    /// Yes, and nobody reaches the function at present: who gives out the places decides when it is tried again, so
-    /// that no lane has a backoff of its own.
+    /// Yes, and the function cannot be reached at present: the caller decides when it is tried again by granting
+    /// places, so that no lane has a backoff of its own.
     Away,
 }
 
@@ -190,7 +190,7 @@ pub enum Exit {
     ShardEnd,
     /// Stopped as asked.
     Stopped {
-        /// Invocations that the deadline cut off: their records come again.
+        /// Invocations that the deadline cut off: their records are redelivered.
         cut: usize,
     },
     /// The lease was lost.

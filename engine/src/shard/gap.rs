@@ -5,7 +5,7 @@ use std::fmt;
 use crate::position::{Position, Seq};
 use crate::time::Wall;
 
-/// Records of a shard that the stream no longer holds and that nobody read (I17).
+/// Records of a shard that the stream no longer holds and that were never read (I17).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Gap {

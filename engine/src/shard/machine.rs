@@ -65,7 +65,7 @@ pub struct ShardMachine {
     /// The retention is shorter than it was: what was to be read next may be gone.
     retention_cut: bool,
     last_gap: Option<Gap>,
-    /// Gaps that people were not told of yet.
+    /// Gaps not reported yet.
     unreported: VecDeque<Gap>,
     /// The shard seems to be gone: a listing would tell.
     wants_listing: bool,
@@ -88,8 +88,8 @@ enum Phase {
 }
 
 impl ShardMachine {
-    /// A machine for `shard`, which goes on where the last run's checkpoint says. `seed` decides request ids and jitter: fresh for
-    /// every run, or two runs would share request ids.
+    /// A machine for `shard`, which resumes at the last run's checkpoint. `seed` decides request ids and jitter: fresh
+    /// for every run, or two runs would share request ids.
     #[must_use]
     pub fn new(
         mapping: Arc<EventSourceMapping>,
@@ -381,7 +381,7 @@ impl ShardMachine {
         }
     }
 
-    /// These records are done, and if `closes` says so, the window with the records of these ordinals.
+    /// These records are done, and with `closes`, the window with the records of these ordinals.
     fn resolve(&mut self, batch: &Batch, closes: Option<Range<u64>>) {
         self.buffered_records -= batch.len();
         self.buffered_bytes -= footprint(batch.records());
@@ -436,7 +436,7 @@ impl ShardMachine {
     }
 
     fn may_read(&self) -> bool {
-        // A lane that is stuck lets the others go ahead, but not without end: after a crash all that comes again.
+        // A stuck lane lets the others go ahead, within a limit: all of that is redelivered after a crash.
         let may_go_ahead = self.lanes.len() == 1 || self.watermark.span() < FURTHEST_AHEAD;
         self.phase == Phase::Running && !self.paused && may_go_ahead
     }

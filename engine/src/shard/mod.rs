@@ -1,4 +1,4 @@
-//! One shard's state machine: when to read, what to invoke, what to give up, how far the checkpoint goes.
+//! One shard's state machine: when to read, what to invoke, what to discard, how far the checkpoint goes.
 
 mod discard;
 mod exchange;

@@ -44,7 +44,7 @@ impl Progress {
     }
 
     /// What to write now although nothing was resolved: the same position again, so that a shard that stays empty does
-    /// not look as if nobody had read it for longer than the stream keeps records (I17).
+    /// not look as if it had not been read for longer than the stream keeps records (I17).
     pub(super) fn take_refresh(&mut self, now: Mono, through: Option<Wall>) -> Option<Position> {
         let is_old = |through: Wall| {
             self.through

@@ -13,7 +13,7 @@ use crate::time::{Mono, Now, Wall};
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// Empty pages in a row at the tip of a shard before reads slow down beyond the idle interval.
 const EMPTY_PAGES_BEFORE_SLOWING: u32 = 5;
-/// A page of this size says that there is a backlog, whatever the service says about being behind.
+/// A page of this size means that there is a backlog, regardless of how far behind the service says the reader is.
 const BACKLOG_BYTES: usize = 1 << 20;
 /// What a record is assumed to take before the first page tells.
 const ASSUMED_RECORD_BYTES: usize = 1 << 10;
@@ -37,9 +37,9 @@ pub(super) struct Reader {
     pub(super) millis_behind: Option<u64>,
     /// When a page came last that reached the tip, by the service's clock.
     pub(super) tip_read: Option<Wall>,
-    /// Whatever arrived before this time was read (I17).
+    /// Everything that arrived before this time was read (I17).
     pub(super) through: Option<Wall>,
-    /// What comes after `at` is trimmed: reading goes on at the oldest record (I17).
+    /// What comes after `at` is trimmed: reading continues at the oldest record (I17).
     from_oldest: bool,
     /// How far off the service's clock may be, while that is not known better.
     pub(super) clock_doubt: Option<Duration>,
@@ -120,7 +120,7 @@ impl Reader {
             ReaderState::Open => {
                 // Neither a short backoff nor a new iterator brings two reads too close together (I12).
                 let paced = self.fetch_started.map(|started| started + polling.minimum_interval);
-                // With nothing buffered a page is read whatever the budget says: one record may be larger than it.
+                // With nothing buffered a page is read regardless of the budget: one record may be larger than it.
                 let has_room = buffered == 0 || buffered < polling.buffer_bytes;
                 has_room.then(|| self.not_before.max(paced.unwrap_or_default()))
             }
@@ -139,7 +139,7 @@ impl Reader {
         }
     }
 
-    /// Takes in a page; tells whether it led any further: a reader that reopened by time sees some records twice.
+    /// Takes in a page; returns whether it made progress: a reader that reopened by time sees some records twice.
     pub(super) fn fetched(&mut self, now: Now, intake: &Intake, polling: &Polling) -> bool {
         self.failures = 0;
         self.missing_since = None;
@@ -166,7 +166,7 @@ impl Reader {
         self.not_before = self.fetch_started.unwrap_or_default() + self.pause_after(intake, polling);
         let is_tip = is_empty(intake) && intake.millis_behind.is_none_or(|behind| behind == 0);
         if is_tip && self.clock_doubt.is_none() {
-            // Whatever arrived while the page was under way may not be in it.
+            // What arrived while the page was in flight may not be in it.
             self.tip_read = Some(now.wall - now.mono.since(self.fetch_started.unwrap_or_default()));
             self.through = self.through.max(self.tip_read);
         }
@@ -199,8 +199,8 @@ impl Reader {
         }
     }
 
-    /// The reader stands where it stood; it is asked again after a backoff, or, if its iterator was too old, opened
-    /// again at the last position, at once the first time (I14).
+    /// The reader stays at its position; it retries after a backoff, or, if its iterator had expired, is opened
+    /// again at the last position, the first time at once (I14).
     pub(super) fn fetch_failed(
         &mut self,
         now: Mono,
@@ -254,7 +254,7 @@ impl Reader {
         self.state = ReaderState::Halted;
     }
 
-    /// There is nothing more to read, and nobody told which shards follow.
+    /// There is nothing more to read, and the shards that follow are unknown.
     pub(super) const fn end(&mut self) {
         self.state = ReaderState::Ended;
     }

@@ -1,6 +1,6 @@
-//! The chance in a machine's decisions.
+//! The machine's source of randomness.
 
-/// The generator is part of the machine's state: equal machines go on equally.
+/// The generator is part of the machine's state: equal machines continue identically.
 #[derive(Clone, Debug)]
 pub(super) struct Rng(pub(super) fastrand::Rng);
 

@@ -22,7 +22,7 @@ pub struct ShardSnapshot {
     /// Bytes that are held for them (I13): the pages that they are in, encoded events, states of windows, and what is
     /// remembered of records that are done before others.
     pub buffered_bytes: usize,
-    /// Batches that are given up and not yet delivered.
+    /// Discarded batches that are not yet delivered.
     pub undelivered_discards: usize,
     /// Failures in a row of reads, and of checkpoint writes.
     pub read_failures: u32,
@@ -31,7 +31,7 @@ pub struct ShardSnapshot {
     /// The time between a record's arrival in the stream and its invocation, for the last record of the last batch, in
     /// milliseconds.
     pub iterator_age_millis: Option<u64>,
-    /// How long ago the oldest record arrived that was read and is not resolved, in milliseconds; none if none waits.
+    /// How long ago the oldest record arrived that was read and is not resolved, in milliseconds; `None` if none waits.
     pub oldest_waiting_millis: Option<u64>,
     /// How the last invocation ended (`LastProcessingResult`, R18).
     pub last_result: LastResult,
@@ -39,7 +39,7 @@ pub struct ShardSnapshot {
     pub cut_invocations: usize,
     /// Whether the end of the shard was read.
     pub ended: bool,
-    /// Whether the service told which shards follow.
+    /// Whether the service named the shards that follow.
     pub children_told: bool,
     /// The last gap that this run noticed (I17).
     pub last_gap: Option<Gap>,
@@ -125,7 +125,7 @@ pub struct Counters {
     pub invoked: u64,
     /// `FailedInvokeEventCount`: records of failed invocations.
     pub failed: u64,
-    /// `DroppedEventCount`: records given up that no destination took.
+    /// `DroppedEventCount`: discarded records that no destination took.
     pub dropped: u64,
     /// `OnFailureDestinationDeliveredEventCount`: records whose message was delivered.
     pub delivered: u64,

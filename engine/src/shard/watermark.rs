@@ -134,7 +134,7 @@ impl Watermark {
         false
     }
 
-    /// Where windows might begin at the earliest when the first one was opened that the watermark has not passed; none if
+    /// The earliest start of a window when the first one was opened that the watermark has not passed; `None` if
     /// it has passed them all.
     pub(super) fn earliest_window(&self) -> Option<Option<Wall>> {
         self.holds.first_key_value().map(|(_, hold)| hold.earliest)
@@ -217,7 +217,7 @@ mod tests {
         mark.resolve(3..4, || seq(3));
         mark.resolve(5..6, || seq(5));
         mark.release(&(3..6));
-        assert_eq!((mark.reached(), mark.earliest_window()), (None, Some(None)), "1 may come again");
+        assert_eq!((mark.reached(), mark.earliest_window()), (None, Some(None)), "1 may be redelivered");
         mark.resolve(1..2, || seq(1));
         assert_eq!((mark.reached(), mark.earliest_window()), (Some(&seq(2)), Some(earliest(10))), "4 too");
         mark.resolve(6..7, || seq(6));

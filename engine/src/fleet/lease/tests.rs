@@ -349,7 +349,7 @@ mod race {
             worker.machine.handle_event(now, LeaseEvent::Observed(view));
             while let Some(action) = worker.machine.poll_action(now) {
                 if action != LeaseAction::Lost {
-                    // A write arrives before it is given up: the store's clients bound every call.
+                    // A write arrives before its caller stops waiting: the store's clients bound every call.
                     let (sent, arrives, answered) = (self.time, self.time + delay, self.time + 2 * delay);
                     worker.write = Some(Write { sent, arrives, answered, action, result: None });
                 }

@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// A closed shard leaves the stream: one that was read to its end, or whose records nobody wants.
+    /// A closed shard leaves the stream: one that was read to its end, or whose records are not wanted.
     fn vanish(&mut self) {
         let wanted = |shard: &Simulated| {
             let from = if self.latest { self.pinned } else { Some(0) };
@@ -217,7 +217,7 @@ impl World {
         self.store.iter().map(|(n, lease)| (id(*n), parents(lease), position(lease))).collect()
     }
 
-    /// The worker takes whatever the gate lets start.
+    /// The worker takes everything that the gate lets start.
     fn start(&mut self) -> Result<(), String> {
         let Some(listed) = &self.listed else { return Ok(()) };
         let rows = self.rows();

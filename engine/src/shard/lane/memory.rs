@@ -14,7 +14,7 @@ impl Lane {
     pub(in crate::shard) fn held(&self) -> usize {
         let mut last = self.queue.front_page().map(Arc::as_ptr);
         let mut bytes = self.queue.held() + self.tumbling.held();
-        // Parts of one batch lie beside each other, and all of them in one page until they are copied out of it.
+        // Parts of one batch lie next to each other, and all of them in one page until they are copied out of it.
         for attempt in &self.stack {
             let page = attempt.batch.page();
             if last.replace(Arc::as_ptr(page)) != Some(Arc::as_ptr(page)) {

@@ -35,7 +35,7 @@ use crate::window::WindowCall;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(pub u16);
 
-/// What a lane decides by beside its own state.
+/// The inputs of a lane's decisions other than its own state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules<'a> {
     pub(super) mapping: &'a EventSourceMapping,
@@ -47,7 +47,7 @@ pub(super) struct Rules<'a> {
     pub(super) ended: bool,
     /// When a page was read last that reached the tip of the shard.
     pub(super) tip_read: Option<Wall>,
-    /// Whether a record is too old cannot be told.
+    /// The service's clock is in doubt: whether a record is too old is unknown.
     pub(super) clock_in_doubt: bool,
     /// Whether an invocation needs a place.
     pub(super) places: PlaceRule,
@@ -70,7 +70,7 @@ pub(super) struct Lane {
     stack: Vec<Attempt>,
     state: LaneState,
     place: Place,
-    /// Tries in a row that did not reach the function, whatever their batches (R23).
+    /// Consecutive attempts that did not reach the function, across batches (R23).
     misses: u32,
     /// When the last invocation finished, or the lane was made: where batching windows start (R4).
     batching_origin: Mono,
@@ -91,9 +91,9 @@ pub(super) enum LaneState {
 pub(super) enum Reason {
     /// A batch, for its retry.
     Batch,
-    /// Whatever comes next, because the function was not reached.
+    /// The next invocation of any batch, because the function was not reached.
     Function,
-    /// Whatever comes next, because the function asked to be left alone.
+    /// The next invocation of any batch, because the function requested a back-off.
     Asked,
 }
 
@@ -111,7 +111,7 @@ pub(super) enum Step {
     GiveUp(GivenUp),
 }
 
-/// A batch that is given up.
+/// A batch that is discarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GivenUp {
     pub(super) attempt: Attempt,
@@ -204,7 +204,7 @@ impl Lane {
                     return Some(self.give_up_expired(now, rules, Attempt::new(expired, rng)));
                 }
                 if self.needs_place(rules) {
-                    // The batch goes on growing while it waits.
+                    // The batch keeps growing while it waits.
                     return self.ask();
                 }
                 self.takes();
@@ -234,7 +234,7 @@ impl Lane {
                     }
                     return Some(self.give_up_expired(now, rules, attempt));
                 };
-                // It goes on waiting, or a function that is down would be tried at each record's expiry.
+                // It keeps waiting, or a function that is down would be tried at each record's expiry.
                 self.stack.push(Attempt::new(rest, rng));
                 return Some(self.give_up_expired(now, rules, Attempt { batch: expired, ..attempt }));
             }
@@ -296,7 +296,7 @@ impl Lane {
         Step::GiveUp(GivenUp { attempt, condition: Condition::RecordAgeExceeded, window, closes: None })
     }
 
-    /// What the function is told of the window of a batch.
+    /// The window of a batch as the event describes it.
     fn call(&self, now: Now, rules: &Rules<'_>, batch: &Batch) -> Option<WindowCall> {
         self.tumbling.call(batch.first(), rules.mapping.tumbling_window?, now)
     }

@@ -56,7 +56,7 @@ impl Lane {
         has
     }
 
-    /// Nobody reaches the function: who gives out the places decides when it is tried again.
+    /// The function cannot be reached: the caller decides when it is tried again by granting places.
     pub(in crate::shard) fn leave_wait(&mut self) {
         if matches!(self.state, LaneState::Waiting { reason: Reason::Function, .. }) {
             self.state = LaneState::Ready;

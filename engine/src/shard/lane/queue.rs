@@ -24,7 +24,7 @@ pub(super) struct Queue {
     next: Extent,
 }
 
-/// Queues are equal whose records are, whatever the pages that they are in: what is kept of a page decides nothing.
+/// Queues are equal if their records are, regardless of the pages that hold them: a page's memory affects no decision.
 impl PartialEq for Queue {
     fn eq(&self, other: &Self) -> bool {
         self.next == other.next && self.pages == other.pages

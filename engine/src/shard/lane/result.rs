@@ -12,20 +12,20 @@ use crate::record::Batch;
 use crate::shard::exchange::PlaceRule;
 use crate::time::{Mono, Now};
 
-/// A function that asks to be left alone for longer is asked again after this: a mistake there must not stop a shard
+/// A function that requests a longer back-off is retried after this time: a mistake there must not stop a shard
 /// for a day.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(900);
 
 /// What became of an invocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::shard) enum Resolution {
-    /// These records succeeded; whatever is left of their batch comes again.
+    /// These records succeeded; the rest of their batch is retried.
     Succeeded {
         batch: Batch,
         /// It was the final call of a window: the ordinals of the window's records.
         closes: Option<Range<u64>>,
     },
-    /// This batch is given up.
+    /// This batch is discarded.
     GivenUp(GivenUp),
     /// Nothing is resolved: a retry, or the halves come next.
     Pending,
@@ -99,7 +99,7 @@ impl Lane {
     ) -> Resolution {
         let has_windows = rules.mapping.tumbling_window.is_some();
         let done = match judge(&attempt.batch, answer, rules) {
-            // Without a state that it can be called with the window could not go on (R66).
+            // Without a state that it can be called with the window could not continue (R66).
             Verdict::Unusable(_) => return self.no_progress(now, attempt, rules, rng),
             Verdict::Succeeded if attempt.batch.is_empty() => {
                 let closes = self.tumbling.close();
@@ -118,7 +118,7 @@ impl Lane {
         self.tumbling.reach(&done);
         if let Some(state) = answer.state().filter(|_| has_windows) {
             if self.tumbling.adopt(state.clone()) {
-                // The window ends before whatever else is left of the batch (R68).
+                // The window ends before the rest of the batch (R68).
                 self.stack.push(Attempt::new(Batch::empty(), rng));
             }
             self.queue.measure_again(now, rules, &self.tumbling);
@@ -126,7 +126,7 @@ impl Lane {
         Resolution::Succeeded { batch: done, closes: None }
     }
 
-    /// The batch failed and no prefix of it succeeded: halves, else retries, else gives up (R41, R44, R20).
+    /// The batch failed and no prefix of it succeeded: halves, else retries, else discards (R41, R44, R20).
     fn no_progress(
         &mut self,
         now: Now,
@@ -166,8 +166,8 @@ impl Lane {
         if rules.mapping.maximum_retry_attempts.is_some_and(|maximum| attempt.invokes > maximum) {
             let window = self.call(now, rules, &attempt.batch);
             let closes = attempt.batch.is_empty().then(|| self.tumbling.close()).flatten();
-            // It may be invoked after a crash, also if it was too large beside the window's state, and then as a part of
-            // this window.
+            // It may be invoked after a crash, also if it was too large together with the window's state, and then as a
+            // part of this window.
             self.tumbling.reach(&attempt.batch);
             self.queue.measure_again(now, rules, &self.tumbling);
             let condition = Condition::RetryAttemptsExhausted;

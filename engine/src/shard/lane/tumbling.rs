@@ -85,14 +85,14 @@ impl Tumbling {
         Some(first.ordinal)
     }
 
-    /// Notes that the function is done with these records, for good or for bad.
+    /// Notes that the function is done with these records, successfully or not.
     pub(super) fn reach(&mut self, done: &Batch) {
         if let (Some(open), Some(last)) = (&mut self.open, done.last()) {
             open.records.end = open.records.end.max(last.ordinal + 1);
         }
     }
 
-    /// What the function is told of the window of a batch, which is the open one or would be opened for it.
+    /// The window of a batch as the event describes it; it is the open one or would be opened for it.
     pub(super) fn call(&self, first: Option<&Record>, size: Duration, now: Now) -> Option<WindowCall> {
         let is_passed = first.is_some_and(|first| self.is_passed_by(first, size, now));
         if let Some(open) = self.open.as_ref().filter(|_| !is_passed) {
@@ -109,7 +109,7 @@ impl Tumbling {
         Some(WindowCall { start, end: start + size, state, ..WindowCall::default() })
     }
 
-    /// Takes the function's new state; tells whether it is too large to go on with (R68).
+    /// Takes the function's new state; returns whether it is too large to continue with (R68).
     pub(super) fn adopt(&mut self, state: Bytes) -> bool {
         let Some(open) = &mut self.open else { return false };
         open.state = state;

@@ -31,7 +31,7 @@ pub enum AnswerProblem {
     NoIdentifier,
     /// The mapping has tumbling windows, and `state` is missing or no object (R66).
     NoState,
-    /// The state leaves no room for the rest of the window's next event, which would be too large for ever.
+    /// The state leaves no room for the rest of the window's next event, which would then always be too large.
     StateTooLarge {
         /// The bytes of the state as it was answered.
         bytes: usize,
@@ -66,7 +66,7 @@ impl fmt::Display for AnswerProblem {
 }
 
 /// The lowest reported identifier wins; one that names no record of the batch fails all of it (R35, R36, I7). An answer
-/// without a state that its window can go on with fails it as well (R66).
+/// without a state that its window can continue with fails it as well (R66).
 pub(super) fn judge(batch: &Batch, answer: &BatchResponse, rules: &Rules<'_>) -> Verdict {
     if let Some(problem) = rules.mapping.tumbling_window.and_then(|_| state_problem(batch, answer, rules)) {
         return Verdict::Unusable(problem);
@@ -84,7 +84,7 @@ pub(super) fn judge(batch: &Batch, answer: &BatchResponse, rules: &Rules<'_>) ->
     Verdict::FailedFrom(lowest)
 }
 
-/// Why the window of a batch cannot go on with what its function answered. A final call passes nothing on.
+/// Why the window of a batch cannot continue with what its function answered. A final call passes nothing on.
 fn state_problem(batch: &Batch, answer: &BatchResponse, rules: &Rules<'_>) -> Option<AnswerProblem> {
     let Some(state) = answer.state() else { return Some(AnswerProblem::NoState) };
     let (size, limit) = rules.size.filter(|_| !batch.is_empty())?;

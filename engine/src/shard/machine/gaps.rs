@@ -38,16 +38,17 @@ impl ShardMachine {
         }
     }
 
-    /// How long the stream keeps records now, if it is a stream that goes on at its oldest record without a word.
+    /// The stream's current retention, if the service silently resumes at the oldest record when a position has
+    /// expired.
     pub fn set_retention(&mut self, retention: Option<Duration>) {
         self.retention_cut |= retention < self.retention && retention.is_some();
         self.retention = retention;
     }
 
-    /// How far off the service's clock may be; none once that is known, as it is at the start.
+    /// How far off the service's clock may be; `None` once that is known, as it is at the start.
     ///
-    /// While it is in doubt no record is given up for its age, no window is closed because its time is over, and where a
-    /// gap beyond the retention may or may not be, reading waits for the clock.
+    /// While it is in doubt no record is discarded for its age, no window is closed because its time is over, and where
+    /// a gap beyond the retention may or may not be, reading waits for the clock.
     pub fn set_clock_doubt(&mut self, doubt: Option<Duration>) {
         if doubt != self.reader.clock_doubt {
             self.reader.doubt_clock(doubt);
@@ -55,7 +56,7 @@ impl ShardMachine {
     }
 
     /// The shard is about to be opened at a position after which the stream may have trimmed records, where the service
-    /// would go on at its oldest record without a word; or it is read, and the stream has begun to keep records for a
+    /// would silently resume at its oldest record; or it is read, and the stream has begun to keep records for a
     /// shorter time.
     pub(super) fn check_retention(&mut self, now: Now) {
         let Some(retention) = self.retention_to_check(now) else { return };
@@ -81,7 +82,7 @@ impl ShardMachine {
         self.retention.filter(|_| is_cut || self.reader.opens(now.mono))
     }
 
-    /// Records that could not be decoded are lost, and the mapping wants to go on behind them whatever `OnGap` says.
+    /// Records that could not be decoded are lost, and the mapping goes on behind them regardless of `OnGap`.
     pub(super) fn note_skipped(&mut self, now: Now, skipped: Vec<Seq>) {
         for seq in skipped {
             self.count_gap(Gap {
@@ -106,7 +107,7 @@ impl ShardMachine {
         }
     }
 
-    /// The first record after a gap says how far it goes.
+    /// The first record after a gap shows how far it extends.
     pub(super) fn close_gap(&mut self, intake: &Intake) {
         if let (Some(gap), Some(first)) =
             (self.last_gap.as_mut().filter(|gap| gap.to.is_none()), &intake.first)

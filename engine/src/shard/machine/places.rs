@@ -7,8 +7,8 @@ use crate::shard::lane::LaneId;
 impl ShardMachine {
     /// Whether invocations need places from now on. What was asked for stays asked for.
     ///
-    /// Once nobody reaches the function ([`PlaceRule::Away`]), lanes that wait for it by themselves ask for a place
-    /// instead, except those that the function told when to come.
+    /// Once the function cannot be reached ([`PlaceRule::Away`]), lanes that back off by themselves ask for a place
+    /// instead, except those for which the function requested a back-off.
     pub fn set_places(&mut self, rule: PlaceRule) {
         let becomes_away = rule == PlaceRule::Away && self.places != rule;
         self.places = rule;

@@ -33,13 +33,13 @@ impl ShardMachine {
         }
     }
 
-    /// Batches that are given up and not yet delivered or dropped.
+    /// Discarded batches that are not yet delivered or dropped.
     #[must_use]
     pub fn undelivered(&self) -> usize {
         self.discards.undelivered()
     }
 
-    /// What an answer to the lane's running invocation says about its batch; none if nothing runs there.
+    /// What an answer to the lane's running invocation says about its batch; `None` if nothing runs there.
     #[must_use]
     pub fn judge(&self, lane: LaneId, answer: &BatchResponse) -> Option<Verdict> {
         let lane = self.lanes.get(usize::from(lane.0)).filter(|lane| lane.state() == LaneState::Invoking)?;

@@ -21,7 +21,7 @@ fn r2_the_next_batch_waits_for_the_answer_and_nothing_but_the_answer() {
     rig.run(20_000);
     let first: Vec<u64> = (1..=10).collect();
     assert_eq!(rig.invocations()[0], (0, first));
-    assert_eq!(rig.invocations()[1].0, 5000, "R10: at once, whatever else the function still does");
+    assert_eq!(rig.invocations()[1].0, 5000, "R10: at once, regardless of what else the function still does");
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn incident_57_a_bisection_inside_one_aggregate_keeps_the_identity_of_its_sub_re
     assert_eq!(
         invoked,
         [vec![1, 2, 3], vec![1], vec![2, 3], vec![2], vec![3]],
-        "what was stored does not come again"
+        "what was stored is not redelivered"
     );
     assert_eq!(given_up, [sub(2)]);
     assert_eq!(stored.last(), Some(&Position::ShardEnd));

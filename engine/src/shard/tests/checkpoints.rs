@@ -1,4 +1,4 @@
-//! When the checkpoint is written (I2), and what comes again after a crash.
+//! When the checkpoint is written (I2), and what is redelivered after a crash.
 
 use super::rig::{Reply, Rig, after, failed_at, mapping, ms, success};
 use crate::outcome::Outcome;

@@ -1,4 +1,4 @@
-//! While the service's clock is in doubt nothing is given up by age or retention, and no window is closed by time.
+//! While the service's clock is in doubt nothing is discarded by age or retention, and no window is closed by time.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn incident_71_no_record_is_given_up_for_its_age_while_the_clock_is_in_doubt() {
     rig.function = Box::new(|_| Reply::Now(Outcome::FunctionError));
     rig.machine.set_clock_doubt(TWO_HOURS);
     rig.run(30_000);
-    assert!(rig.batches().len() > 1 && rig.messages().is_empty(), "it is tried, and not given up");
+    assert!(rig.batches().len() > 1 && rig.messages().is_empty(), "it is tried, and not discarded");
     rig.machine.set_clock_doubt(None);
     rig.run(60_000);
     assert_eq!(rig.messages().len(), 1, "the time is known again");

@@ -1,4 +1,4 @@
-//! Batches that are given up, their destination, and the checkpoint behind them (R72, R74, R75, I3).
+//! Discarded batches, their destination, and the checkpoint behind them (R72, R74, R75, I3).
 
 use super::rig::{Did, Reply, Rig, after, mapping, ms, success};
 use crate::mapping::{EventSourceMapping, OnDestinationFailure};

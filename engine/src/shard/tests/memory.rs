@@ -14,7 +14,7 @@ use crate::record::{Data, Record};
 use crate::shard::{Invocation, PlaceRule, ShardAction, ShardEvent, ShardMachine};
 use crate::time::{Mono, Now, Wall};
 
-/// Bytes that somebody still refers to.
+/// Bytes that are still referenced.
 #[derive(Clone, Default)]
 struct Memory(Arc<AtomicUsize>);
 

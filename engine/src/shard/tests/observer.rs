@@ -1,4 +1,4 @@
-//! What just breaks an invariant, beside what just does not: the observer must see the difference.
+//! What just breaks an invariant, next to what just does not: the observer must see the difference.
 
 use super::invariants::{LANE, answered, ended, given, invoked, read, seqs, windowed};
 use super::rig::{START, after, failed_at, mapping, ms, seq, success};
@@ -65,7 +65,7 @@ fn all() -> Fact {
 fn i1_a_batch_is_an_unbroken_run_of_what_was_read() {
     assert_eq!(of("I1", none, vec![all(), invoked(1, &[1, 2])]), None);
     for (records, why) in [
-        (vec![2], "1 comes first, whatever its key"),
+        (vec![2], "1 comes first, regardless of its key"),
         (vec![1, 3], "2 is left out"),
         (vec![2, 1], "out of order"),
         (vec![1, 1], "twice"),

@@ -155,7 +155,7 @@ fn i8_a_record_that_is_too_large_beside_its_windows_state_comes_again_in_its_own
     let given_up: Vec<_> = rig.trace.iter().filter_map(given_up).collect();
     assert_eq!(given_up, [(vec![2], start), (vec![2], start)], "it was not delivered before the crash");
     let handled: Vec<_> = rig.batches().into_iter().flatten().collect();
-    assert_eq!(handled, [1, 3, 1, 3], "beside the next window's state it would not have been too large");
+    assert_eq!(handled, [1, 3, 1, 3], "with the next window's state it would not have been too large");
 }
 
 #[test]

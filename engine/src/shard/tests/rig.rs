@@ -144,7 +144,7 @@ pub(super) struct Rig {
     pub(super) keeps: fn(&Record) -> bool,
     /// The deliveries that were started.
     pub(super) discard_ids: Vec<DiscardId>,
-    /// Most records of a page, whatever the limit.
+    /// Most records of a page, regardless of the limit.
     pub(super) page: usize,
     /// What the service says about being behind, told the time and the truth.
     pub(super) behind: fn(u64, u64) -> Option<u64>,

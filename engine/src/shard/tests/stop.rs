@@ -149,7 +149,7 @@ fn i16_a_destination_that_refuses_while_stopping_is_not_tried_again() {
     rig.stop(25_000);
     rig.run(60_000);
     assert_eq!((rig.messages().len(), rig.now_millis()), (1, 1000));
-    assert_eq!(rig.stored, Position::TrimHorizon, "both come again");
+    assert_eq!(rig.stored, Position::TrimHorizon, "both are redelivered");
 }
 
 #[test]
@@ -248,6 +248,6 @@ fn i16_a_paused_shard_stops_without_waiting_for_its_deadline() {
     rig.stop(25_000);
     rig.run(60_000);
     assert_eq!(rig.exit(), Some(Exit::Stopped { cut: 0 }));
-    assert_eq!(rig.now_millis(), 1500, "what a pause holds back comes again");
+    assert_eq!(rig.now_millis(), 1500, "what a pause holds back is redelivered");
     assert_eq!(rig.stored, Position::TrimHorizon);
 }

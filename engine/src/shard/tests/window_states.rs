@@ -26,14 +26,14 @@ fn state(bytes: usize) -> String {
     format!("{{\"t\":\"{}\"}}", "x".repeat(bytes - 8))
 }
 
-/// What an event without records takes beside its state.
+/// What an event without records takes in addition to its state.
 fn frame(ends: bool) -> usize {
     let context = EventContext::new(&windowed(LIMIT), "shard".into());
     let window = WindowCall { is_final: ends, is_terminated_early: ends, ..WindowCall::default() };
     encoded_len(&Batch::empty(), &context, Some(&window))
 }
 
-/// The function answers a state of this size to the first record, and a small one to whatever follows.
+/// The function answers a state of this size to the first record, and a small one to everything that follows.
 fn rig(limit: usize, bytes: usize) -> Rig {
     let mut rig = Rig::new(windowed(limit));
     rig.checks_each_step = false;

@@ -369,7 +369,7 @@ fn i8_a_window_with_an_undelivered_discard_is_replayed_whole_and_never_into_the_
         seen(10, &[4], "{}", ""),
     ];
     assert_eq!(calls(&rig), whole);
-    assert_eq!(rig.stored, Position::TrimHorizon, "2 may come again, and its window with it");
+    assert_eq!(rig.stored, Position::TrimHorizon, "2 may be redelivered, and its window with it");
     rig.crash(false);
     let before = rig.trace.len();
     rig.run(1000);

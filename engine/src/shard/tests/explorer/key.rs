@@ -4,8 +4,8 @@ use std::hash::Hasher;
 
 use crate::shard::tests::rig::START;
 
-/// Tells states apart, whatever chance has drawn: request ids, and the state of the generator. Without `TIME` it does not
-/// see points in time either. Waits are zero here, so that chance decides nothing.
+/// Distinguishes states regardless of what was drawn at random: request ids, and the state of the generator. Without
+/// `TIME` it does not see points in time either. Waits are zero here, so that chance decides nothing.
 #[derive(Default)]
 pub(super) struct Mix<const TIME: bool>(u64);
 

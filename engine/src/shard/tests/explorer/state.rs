@@ -96,7 +96,7 @@ impl State {
         self.hashed(Mix::<true>::default(), self.troubles)
     }
 
-    /// The same whatever the time.
+    /// The same regardless of the time.
     pub(super) fn key_without_time(&self) -> u64 {
         self.hashed(Mix::<false>::default(), Troubles { ticks: 0, ..self.troubles })
     }

@@ -159,7 +159,7 @@ fn check_checkpoints(expected: &Expected, ran: &Ran, stored: &Position, until: u
 
 /// Random runs in one thread; `seed` tells threads apart.
 fn runs(count: u32, seed: u8) -> Coverage {
-    // A machine that goes round and round fails slowly, and so does each of the shorter plans.
+    // A machine in an endless loop fails slowly, and so does each of the shorter plans.
     let (max_shrink_iters, max_shrink_time) = (20_000, 30_000);
     let config = Config {
         cases: count,

@@ -153,7 +153,7 @@ impl Plan {
             partial: self.partial,
             age: self.age,
             tumbling,
-            // Without a limit to its attempts an oversized record would be tried for ever.
+            // Without a limit to its attempts an oversized record would be retried forever.
             payload_limit: self.payload_limit.filter(|_| tumbling.is_none() && self.retries.is_some()),
             lanes,
             backoff: 13 * STEP,

@@ -17,7 +17,7 @@ pub(in super::super) struct Rules {
     pub(in super::super) lanes: usize,
     /// The wait before every retry.
     pub(in super::super) backoff: u64,
-    /// The encoded event's size beside its records and the commas between them.
+    /// The encoded event's size without its records and the commas between them.
     pub(in super::super) envelope: usize,
     /// The service's clock at time 0.
     pub(in super::super) wall: i64,
@@ -48,7 +48,7 @@ impl Rules {
         self.wall + i64::try_from(at).unwrap()
     }
 
-    /// When a record's age first exceeds the maximum; none if it never does.
+    /// When a record's age first exceeds the maximum; `None` if it never does.
     pub(super) fn expiry(&self, record: &Rec) -> Option<u64> {
         let (age, arrival) = (self.age?, record.arrival?);
         let at = arrival + i64::try_from(age).unwrap() + 1 - self.wall;

@@ -12,7 +12,7 @@ pub(in super::super) struct Expected {
     /// What each lane does, and when.
     pub(in super::super) lanes: Vec<Vec<(u64, Act)>>,
     pub(in super::super) events: Vec<(u64, Event)>,
-    /// When which windows were closed for good: the earliest that was not, then.
+    /// When which windows were finally closed: the earliest that was not, then.
     closed: Vec<(u64, i64)>,
     /// When a tumbling window was open.
     windows: Vec<(u64, u64)>,
@@ -86,7 +86,7 @@ fn met(need: Need, lane: usize, delivered: &Delivered) -> Option<u64> {
 }
 
 /// When each tumbling window is over: its final call is, and every record up to the last one that its function was done
-/// with. What is left of it before that comes again after a crash, and the whole window with it (I8).
+/// with. What is left of it before that is redelivered after a crash, and the whole window with it (I8).
 fn windows_over(lane: &Lane<'_>, delivered: &Delivered) -> Vec<Option<u64>> {
     let over = |(closing, last): (&Option<Need>, &u64)| {
         let closed = met((*closing)?, 0, delivered)?;
@@ -126,7 +126,7 @@ impl Expected {
         }
     }
 
-    /// One discard after the other, in the order in which they were given up.
+    /// One discard after the other, in the order in which they were discarded.
     fn deliver(&mut self, rules: &Rules, lanes: &[Lane<'_>], destination: &Destination<'_>) -> Delivered {
         let mut waiting = Vec::new();
         for (index, lane) in lanes.iter().enumerate() {

@@ -32,7 +32,7 @@ pub(super) struct Stream {
 #[derive(Default)]
 pub(super) struct Ran {
     pub(super) invocations: Vec<(u64, Seen)>,
-    /// In the order in which they were first handed over, with the time at which they were given up.
+    /// In the order in which they were first handed over, with the time at which they were discarded.
     pub(super) discards: Vec<(u64, Seen)>,
     /// When each checkpoint was asked for and stored, and the records below it; none for the end of the shard.
     pub(super) checkpoints: Vec<Checkpoint>,

@@ -86,7 +86,7 @@ impl Lane<'_> {
         Some(WindowSeen { start, end: start + size, state, is_final: false, is_early: false })
     }
 
-    /// The function is done with these records, for good or for bad.
+    /// The function is done with these records, successfully or not.
     pub(super) fn reach(&mut self, batch: &[Rec]) {
         if let (Some(_), Some(last)) = (&self.tumbling.open, self.tumbling.last.last_mut()) {
             *last = batch.iter().map(|rec| rec.n).fold(*last, u64::max);
