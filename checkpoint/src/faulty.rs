@@ -60,7 +60,7 @@ pub enum Fault {
     Delay(Duration),
 }
 
-/// A store that fails on demand, for tests of what stands on one.
+/// A store that fails on demand, for tests of what uses one.
 ///
 /// A clone is another handle on the same store and the same plan. A fault that was [injected](Self::inject) counts for one
 /// call of that operation and comes before one that [lasts](Self::fail).

@@ -31,7 +31,7 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// Which operating system process owns a lease, so that another one on the same host can tell at once that it died.
+/// Which operating system process owns a lease, so that another one on the same host can detect its death at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessIdentity {
     /// Identifies the running kernel and the process id namespace: process ids compare only within one.
@@ -123,7 +123,7 @@ pub struct Claim {
     pub owner: WorkerId,
     /// Fresh for every acquisition.
     pub token: String,
-    /// The worker's process, where the platform tells.
+    /// The worker's process, where the platform shows it.
     pub process: Option<ProcessIdentity>,
     /// How long the worker holds the lease without renewing it. A store keeps it to the millisecond.
     pub lease_time: Option<Duration>,

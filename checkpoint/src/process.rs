@@ -3,7 +3,7 @@
 use crate::ProcessIdentity;
 
 impl ProcessIdentity {
-    /// The running process, where the platform tells: Linux with a `/proc` of its own process id namespace.
+    /// The running process, where the platform shows it: Linux with a `/proc` of its own process id namespace.
     #[must_use]
     pub fn current() -> Option<Self> {
         let host = proc::host()?;
@@ -36,7 +36,7 @@ impl ProcessIdentity {
     /// every identity: a file, not a table in the network.
     #[must_use]
     pub fn is_dead_to(&self, observer: &Self) -> bool {
-        // The host's /proc must be readable and show everybody's processes, or absence proves nothing.
+        // The host's /proc must be readable and show the processes of all users, or absence proves nothing.
         if self.host != observer.host || proc::host().is_none() || !proc::shows_every_process() {
             return false;
         }

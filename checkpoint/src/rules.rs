@@ -41,7 +41,7 @@ pub(crate) fn assign(lease: &mut Lease, seen: &Ownership, to: &WorkerId) -> bool
         return false;
     }
     pass_to(lease, to);
-    // Not yet anybody's run: the new owner has not started, and the old owner's death must not free the lease.
+    // Not a run yet: the new owner has not started, and the old owner's death must not free the lease.
     lease.token = None;
     lease.process = None;
     lease.lease_time = None;

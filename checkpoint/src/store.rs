@@ -129,7 +129,8 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     async fn assign(&self, key: &LeaseKey, seen: &Ownership, to: &WorkerId) -> Result<Write, StoreError>;
 
     /// Starts a handoff if `from` owns the lease and none is under way: owner `to`, checkpoint owner `from`, the counter
-    /// unchanged so that the old owner can go on until it is done. Token, process and lease time stay the old owner's.
+    /// unchanged so that the old owner can keep working until it is done. Token, process and lease time stay the old
+    /// owner's.
     async fn hand_off(&self, key: &LeaseKey, from: &WorkerId, to: &WorkerId) -> Result<Write, StoreError>;
 
     /// Records the shards that follow this one, if the lease exists. The counter is unchanged. Parents and children
@@ -139,23 +140,23 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// Gives the lease up if the counter is as expected: counter + 1, no owner, token, process, lease time or checkpoint owner.
     async fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError>;
 
-    /// Removes a finished lease: one at `SHARD_END`, outside a handoff, whose counter is as expected, so that nobody has
-    /// acquired or renewed it since. The answer's counter is that one.
+    /// Removes a finished lease: one at `SHARD_END`, outside a handoff, whose counter is as expected, so that no worker
+    /// has acquired or renewed it since. The answer's counter is that one.
     async fn delete_ended(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError>;
 
-    /// Removes a lease, whoever holds it. One that does not exist is no error.
+    /// Removes a lease regardless of its owner. A lease that does not exist is no error.
     async fn delete(&self, key: &LeaseKey) -> Result<(), StoreError>;
 
-    /// The other applications of the same store that have leases of the stream of `of`, whatever its epoch: asked once at
-    /// a start, so that one under a new name does not begin anew unnoticed. None where a store cannot tell.
+    /// The other applications of the same store that have leases of the stream of `of`, in any epoch: called once at
+    /// a start, so that one under a new name does not start over unnoticed. Empty if a store cannot tell.
     async fn others(&self, of: &LeaseKey) -> Result<Vec<OtherApplication>, StoreError> {
         let _ = of;
         Ok(Vec::new())
     }
 
-    /// Notes `value` under `name` for the application, beside its leases, unless there is a note of that name; tells what
-    /// is noted then. `None`, as by default: the store keeps no notes. Without them a start at LATEST is not remembered
-    /// before the first lease exists.
+    /// Notes `value` under `name` for the application, next to its leases, unless there is a note of that name; returns
+    /// what is noted then. `None`, the default, if the store keeps no notes. Without them a start at LATEST is not
+    /// remembered before the first lease exists.
     async fn note(&self, name: &str, value: &str) -> Result<Option<String>, StoreError> {
         let (_, _) = (name, value);
         Ok(None)

@@ -63,7 +63,7 @@ async fn a_call_that_hangs_is_ended_by_the_callers_timeout() {
     assert_eq!(counter(&store).await, 0);
     store.fail(Operation::Renew, Fault::HangAfter);
     tokio::time::timeout(hour, store.renew(&renewal(0))).await.unwrap_err();
-    assert_eq!(counter(&store).await, 1, "one operation's fault comes before everybody's");
+    assert_eq!(counter(&store).await, 1, "one operation's fault comes before that of all operations");
     store.heal();
     assert_eq!(store.renew(&renewal(1)).await.unwrap(), [Write::Done { counter: 2 }]);
 }

@@ -37,7 +37,7 @@ fn quick() -> SqliteOptions {
     options
 }
 
-/// Asserts that opening `path` is refused for good, with all of `words`, and leaves the file as it is.
+/// Asserts that opening `path` is refused permanently, with all of `words`, and leaves the file as it is.
 fn assert_unusable(path: &Path, words: &[&str]) {
     let before = fs::read(path).ok();
     let error = open_error(path);
@@ -194,7 +194,7 @@ async fn incident_76_a_file_of_the_version_before_is_brought_forward_with_everyt
         Write::Done { counter: 9 }
     );
     let shown: i64 = old.query_row("SELECT owner_lease_ms FROM leases", [], |row| row.get(0)).unwrap();
-    assert_eq!(shown, 10_000, "people see it in a column of its own");
+    assert_eq!(shown, 10_000, "it is shown in a column of its own");
     drop(store);
     assert_eq!(open(&path).list().await.unwrap()[0].lease_time, Some(Duration::from_secs(10)));
 }
@@ -209,7 +209,7 @@ async fn incident_87_a_new_file_is_its_owners_alone_and_one_that_exists_keeps_it
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let plain = folder.path().join("plain");
     fs::write(&plain, "").unwrap();
-    assert_eq!(mode(&plain), 0o644, "what a file is that nobody restricts");
+    assert_eq!(mode(&plain), 0o644, "the mode of a file without restrictions");
     let store = open(&path);
     lease_at_seven(&store).await;
     for ending in ["", "-wal", "-shm"] {
@@ -428,7 +428,7 @@ async fn incident_99_a_file_tells_which_other_applications_have_positions_of_a_s
     let (_folder, path) = folder();
     let orders = open(&path);
     let bills = orders.for_application("bills").unwrap();
-    assert_eq!(orders.others(&key("")).await.unwrap(), [], "nobody has any");
+    assert_eq!(orders.others(&key("")).await.unwrap(), [], "no application has any");
     bills.create(&[new_lease("shardId-0"), new_lease("shardId-1")]).await.unwrap();
     orders.create(&[new_lease("shardId-0")]).await.unwrap();
     let others = orders.others(&key("")).await.unwrap();

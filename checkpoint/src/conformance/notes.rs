@@ -1,4 +1,4 @@
-//! Notes beside the leases. A store that keeps none passes.
+//! Notes, kept in addition to the leases. A store that keeps none passes.
 
 use super::Store;
 

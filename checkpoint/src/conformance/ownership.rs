@@ -27,7 +27,7 @@ pub(super) async fn acquiring_sets_owner_token_and_process(store: Store) {
     assert_eq!(get(&store, &key).await.process, None, "an earlier run's process is not kept");
 }
 
-/// Others wait for the longer one of two lease times, so they must see the owner's until the lease is given up.
+/// Others wait for the longer one of two lease times, so they must see the owner's until the lease is released.
 pub(super) async fn incident_76_the_owners_lease_time_is_kept_with_its_acquisition(store: Store) {
     store.create(&[new_lease("shardId-0")]).await.unwrap();
     let key = key("shardId-0");
@@ -46,7 +46,7 @@ pub(super) async fn incident_76_the_owners_lease_time_is_kept_with_its_acquisiti
     assert_eq!(get(&store, &key).await.lease_time, None, "the new owner has not said one yet");
     store.acquire(&key, 6, &claim("b", hour)).await.unwrap();
     store.release(&key, 7).await.unwrap();
-    assert_eq!(get(&store, &key).await.lease_time, None, "a lease that was given up has none");
+    assert_eq!(get(&store, &key).await.lease_time, None, "a released lease has none");
 }
 
 pub(super) async fn acquiring_with_an_old_counter_is_refused(store: Store) {

@@ -1,4 +1,4 @@
-//! What SQLite says, in words that help whoever runs the worker.
+//! SQLite's errors, in words that help the worker's operator.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use shardmill_engine::LeaseKey;
 
 use crate::StoreError;
 
-/// What stopped a call, before it is told to the caller. Cloned to every call of a group that fails as a whole.
+/// What stopped a call, before it is reported to the caller. Cloned to every call of a group that fails as a whole.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
     Sqlite(Arc<rusqlite::Error>),
@@ -40,7 +40,7 @@ impl BadRow {
     }
 }
 
-/// When SQLite refused something: before the file was open, nobody has worked with it yet.
+/// When SQLite refused something: before the file was open, no call has used it yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     Opening,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// A file system, as the kernel tells it.
+/// A file system, as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileSystem {
     /// `f_type` of statfs(2).
@@ -34,7 +34,7 @@ const NETWORK: [(u32, &str); 16] = [
     (0x2003_0528, "OrangeFS"),
 ];
 
-/// What FUSE file systems share; the mount's type tells them apart.
+/// What FUSE file systems share; the mount's type distinguishes them.
 const FUSE: u32 = 0x6573_5546;
 
 /// FUSE file systems that reach over a network. One that is not known may be a local one, and is believed to be.
@@ -59,7 +59,7 @@ const NETWORK_FUSE: [&str; 18] = [
     "fuse.nfs",
 ];
 
-/// Why the file may not be there; none if it may.
+/// Why the file may not be on this file system; `None` if it may.
 pub(super) fn refusal(found: &FileSystem) -> Option<String> {
     let by_number = NETWORK.iter().find(|(magic, _)| *magic == found.magic).map(|(_, name)| *name);
     let by_mount = found.mount.as_deref().filter(|mount| found.magic == FUSE && NETWORK_FUSE.contains(mount));
@@ -72,7 +72,7 @@ pub(super) fn refusal(found: &FileSystem) -> Option<String> {
     ))
 }
 
-/// Looks the file's own file system up, or its directory's while there is no file; none if it cannot be told.
+/// Looks up the file's own file system, or its directory's while there is no file; `None` if it is unknown.
 #[cfg(target_os = "linux")]
 pub(super) fn of(path: &Path) -> Option<FileSystem> {
     let there = if path.exists() { path } else { path.parent()? };

@@ -225,7 +225,8 @@ impl Leases<'_> {
         Ok(Write::Done { counter: lease.counter })
     }
 
-    /// The lease; none if there is none, or if its row cannot be read: that fails neither the call nor what shares it.
+    /// The lease; `None` if there is none, or if its row cannot be read: that fails neither the call nor what shares
+    /// it.
     fn find(&self, key: &LeaseKey) -> Result<Option<Stored>, Fault> {
         let sql = format!(concat!("SELECT {} FROM leases", this_lease!()), COLUMNS);
         let mut statement = self.connection.prepare_cached(&sql)?;

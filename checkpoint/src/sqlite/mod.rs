@@ -43,13 +43,13 @@ impl Default for SqliteOptions {
     }
 }
 
-/// Leases and checkpoints in one SQLite file, which several processes of one host may share and which anybody can look
-/// into with `sqlite3` (table `leases`).
+/// Leases and checkpoints in one SQLite file, which several processes of one host may share and which can be read
+/// with `sqlite3` (table `leases`).
 ///
 /// A write is durable against the death of the process. A power cut may undo the last commits (write-ahead log with
-/// `synchronous=NORMAL`): that repeats records and loses none. The file must be on a local disk: a write-ahead log does
-/// not work between hosts, so network file systems are refused. The file `-wal` next to it belongs to it. Both are made
-/// for the worker's user only (mode 0600); a file that exists keeps its mode.
+/// `synchronous=NORMAL`): records are then redelivered, and none is lost. The file must be on a local disk: a
+/// write-ahead log does not work between hosts, so network file systems are refused. The file `-wal` next to it belongs
+/// to it. Both are made for the worker's user only (mode 0600); a file that exists keeps its mode.
 ///
 /// A clone is another handle on the same connection, which closes after the last handle is dropped.
 #[derive(Clone)]

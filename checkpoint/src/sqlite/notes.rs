@@ -1,4 +1,4 @@
-//! What an application notes beside its leases.
+//! The notes of an application, next to its leases.
 
 use rusqlite::params;
 

@@ -10,7 +10,7 @@ use crate::OtherApplication;
 const OTHERS: &str = "SELECT application, epoch, count(*) FROM leases WHERE application <> ?1 AND account = ?2 \
      AND region = ?3 AND stream = ?4 GROUP BY application, epoch ORDER BY application, epoch";
 
-/// Looks at the whole table: it is asked once at a start.
+/// Reads the whole table: it is called once at a start.
 pub(super) fn others(leases: &Leases<'_>, of: &LeaseKey) -> Result<Vec<OtherApplication>, Fault> {
     let mut statement = leases.connection.prepare(OTHERS)?;
     let mut rows = statement.query(params![leases.application, of.account, of.region, of.stream])?;

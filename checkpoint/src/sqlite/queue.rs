@@ -57,7 +57,7 @@ impl Queue {
 /// A call of any result type.
 trait Call: Send {
     fn access(&self) -> Access;
-    /// Whether nobody waits for the answer any more. Such a call is not begun: its caller has given up and tries again.
+    /// Whether the caller no longer waits for the answer. Such a call is not begun: its caller retries.
     fn is_abandoned(&self) -> bool;
     fn run(&mut self, connection: &Connection) -> Result<(), Fault>;
     fn fail(&mut self, fault: Fault);
@@ -98,7 +98,7 @@ where
 
     fn finish(self: Box<Self>, group: Result<(), Fault>) {
         let Self { result, reply, .. } = *self;
-        // The caller may have given up meanwhile.
+        // The caller may have stopped waiting.
         drop(reply.send(group.and_then(|()| result.unwrap_or(Err(Fault::Stopped)))));
     }
 }

@@ -1,4 +1,4 @@
-//! A lease as columns, readable for whoever opens the file with `sqlite3`.
+//! A lease as columns, human-readable when the file is opened with `sqlite3`.
 
 use std::time::Duration;
 

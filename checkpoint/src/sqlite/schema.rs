@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::file_system::{self, FileSystem};
 use crate::StoreError;
 
-/// "ShMl": tells our files from other programs' databases.
+/// "ShMl": distinguishes our files from other programs' databases.
 const APPLICATION_ID: i32 = 0x5368_4d6c;
 
 /// `PRAGMA user_version` of the tables that this version writes.
@@ -44,7 +44,7 @@ fn identity(_: &Path) -> Option<(u64, u64)> {
     None
 }
 
-/// Opens or creates the file at the absolute `path`, which is on the file system that `look_up` tells.
+/// Opens or creates the file at the absolute `path`, which is on the file system that `look_up` returns.
 pub(super) fn open(
     path: &Path,
     busy_timeout: Duration,
@@ -73,8 +73,8 @@ pub(super) fn open(
     }
 }
 
-/// Makes a new file that only its owner may read: it says where every shard of every stream stands. SQLite gives the files
-/// beside it the same mode.
+/// Makes a new file that only its owner may read: it shows the position of every shard of every stream. SQLite gives
+/// the files next to it the same mode.
 fn create_private(path: &Path) {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
