@@ -82,7 +82,7 @@ impl Beginning {
         parts.join(", ")
     }
 
-    /// That a changed starting position has no effect; none if it is as it was.
+    /// A message that a changed starting position has no effect; `None` if it has not changed.
     pub(crate) fn without_effect(&self, position: &Position) -> Option<String> {
         let (before, shards) = self.changed.iter().next()?;
         let total: usize = self.changed.values().sum();
@@ -160,7 +160,7 @@ mod tests {
         let changed = said(Position::AtTimestamp(7)).unwrap();
         assert!(changed.contains("is AT_TIMESTAMP 7 now and was TRIM_HORIZON"), "{changed}");
         assert!(changed.contains("another Name"), "{changed}");
-        // What an earlier version stored tells LATEST from the rest.
+        // What an earlier version stored distinguishes LATEST from the rest.
         let pinned = [lease(&[(PINNED_START, "7")], after())];
         assert_eq!(Beginning::of(&Position::Latest, &pinned, &[]).without_effect(&Position::Latest), None);
         let horizon = Beginning::of(&Position::TrimHorizon, &pinned, &[]);

@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// A shard without records may read though the budget is used up, or one that is stuck would hold up all others: all
-/// shards together may go beyond the budget by this part of it.
+/// A shard that buffers nothing may read even when the budget is exhausted; otherwise one stuck shard would block all
+/// others. Together such reads may exceed the budget by 1/`BEYOND` of it.
 const BEYOND: usize = 8;
 
 /// Bytes that all shards of the process may buffer together.
 ///
-/// Reads that find no room wait in a queue. Room that becomes free goes to the one at its front, however little it is:
-/// pages are cut to the room that there is, so that no large request waits for ever behind small ones, nor the reverse.
+/// Reads that find no room wait in a queue. Room that becomes free goes to the front of the queue, however little it
+/// is: pages are cut to the room that there is, so that no large request waits forever behind small ones, nor the
+/// reverse.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     shared: Arc<Shared>,
@@ -106,7 +107,7 @@ impl Budget {
         locked(&self.shared.state)
     }
 
-    /// Room for a page of at most `asked` records of about `record_bytes` each; `None`: the budget is used up.
+    /// Room for a page of at most `asked` records of about `record_bytes` each; `None` if the budget is exhausted.
     fn take(&self, state: &mut State, wish: &Wish) -> Option<Room> {
         let own = locked(&wish.own);
         let limit = self.shared.limit;
@@ -141,7 +142,7 @@ impl Budget {
 
     /// Gives free room to the front of the queue, and to the read of a shard that has no records any more.
     fn serve(&self, mut state: MutexGuard<'_, State>, emptied: Option<u64>) {
-        // Rooms that nobody waits for any more are given back without the lock.
+        // Room that is no longer waited for is returned without the lock.
         let mut unwanted = Vec::new();
         let mut next = emptied.filter(|ticket| state.waiting.contains_key(ticket));
         while let Some(ticket) = next.take().or_else(|| state.waiting.keys().next().copied()) {
@@ -204,9 +205,9 @@ impl Share {
         }
     }
 
-    /// Waits until a page of at most `asked` records of about `record_bytes` each may be read, and tells how many it may
-    /// have: the active shards divide the budget evenly. A shard that has no records does not wait, so that each gets some
-    /// records and one larger than the budget still passes. A shard reads one page after the other.
+    /// Waits until a page of at most `asked` records of about `record_bytes` each may be read, and returns how many it
+    /// may have: the active shards divide the budget evenly. A shard that has no records does not wait, so that each
+    /// gets some records and one larger than the budget still passes. A shard reads one page after the other.
     pub(crate) fn room(
         &self,
         asked: usize,
@@ -220,7 +221,7 @@ impl Share {
                     Ok(room) => return room,
                     Err(place) => place,
                 };
-                // Whoever takes a read out of the queue gives it room.
+                // The task that takes a read out of the queue grants it room.
                 if let Ok(room) = (&mut place.room).await {
                     return room;
                 }

@@ -18,7 +18,7 @@ use crate::status::ConsumerStatus;
 use crate::trouble::Troubles;
 use crate::worker::{Worker, WorkerError, WorkerOptions};
 
-/// The shortest time between two listings of a stream: what a source may be asked without end.
+/// The shortest permitted time between two listings of a stream.
 const SHORTEST_DISCOVERY: Duration = Duration::from_millis(100);
 
 /// Puts a [`Consumer`] together.
@@ -37,7 +37,7 @@ pub struct ConsumerBuilder {
 enum OnFailure {
     Unset,
     Given(Arc<dyn Destination>),
-    /// Where the mapping says.
+    /// Where the mapping names one.
     #[cfg(feature = "aws")]
     AsMapped(Box<SdkConfig>),
 }
@@ -67,9 +67,9 @@ pub enum BuildError {
          mapping.event_source().arn"
     )]
     OtherStream {
-        /// What the source says.
+        /// The source's value.
         source_arn: String,
-        /// What the mapping says.
+        /// The mapping's value.
         mapping_arn: String,
     },
     /// There is no lease store.
@@ -123,8 +123,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Delivers discarded batches to a destination of the caller's choice, whatever the mapping names. A mapping that names
-    /// none needs none: its discarded batches are then logged and counted as dropped (R76).
+    /// Delivers discarded batches to a destination of the caller's choice, regardless of the mapping's own. A mapping
+    /// that names no destination needs none: its discarded batches are then logged and counted as dropped (R76).
     pub fn on_failure(mut self, destination: impl Destination) -> Self {
         self.on_failure = OnFailure::Given(Arc::new(destination));
         self
@@ -153,7 +153,7 @@ impl ConsumerBuilder {
     /// Builds the consumer; nothing is read before [`Consumer::run`].
     ///
     /// # Errors
-    /// A part is missing or cannot be used, or the mapping says something that the consumer would have to ignore:
+    /// A part is missing or cannot be used, or the mapping has a setting that the consumer would have to ignore:
     /// [`BuildError`] has the list.
     pub fn build(self) -> Result<Consumer, BuildError> {
         self.check()?;

@@ -30,7 +30,8 @@ const MONO_START_MS: u64 = 3_600_000;
 ///
 /// A host whose clock is minutes off judges record ages and pins starts as the service would. Until the first answer
 /// the host's clock counts. An answer that is more than 3 s off the estimate puts the clock [in doubt](Self::doubt): it
-/// moves once several answers, over some seconds, say the same, and until then nothing is given up by age or retention.
+/// moves once several answers, over some seconds, say the same, and until then nothing is discarded by age or
+/// retention.
 ///
 /// Each endpoint has an estimate of its own: a source takes its [endpoint's](Self::for_endpoint) clock from the one that
 /// it is given. Time runs on tokio's clock, so a test with paused time controls it. Clones share one estimate.
@@ -55,7 +56,7 @@ struct Inner {
     is_known: AtomicBool,
     estimate: Mutex<Estimate>,
     warned: AtomicBool,
-    /// Since when the clock is in doubt, and whether that was told.
+    /// Since when the clock is in doubt, and whether that was logged.
     doubted: Mutex<Option<(Mono, bool)>>,
     endpoints: Mutex<BTreeMap<String, ServiceClock>>,
 }
@@ -98,7 +99,7 @@ impl ServiceClock {
         endpoints.entry(name.to_owned()).or_insert_with(clock).clone()
     }
 
-    /// A clock of an endpoint that nobody else can be known to speak to.
+    /// A clock of an endpoint that is shared with no other source.
     #[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
     pub(crate) fn for_client(&self, name: &str) -> Self {
         static CLIENTS: AtomicU64 = AtomicU64::new(1);
@@ -118,7 +119,7 @@ impl ServiceClock {
     }
 
     /// The earliest that the service's wall clock may have read at `mono`: its estimate; as long as no answer has confirmed
-    /// that, or while it is in doubt, whatever is in question, the host's clock included.
+    /// that, or while it is in doubt, the earliest possible time, by the host's clock as well.
     pub(crate) fn earliest_at(&self, mono: Mono) -> Wall {
         let offset = match (self.doubt(), self.inner.is_known.load(Ordering::Acquire)) {
             (None, true) => self.inner.offset.load(Ordering::Acquire),
@@ -148,8 +149,8 @@ impl ServiceClock {
         all.max_by_key(|offset| offset.unsigned_abs()).unwrap_or(own)
     }
 
-    /// How far off the estimate may be while answers contradict it; none while it is believed. For a clock with endpoints,
-    /// the largest doubt of them.
+    /// How far off the estimate may be while answers contradict it; `None` while it is trusted. For a clock with
+    /// endpoints, the largest doubt of them.
     #[must_use]
     pub fn doubt(&self) -> Option<Duration> {
         let own = self.inner.doubt.load(Ordering::Acquire);
@@ -201,7 +202,7 @@ impl ServiceClock {
         }
     }
 
-    /// The offset was stored before: whoever sees no doubt sees the time that it was settled by.
+    /// The offset was stored before: a reader that sees no doubt sees the time that settled it.
     fn set_doubt(&self, off: u64, now: Mono) {
         self.inner.doubt.store(off, Ordering::Release);
         let mut doubted = lock(&self.inner.doubted);
@@ -219,8 +220,8 @@ impl ServiceClock {
             tracing::warn!(
                 endpoint = self.inner.name,
                 off_by_ms = off,
-                "the answers' Date headers contradict each other or the clock so far: until they agree nothing is given up \
-                 by age or retention; look for a proxy or a server whose clock is wrong"
+                "the answers' Date headers contradict each other or the clock so far: until they agree nothing is \
+                 discarded by age or retention; look for a proxy or a server whose clock is wrong"
             );
         }
     }

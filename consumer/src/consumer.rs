@@ -35,7 +35,7 @@ pub struct Consumer {
     pub(crate) discovery_interval: Duration,
     pub(crate) status: ConsumerStatus,
     pub(crate) troubles: Arc<Troubles>,
-    /// LATEST begins when the consumer is built, whatever its run waits for first.
+    /// LATEST begins when the consumer is built, even if its run has to wait first.
     pub(crate) pin: Pin,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    /// Starts to put a consumer together. A lease store is needed as well, and what the mapping says about failures.
+    /// Starts to put a consumer together. A lease store is needed as well, and a destination if the mapping names one.
     pub fn builder(
         mapping: EventSourceMapping,
         source: impl StreamSource,

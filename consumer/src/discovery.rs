@@ -37,13 +37,13 @@ pub(crate) struct Discovered {
     pub(crate) created: usize,
     /// Leases of this stream that exist now.
     pub(crate) known: usize,
-    /// What tells the stream from an earlier one of the same name.
+    /// What distinguishes the stream from an earlier one of the same name.
     pub(crate) epoch: String,
     /// What is lost, or may be, with an earlier stream of the same name (I17).
     pub(crate) gap: Option<String>,
     /// Hash keys that the listing lacks.
     pub(crate) uncovered: Vec<HashRange>,
-    /// Where the shards begin, as far as a listing told.
+    /// Where the shards begin, as far as a listing showed it.
     pub(crate) beginning: Option<Beginning>,
     /// The first leases wait for a clock in doubt.
     pub(crate) waits_for_clock: bool,
@@ -70,8 +70,8 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     let mut shards: BTreeMap<ShardId, Vec<ShardId>> =
         listing.shards.iter().map(|shard| (shard.id.clone(), shard.parents.clone())).collect();
     let mut passed_over = cx.listed.not_to_be_made(&of_stream, &list, &shards, began);
-    // They are finished: nobody waits for them, whatever a listing that lags behind shows. One that may have been deleted
-    // by hand holds its children back until that is known (I9).
+    // They are finished: no shard waits for them, even if a listing that lags behind shows them. One that may have been
+    // deleted by hand holds its children back until that is known (I9).
     shards.retain(|shard, _| !(passed_over.contains(shard) && cx.listed.is_forgotten(shard)));
     let unreadable = list.unreadable.iter().filter(|lease| lease.key.is_sibling_of(&of_stream));
     let unreadable: Vec<ShardId> = unreadable.map(|lease| lease.key.shard.clone()).collect();
@@ -83,10 +83,10 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     if is_new && start.pinned.is_some() && cx.pin.waits_for_clock(&cx.clock) {
         return Ok(Discovered { epoch: listing.epoch, waits_for_clock: true, ..Discovered::default() });
     }
-    // Reported once: by whoever creates the first lease of the new stream.
+    // Reported once: by the worker that creates the first lease of the new stream.
     let gap = is_new.then(|| left_behind(&of_stream, &others).or(start.gap.clone())).flatten();
     if let Some(gap) = gap.as_ref().filter(|_| cx.mapping.on_gap() == OnGap::Stop) {
-        // Without leases of the new stream the next start stops as well, until somebody decides to go on.
+        // Without leases of the new stream the next start stops as well, until `OnGap` is set to `continue`.
         return Err(DiscoveryError::Gap(gap.clone()));
     }
     let (stream, retention) = (Some(of_stream.clone()), listing.retention);
@@ -106,7 +106,7 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
         retention,
         open_shards,
         uncovered: uncovered.clone(),
-        is_news: planned > 0,
+        showed_new: planned > 0,
         childless: childless(known.iter()),
         ended: ended(known.iter()).count(),
         ..LastListing::default()
@@ -125,7 +125,7 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
 }
 
 /// The leases of the stream, and the others. A finished lease that was deleted while the stream was being listed counts as well: the
-/// listing may still show its shard, which somebody else knows to be finished and gone (incident 40).
+/// listing may still show its shard, which another worker knows to be finished and gone (incident 40).
 fn known_leases(before: Vec<Lease>, now: Vec<Lease>, stream: &LeaseKey) -> (Vec<Lease>, Vec<Lease>) {
     let (mut known, others): (Vec<Lease>, Vec<Lease>) =
         now.into_iter().partition(|lease| lease.key.is_sibling_of(stream));
@@ -189,7 +189,7 @@ struct StartPlan {
     gap: Option<String>,
 }
 
-/// LATEST is pinned once: by whoever creates the stream's first lease (I15).
+/// LATEST is pinned once: by the worker that creates the stream's first lease (I15).
 fn start(
     cx: &MappingContext,
     stream: &LeaseKey,

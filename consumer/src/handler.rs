@@ -16,7 +16,7 @@ use crate::places::Places;
 /// [`HandlerOutput`].
 ///
 /// Calls for one shard come one after the other (per lane with `ParallelizationFactor`), calls for different shards at
-/// the same time. A panic is a function error: the batch is retried and the shard goes on.
+/// the same time. A panic is a function error: the batch is retried and the shard keeps running.
 ///
 /// # Functions and closures
 ///
@@ -130,7 +130,7 @@ impl<T: Into<BatchResponse>, E: Into<HandlerError>> HandlerOutput for Result<T, 
     }
 }
 
-/// What a handler is told about an invocation.
+/// What a handler knows about an invocation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct InvokeContext {
@@ -138,7 +138,7 @@ pub struct InvokeContext {
     pub request_id: RequestId,
     /// 1 for the first invocation of a batch.
     pub attempt: u32,
-    /// When the invocation is given up as a function error: `Function.Timeout` after its start.
+    /// When the invocation ends as a function error: `Function.Timeout` after its start.
     pub deadline: tokio::time::Instant,
     /// The shard.
     pub shard: ShardId,
@@ -162,7 +162,7 @@ impl InvokeContext {
         batch.event_or_encode(|batch| shardmill_engine::encode(batch, &self.event, self.window.as_ref()))
     }
 
-    /// Whether the invocation may begin at this moment: the shard's lease is valid and nobody called it off (I10).
+    /// Whether the invocation may begin at this moment: the shard's lease is valid and it was not called off (I10).
     ///
     /// A handler that waits before it hands the event over, for a connection or a process say, asks right before it does,
     /// each time it does; if the answer is no, it returns [`HandlerError::not_started`]. Meanwhile the machine may have been
@@ -178,7 +178,7 @@ impl InvokeContext {
         Self::for_test_while(shard, || true)
     }
 
-    /// The same with a lease that is valid whenever `may_start` says so.
+    /// The same with a lease that is valid while `may_start` returns true.
     #[must_use]
     pub fn for_test_while(shard: &str, may_start: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         let event = EventContext {
@@ -227,7 +227,7 @@ impl fmt::Debug for MayStart {
 /// `?` makes [`Function`](Self::Function) of any error; it is no `Error` itself for that. What only converts into a boxed
 /// error, such as `anyhow::Error` or a text, becomes one with [`function`](Self::function).
 ///
-/// Its text (`Display`) is shown to everybody: in the log at every level, in [`ConsumerStatus`](crate::ConsumerStatus),
+/// Its text (`Display`) is public: it is shown in the log at every level, in [`ConsumerStatus`](crate::ConsumerStatus),
 /// and by the sidecar in `/readyz` and `/v1/status`. It must hold nothing secret and nothing of a record. What a function
 /// said in its own words may quote both: that belongs into [`details`](Self::details), which are logged at debug only. The
 /// text of an error that `?` converts is shown as it is; those of [`Record::json`](crate::Record::json) quote nothing.
@@ -240,9 +240,9 @@ pub enum HandlerError {
     NotReached {
         /// What happened.
         reason: String,
-        /// How long the function asked to be left alone: this shard waits at least so long, with a backoff of its own.
-        /// `None`: nothing was there to ask; if it answers nobody else either, all shards together try it once a second
-        /// (see [`Places`]).
+        /// The back-off that the function requested (`Retry-After`): this shard waits at least so long, with a backoff
+        /// of its own. `None` if the function did not answer; if no other shard reaches it either, all shards together
+        /// try it once a second (see [`Places`]).
         retry_after: Option<Duration>,
     },
     /// The stop of this process ended the function, too, before it answered: spends no attempt and counts as cut (I16).
@@ -286,12 +286,12 @@ impl HandlerError {
         Self::NotReached { reason: NOT_STARTED.to_owned(), retry_after: Some(Duration::ZERO) }
     }
 
-    /// Whether it says that nobody tried to reach the function.
+    /// Whether it means that reaching the function was not attempted.
     pub(crate) fn is_not_started(&self) -> bool {
         matches!(self, Self::NotReached { reason, .. } if reason == NOT_STARTED)
     }
 
-    /// A function error whose text everybody may read, with what the function said in its own words.
+    /// A function error with a public text and, apart from it, the function's own words.
     #[must_use]
     pub fn function_with_details(summary: impl Into<String>, details: impl Into<String>) -> Self {
         Self::Function(Box::new(Detailed { summary: summary.into(), details: details.into() }))

@@ -1,8 +1,8 @@
 //! Shardmill: AWS Lambda's stream event source mapping for workers that you run yourself.
 //!
 //! A [`Consumer`] reads every shard of a stream that its [`Worker`] gets a lease for, in order, and hands batches to a
-//! [`Handler`]. Failures are retried, bisected, cut by partial responses and given up to a [`Destination`] by Lambda's
-//! rules, under the configuration of an [`EventSourceMapping`]; positions live in a
+//! [`Handler`]. Failed batches are retried, bisected, cut by partial responses and finally delivered to a
+//! [`Destination`] by Lambda's rules, under the configuration of an [`EventSourceMapping`]; positions live in a
 //! [`LeaseStore`](checkpoint::LeaseStore).
 //!
 //! | part | trait | here |
@@ -12,7 +12,7 @@
 //! | positions and leases | [`checkpoint::LeaseStore`] | [`checkpoint::SqliteStore`], [`checkpoint::MemoryStore`] |
 //! | discarded batches | [`Destination`] | [`SqsDestination`] (feature `sqs`), `SnsDestination` (feature `sns`), `S3Destination` (feature `s3`), [`FileDestination`] |
 //!
-//! Records are delivered at least once. After a crash exactly those above the stored checkpoint come again.
+//! Records are delivered at least once. After a crash exactly those above the stored checkpoint are redelivered.
 //!
 //! # Example
 //!

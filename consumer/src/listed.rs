@@ -40,7 +40,7 @@ pub(crate) struct LastListing {
     pub(crate) open_shards: usize,
     pub(crate) uncovered: Vec<HashRange>,
     /// It showed shards that had no leases.
-    pub(crate) is_news: bool,
+    pub(crate) showed_new: bool,
     /// Shards that have ended and that no lease follows.
     pub(crate) childless: BTreeSet<ShardId>,
     /// After so long it is worth looking for their children again; set by [`Listed::set`].
@@ -51,7 +51,7 @@ pub(crate) struct LastListing {
 
 impl LastListing {
     /// Whether the last listing still says it all, as far as a summary and the leases tell.
-    fn says_it_all(&self, summary: &StreamSummary, leases: &[&Lease], began: Instant) -> bool {
+    fn is_current(&self, summary: &StreamSummary, leases: &[&Lease], began: Instant) -> bool {
         let leases = leases.iter().copied();
         if ended(leases.clone()).count() > self.ended + self.shards.len().max(ENDS_UNLISTED) {
             return false;
@@ -59,7 +59,7 @@ impl LastListing {
         match summary.open_shards {
             Some(open) if open != self.open_shards => return false,
             // A listing that showed something new is followed by another: it may have been made in the middle of a change.
-            None if self.is_news => return false,
+            None if self.showed_new => return false,
             _ => {}
         }
         // A split here and a merge there leave the number of open shards as it was, and a listing may lag (incident 31).
@@ -107,7 +107,7 @@ impl Listed {
         inner.retention = summary.retention;
         // Those that were deleted since make room for others.
         inner.ended = inner.ended.min(ended(leases.iter().copied()).count());
-        inner.says_it_all(summary, &leases, began).then(|| (known, inner.uncovered.clone()))
+        inner.is_current(summary, &leases, began).then(|| (known, inner.uncovered.clone()))
     }
 
     /// Notes which leases there are; `shards` is what was listed last.

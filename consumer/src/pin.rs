@@ -98,7 +98,7 @@ impl Pin {
         }
     }
 
-    /// Whether this run has stored a note that nobody needs once there are leases, whoever made them.
+    /// Whether this run has stored a note that is not needed once there are leases, of any worker.
     pub(crate) fn has_noted(&self) -> bool {
         self.noted.get().is_some() && !self.forgotten.load(Ordering::Relaxed)
     }
@@ -132,7 +132,7 @@ impl Pin {
     }
 
     /// Where a stream begins whose leases are `known`; `others` are those of other streams, an earlier one of this name
-    /// among them. The latter's time holds on: whatever is in the new stream was written after it.
+    /// among them. The latter's time still holds: everything in the new stream was written after it.
     pub(crate) fn of_stream(
         &self,
         stream: &LeaseKey,
@@ -150,7 +150,8 @@ impl Pin {
         };
         let earlier = others.iter().filter(is_earlier).filter_map(pinned).min();
         let at = earlier.unwrap_or_else(|| self.time(clock, answered));
-        // The epoch says when the stream was made: nothing in it is older, and nothing of it was lost before.
+        // The epoch is the time at which the stream was created: nothing in it is older, and nothing of it was lost
+        // before.
         let made = made_at(&stream.epoch);
         let now = clock.earliest_at(clock.now().mono).as_millis();
         made.filter(|made| *made <= now).map_or(at, |made| made.max(at))
@@ -162,7 +163,7 @@ pub(crate) fn reaches_back(pinned: i64, clock: &ServiceClock) -> bool {
     clock.now().wall.as_millis().saturating_sub(pinned) > REACHES_BACK_MS
 }
 
-/// What no listing can show any more of a DynamoDB stream: it drops records and shards without a word (I17).
+/// What no listing can show any more of a DynamoDB stream: it drops records and shards silently (I17).
 pub(crate) fn lost_before(pinned: i64, is_dynamodb: bool, clock: &ServiceClock) -> Option<String> {
     let oldest = (clock.earliest_at(clock.now().mono) - DYNAMODB_RETENTION).as_millis();
     (is_dynamodb && pinned < oldest).then(|| {

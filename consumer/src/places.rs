@@ -14,8 +14,8 @@ use crate::reach::{Change, Reach};
 /// value or a clone of it, so that each of them gets its turn. Waiting for a place is no failed try: it spends no
 /// attempt, it has no backoff, and the invocation's time begins when the place is granted.
 ///
-/// While the function is not reached by anybody, one invocation a second tries it, whatever the number of shards; the
-/// first one that gets an answer lets all others go on at once. Consumers that share places share that knowledge.
+/// While the function cannot be reached, one invocation a second tries it, regardless of the number of shards; the
+/// first one that gets an answer lets all others proceed at once. Consumers that share places share that knowledge.
 #[derive(Clone, Debug)]
 pub struct Places {
     shared: Arc<Shared>,
@@ -59,7 +59,7 @@ impl Places {
         self.shared.maximum
     }
 
-    /// How many places are taken now, by invocations or by what waits for the next try of a function that nobody reaches; 0
+    /// How many places are taken now, by invocations or by what waits for the next attempt to reach the function; 0
     /// without a maximum.
     #[must_use]
     pub fn in_use(&self) -> usize {
@@ -67,7 +67,7 @@ impl Places {
         self.shared.maximum.unwrap_or(0).saturating_sub(free)
     }
 
-    /// Tells whether nobody reaches the function, now and whenever it changes.
+    /// Watches whether the function cannot be reached: `true` while every shard fails to reach it.
     #[must_use]
     pub fn watch_away(&self) -> watch::Receiver<bool> {
         self.shared.reach.watch()
@@ -82,7 +82,7 @@ impl Places {
         }
     }
 
-    /// Waits for a place. Who waits longest is first, also for the next try of a function that nobody reaches.
+    /// Waits for a place. The longest waiter is first, also for the next attempt to reach a function that is away.
     pub(crate) async fn place(&self) -> Place {
         let permit = match &self.shared.permits {
             // The semaphore is never closed.
@@ -133,7 +133,7 @@ mod tests {
         let mut second = Box::pin(other.place());
         assert!((&mut second).now_or_never().is_none());
         drop(first);
-        assert!(places.place().now_or_never().is_none(), "whoever was there first is first");
+        assert!(places.place().now_or_never().is_none(), "first come, first served");
         let second = second.now_or_never().unwrap();
         assert_eq!(places.in_use(), 1);
         drop(second);

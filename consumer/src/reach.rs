@@ -1,4 +1,4 @@
-//! Whether anybody reaches a function at present, and who tries it while nobody does (docs/adr/0020).
+//! Whether a function can be reached at present, and which shard tries it while it cannot (docs/adr/0020).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-/// How long the function must not have answered anybody before a miss means that nobody reaches it. A single refused
+/// How long the function must not have answered any shard before a miss means that it is away. A single refused
 /// connection of a function that answers others is that shard's own affair.
 const SILENCE: Duration = Duration::from_secs(1);
 /// When the function is tried first after a miss.
@@ -19,24 +19,24 @@ const JITTER_MILLIS: u64 = 250;
 /// What an invocation's end changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Nobody reaches the function any more.
+    /// The function can no longer be reached.
     Away,
     /// The function answers again.
     Back {
-        /// For how long nobody reached it.
+        /// For how long it could not be reached.
         after: Duration,
     },
 }
 
 /// One function, as all shards that invoke it see it.
 ///
-/// While nobody reaches it, one invocation after the other is let through to try it, at a constant interval, the one
+/// While it cannot be reached, one invocation after the other is let through to try it, at a constant interval, the one
 /// that waits longest first; the first answer lets all others through at once.
 #[derive(Debug)]
 pub(crate) struct Reach {
     away: watch::Sender<bool>,
     state: Mutex<State>,
-    /// Whoever holds it is the next to try; the lock is fair.
+    /// Its holder is the next to try; the lock is fair.
     turn: tokio::sync::Mutex<()>,
     /// The next try may be made earlier than it was.
     earlier: Notify,
@@ -44,9 +44,9 @@ pub(crate) struct Reach {
 
 #[derive(Debug)]
 struct State {
-    /// When the function answered last, whatever it said.
+    /// When the function last gave any answer.
     answered: Option<Instant>,
-    /// Since when nobody reaches it.
+    /// Since when it cannot be reached.
     since: Instant,
     next_probe: Instant,
 }
@@ -63,7 +63,7 @@ impl Reach {
         }
     }
 
-    /// Tells whether nobody reaches the function, now and whenever it changes.
+    /// Watches whether the function cannot be reached.
     pub(crate) fn watch(&self) -> watch::Receiver<bool> {
         self.away.subscribe()
     }
@@ -77,7 +77,7 @@ impl Reach {
         let now = Instant::now();
         let mut state = self.lock();
         state.answered = Some(now);
-        // What the function had taken before it went away says nothing about now.
+        // What the function had taken before it went away proves nothing about now.
         if !self.is_away() || started < state.since {
             return None;
         }
@@ -99,7 +99,7 @@ impl Reach {
         Some(Change::Away)
     }
 
-    /// Waits until the function may be tried: at once, unless nobody reaches it.
+    /// Waits until the function may be tried: at once, unless it cannot be reached.
     pub(crate) async fn admitted(&self) {
         let mut away = self.watch();
         tokio::select! {
@@ -110,7 +110,7 @@ impl Reach {
         }
     }
 
-    /// Whoever was admitted had nothing to try: the next one need not wait for the interval.
+    /// The admitted invocation had nothing to try: the next one need not wait for the interval.
     pub(crate) fn unused(&self) {
         if self.is_away() {
             self.lock().next_probe = Instant::now();

@@ -13,7 +13,7 @@ const ONE_CAUSE: Duration = Duration::from_secs(1);
 ///
 /// Another signal more than a second later ends the process at once, with the status that the signal would have given
 /// (128 and its number; on other systems 1): the records in flight are redelivered by the next run. Both are logged. A
-/// signal that cannot be received keeps its default action, and a warning says so.
+/// signal that cannot be received keeps its default action, and a warning is logged.
 ///
 /// The signals are received from the call on, as long as the process lives. A program with other work to end makes its own
 /// [`CancellationToken`].

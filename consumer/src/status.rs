@@ -58,17 +58,18 @@ pub struct ConsumerReport {
     pub source_answered: bool,
     /// Whether the checkpoint store has answered at least once.
     pub store_answered: bool,
-    /// Shards of the stream that have a lease, whoever owns it.
+    /// Shards of the stream that have a lease, regardless of its owner.
     pub known_shards: usize,
-    /// Every lease of the application as it was last listed, whoever owns it.
+    /// Every lease of the application as it was last listed, regardless of its owner.
     pub leases: Vec<LeaseReport>,
     /// The shards that this worker reads.
     pub shards: Vec<ShardReport>,
     /// What fails outside of a shard: the stream, or else the checkpoint store.
     pub last_error: Option<ErrorReport>,
-    /// What the checkpoint store fails with, and since when; none once reads and writes have succeeded for some seconds.
+    /// What the checkpoint store fails with, and since when; `None` once reads and writes have succeeded for some
+    /// seconds.
     pub store_error: Option<ErrorReport>,
-    /// Leases that the store cannot read: their shards are not read until somebody corrects them.
+    /// Leases that the store cannot read: their shards are not read until the rows are corrected.
     pub unreadable_leases: Vec<UnreadableLease>,
     /// Streams that were replaced by new ones with something left unread (I17); gaps of single shards are in their
     /// snapshots.
@@ -79,9 +80,9 @@ pub struct ConsumerReport {
     pub uncovered_hash_keys: Vec<HashRange>,
     /// Trouble that lasts, one entry for each kind.
     pub troubles: Vec<TroubleReport>,
-    /// When the run last went round, on the clock of [`Mono`].
+    /// When the run loop last completed an iteration (monotonic clock, [`Mono`]).
     pub ticked: Mono,
-    /// When the lease keeper last went round.
+    /// When the lease keeper last completed an iteration.
     pub keeper_ticked: Mono,
 }
 
@@ -91,16 +92,16 @@ pub struct ConsumerReport {
 pub struct ShardReport {
     /// The shard.
     pub shard: ShardId,
-    /// What its machine shows; none before its first round.
+    /// What its machine shows; `None` before its first iteration.
     pub snapshot: Option<ShardSnapshot>,
     /// The last error.
     pub last_error: Option<ErrorReport>,
     /// Its lanes whose last invocation failed and whose batch waits to be retried.
     pub troubles: Vec<LaneTrouble>,
     /// How long the oldest record has waited that is not resolved, in milliseconds, those included that could not be
-    /// read; none before the first round.
+    /// read; `None` before the first iteration.
     pub oldest_waiting_millis: Option<u64>,
-    /// When its driver last went round.
+    /// When its driver last completed an iteration.
     pub ticked: Mono,
 }
 
@@ -217,8 +218,8 @@ impl ConsumerStatus {
         }
     }
 
-    /// For a program that asks the function whether it is there before records come: why it is not, or none if it is.
-    /// Both are told in the log as they would be of an invocation, and shown in [`ConsumerReport::troubles`].
+    /// For a program that probes the function before records arrive: why it is not there, or `None` if it is.
+    /// Both are logged as for an invocation, and shown in [`ConsumerReport::troubles`].
     pub fn function_probed(&self, problem: Option<&str>) {
         let Some(troubles) = lock(&self.inner).troubles.clone() else { return };
         match problem {
@@ -238,7 +239,7 @@ impl ConsumerStatus {
         lock(&self.inner).state = state;
     }
 
-    /// Notes that the run went round now.
+    /// Notes that the run completed an iteration now.
     pub(crate) fn tick(&self, now: Mono) {
         lock(&self.inner).ticked = now;
     }
@@ -262,7 +263,7 @@ impl ConsumerStatus {
             Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at: Some(at) });
     }
 
-    /// Notes what the last listing does not cover; whether that is news.
+    /// Notes what the last listing does not cover; returns whether that is a change.
     pub(crate) fn uncovered(&self, holes: &[HashRange]) -> bool {
         let mut inner = lock(&self.inner);
         let is_news = inner.uncovered_hash_keys != holes;

@@ -1,4 +1,4 @@
-//! How long the machine has slept: the monotonic clock stands still meanwhile, leases do not.
+//! How long the machine has slept: the monotonic clock stops meanwhile, leases do not.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Less than this is the time between two readings of the clocks, not sleep.
 const LEAST_MS: u64 = 50;
 
-/// Milliseconds that the machine was suspended since the process first asked; never less than before. Always 0 where the
-/// kernel has no clock that goes on (anywhere but on Linux).
+/// Milliseconds that the machine was suspended since the process first called this; never less than before. Always 0
+/// where the kernel has no clock that keeps running (anywhere but on Linux).
 pub(crate) fn millis() -> u64 {
     static BASE: OnceLock<u64> = OnceLock::new();
     static ASLEEP: Sleep = Sleep(AtomicU64::new(0));
@@ -32,8 +32,8 @@ impl Sleep {
     }
 }
 
-/// By how much the clock that goes on during suspension is ahead of the one that does not: at most, so that a wait between
-/// the readings looks like less sleep, not like more.
+/// By how much the clock that keeps running during suspension is ahead of the one that does not: at most, so that a
+/// wait between the readings looks like less sleep, not like more.
 #[cfg(target_os = "linux")]
 fn surplus_nanos() -> Option<u64> {
     use rustix::time::{ClockId, clock_gettime};

@@ -1,4 +1,4 @@
-//! Which trouble of a mapping is told, and when: one line when it begins, one when it is over, never a line a batch
+//! Which trouble of a mapping is logged, and when: one line when it begins, one when it is over, never a line per batch
 //! (docs/adr/0027). Decisions only; `told` writes the lines.
 
 mod ended;
@@ -15,7 +15,7 @@ pub use shard::LaneTrouble;
 pub(crate) use shard::ShardTrouble;
 pub(crate) use told::{Facts, Troubles};
 
-/// Trouble that begins again within this time of its end comes and goes: it is told once more, and is over only when
+/// Trouble that begins again within this time of its end comes and goes: it is logged once more, and is over only when
 /// nothing of its kind has failed for as long.
 pub(crate) const CALM: Duration = Duration::from_secs(300);
 
@@ -25,13 +25,14 @@ pub(crate) const BLOCKED_AFTER: Duration = Duration::from_secs(60);
 /// At most so many blocked shards of a mapping are named in the log at the same time; the minute's line counts them all.
 const NAMED_BLOCKED: usize = 10;
 
-/// What kind of trouble. One kind of a mapping is told once, however many shards are in it.
+/// The kind of trouble. Each kind is logged once per mapping, regardless of how many shards are in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TroubleKind {
     /// The function is not reached; no attempt is spent (R23).
     NotReached,
-    /// The function is there and takes no invocation now: it answers 429 or says when to come. No attempt is spent (R23).
+    /// The function is there and takes no invocation now: it answers 429 or requests a back-off (`Retry-After`). No
+    /// attempt is spent (R23).
     Throttled,
     /// The function fails: an error answer, an exception, an answer that is no JSON (R19).
     FunctionError,
@@ -116,7 +117,7 @@ pub struct TroubleReport {
     pub lanes: usize,
     /// Failures since it began.
     pub failures: u64,
-    /// The shard that it began with; none if it was found without a record.
+    /// The shard that it began with; `None` if it was found without a record.
     pub shard: Option<ShardId>,
     /// What happened last.
     pub message: String,
@@ -132,17 +133,18 @@ pub(crate) struct Over {
     pub(crate) lanes: usize,
 }
 
-/// What is to be said of a failure.
+/// What is to be logged about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Say {
-    /// It is told already.
+    /// It is logged already.
     Nothing,
     Begins,
-    /// It was over not long ago: from now on it is told only when it has been calm for a while, or has lasted for a minute.
+    /// It was over not long ago: from now on it is logged only when it has been calm for a while, or has lasted for a
+    /// minute.
     ComesAndGoes,
 }
 
-/// Trouble that comes and goes has lasted for a minute this time: its end is told as well.
+/// Trouble that comes and goes has lasted for a minute this time: its end is logged as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lasts {
     pub(crate) kind: TroubleKind,
@@ -221,7 +223,7 @@ impl Ledger {
         self.end_if_over(now, kind)
     }
 
-    /// Everybody is out of this kind of trouble.
+    /// All shards are out of this kind of trouble.
     pub(crate) fn clears_all(&mut self, now: Mono, kind: TroubleKind) -> Option<Over> {
         let entry = self.lasting.get_mut(&kind)?;
         entry.holders.clear();
@@ -250,7 +252,7 @@ impl Ledger {
         kinds.into_iter().filter_map(|kind| self.end_if_over(now, kind)).collect()
     }
 
-    /// What comes and goes, and has lasted for a minute without a pause for one who is in it.
+    /// What comes and goes, and has lasted for a minute without a pause for one lane.
     pub(crate) fn lasts_again(&mut self, now: Mono) -> Vec<Lasts> {
         let mut found = Vec::new();
         for (kind, entry) in &mut self.lasting {
@@ -276,12 +278,12 @@ impl Ledger {
         names
     }
 
-    /// The lane goes on: since when it was blocked, if that was told.
+    /// The lane makes progress: since when it was blocked, if that was logged.
     pub(crate) fn unblocks(&mut self, holder: &Holder) -> Option<Mono> {
         self.blocked.remove(holder).filter(|(_, named)| *named).map(|(since, _)| since)
     }
 
-    /// The shard is worked on here no longer: what ends thereby here.
+    /// This worker no longer reads the shard: the trouble that ends with it here.
     pub(crate) fn leaves(&mut self, now: Mono, shard: &ShardId) -> Vec<Over> {
         let lanes = Holder::lanes_of(shard);
         let blocked: Vec<Holder> =

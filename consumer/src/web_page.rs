@@ -1,4 +1,4 @@
-//! A web page in place of a service's answer: a proxy, a portal or another server stands at the endpoint.
+//! A web page in place of a service's answer: a proxy, a portal or another server is at the endpoint.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 

@@ -14,7 +14,7 @@ use crate::source::{ReadLimiter, SourceContext};
 
 /// The part of the buffer budget for each read under way.
 const READ_BYTES: usize = 2 << 20;
-/// Reads that are permitted whatever the budget.
+/// Reads that are permitted regardless of the budget.
 const FEWEST_READS: usize = 16;
 
 const SHORTEST_LEASE: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ pub enum WorkerError {
 
 /// What all consumers of a process share: the lease keeper's thread, the buffer budget, the pace of reads, the clock.
 ///
-/// A process needs one; [`Consumer::builder`](crate::Consumer::builder) makes one for itself unless it is given one.
+/// A process needs one; [`Consumer::builder`](crate::Consumer::builder) starts one of its own unless it is given one.
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) id: WorkerId,
@@ -98,8 +98,8 @@ impl WorkerOptions {
         self
     }
 
-    /// What this process's host is called when another process decides whether a lease's owner is dead; default: what
-    /// the kernel says. For embedders that know better what their hosts are.
+    /// The host name by which other processes decide whether a lease's owner is dead; default: the kernel's host name.
+    /// For embedders that know their hosts better.
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
         self
@@ -117,7 +117,7 @@ impl WorkerOptions {
         self
     }
 
-    /// How long running invocations may go on after a stop is asked for; default 25 s.
+    /// How long running invocations may continue after a stop is requested; default 25 s.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.stop_timeout = timeout;
         self
@@ -132,9 +132,9 @@ impl WorkerOptions {
     }
 
     /// Calls under way at the same time over all shards to open and to read them: at least 1, default 256. There is at most one for
-    /// every 2 MiB of [`buffer_bytes`](Self::buffer_bytes), but 16 whatever the budget. Half of them are divided evenly
-    /// among the worker's sources, so that calls that hang on one stream hold up no other. Each may need a connection of
-    /// its own: the process's limit of open files must be well above it.
+    /// every 2 MiB of [`buffer_bytes`](Self::buffer_bytes), but 16 regardless of the budget. Half of them are divided
+    /// evenly among the worker's sources, so that calls that hang on one stream hold up no other. Each may need a
+    /// connection of its own: the process's limit of open files must be well above it.
     pub fn maximum_concurrent_reads(mut self, reads: usize) -> Self {
         self.maximum_concurrent_reads = reads;
         self
@@ -163,7 +163,8 @@ impl WorkerOptions {
         }
     }
 
-    /// A small budget permits fewer reads than configured: answers are decoded beside the records that it counts (I13).
+    /// A small budget permits fewer reads than configured: answers are decoded in addition to the records that it
+    /// counts (I13).
     fn concurrent_reads(&self) -> usize {
         self.maximum_concurrent_reads.min((self.buffer_bytes / READ_BYTES).max(FEWEST_READS))
     }

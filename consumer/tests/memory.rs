@@ -93,7 +93,7 @@ async fn incident_75_forty_stuck_pages_stay_within_the_budget_by_resident_memory
         let stuck = Arc::clone(&stuck);
         async move {
             if batch.len() == 1 {
-                // Another one is stuck for good; its event is made each time.
+                // Another one is stuck permanently; its event is made each time.
                 let event = cx.event(&batch);
                 stuck.fetch_add(usize::from(cx.attempt == 1 && !event.is_empty()), Ordering::Relaxed);
             }

@@ -66,7 +66,7 @@ async fn i17_on_gap_stop_turns_ready_red_with_the_reason_and_ends_with_1_once_ev
         "what is lost: {text}"
     );
     let stopped = sidecar.logged("the mapping has stopped").expect("the stop is logged").to_string();
-    assert!(stopped.contains("set it to continue to go on at the oldest record"), "{stopped}");
+    assert!(stopped.contains("set it to continue to resume at the oldest record"), "{stopped}");
     assert!(sidecar.try_ended().is_none(), "the other mapping goes on");
     sidecar.terminate();
     sidecar.ended().await;

@@ -175,7 +175,7 @@ fn incident_85_large_and_small_requests_are_served_in_the_order_in_which_they_ca
         shares[0].set(left * RECORD, left);
         rooms.retain_mut(|(index, room)| match poll(room, &wakes) {
             Poll::Ready(room) => {
-                // Its page stays for ever.
+                // Its page stays forever.
                 shares[*index].set(room.records * RECORD, room.records);
                 order.push(*index);
                 false

@@ -7,7 +7,7 @@ use shardmill_engine::Mono;
 
 use super::DATE_WIDTH_MS;
 
-/// An answer that is further off the estimate than this many milliseconds says that the clock has jumped, or is wrong.
+/// An answer that is further off the estimate than this many milliseconds means that the clock has jumped, or is wrong.
 const JUMP_MS: i64 = 3000;
 /// Answers agree on an offset if none of them is further from it than this many milliseconds.
 const AGREEMENT_MS: i64 = 1000;
@@ -21,7 +21,7 @@ const APART: Duration = Duration::from_millis(500);
 const KEPT: usize = 16;
 /// Older answers say nothing about the clock of now.
 const FORGOTTEN: Duration = Duration::from_secs(120);
-/// The date of an answer that took longer than this many milliseconds says too little to confirm anything.
+/// The date of an answer that took longer than this many milliseconds is too imprecise to confirm anything.
 const SHARP_MS: i64 = DATE_WIDTH_MS + 4000;
 
 /// The date of one answer: the offset that it calls for lies between two, in milliseconds.

@@ -25,7 +25,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct FileDestination {
     path: PathBuf,
-    /// One delivery at a time; held by the blocking task itself, so that a caller who gives up does not let the next in.
+    /// One delivery at a time; held by the blocking task itself, so that a caller that stops waiting does not let the
+    /// next one in.
     turn: Arc<Mutex<()>>,
 }
 
@@ -115,7 +116,7 @@ impl Destination for FileDestination {
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);
-    // What is given up is in it with its payload: for this user only. A file that is there keeps its mode.
+    // It contains discarded records with their payload: for this user only. An existing file keeps its mode.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path)?;
@@ -172,7 +173,7 @@ fn append_line(file: &mut (impl Read + Write + Seek), object: Vec<u8>) -> io::Re
     Ok(())
 }
 
-/// Whether the file ends within a line that nobody is writing.
+/// Whether the file ends within a line that is no longer being written.
 fn ends_torn(file: &mut (impl Read + Seek)) -> io::Result<bool> {
     let mut end = file.seek(SeekFrom::End(0))?;
     while !begins_line(file, end)? {
@@ -327,7 +328,7 @@ mod tests {
         assert_eq!(mode(), 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         destination.deliver(&discarded("1", 1)).await.unwrap();
-        assert_eq!(mode(), 0o640, "whoever lets others read it means it");
+        assert_eq!(mode(), 0o640, "an existing file's mode is kept");
         fs::remove_file(&path).unwrap();
         destination.deliver(&discarded("2", 1)).await.unwrap();
         assert_eq!(mode(), 0o600, "also when it is begun anew");

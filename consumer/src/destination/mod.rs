@@ -38,7 +38,7 @@ pub trait Destination: Send + Sync + 'static {
     /// again and may by then have arrived: destinations get a batch at least once.
     async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError>;
 
-    /// Whether the destination answers, without delivering anything. Some can only be asked by delivering.
+    /// Whether the destination answers, without delivering anything. Some can only be checked by delivering.
     async fn probe(&self) -> Result<Probe, DestinationError> {
         Ok(Probe::NotAsked("it can only be asked by a delivery".to_owned()))
     }
@@ -104,7 +104,7 @@ fn not_enabled(destination: &FailureDestination, feature: &str) -> DestinationEr
 pub enum Probe {
     /// It answers.
     Answers,
-    /// It was not asked, or would not say: why.
+    /// Why it was not asked, or did not answer.
     NotAsked(String),
 }
 
@@ -188,7 +188,7 @@ pub struct DestinationError {
 }
 
 impl DestinationError {
-    /// An error that says what happened and what to do about it.
+    /// An error with what happened and what to do about it.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), source: None }

@@ -19,7 +19,7 @@ const PUT: Operation = Operation { name: "PutObject", action: "s3:PutObject" };
 const ASK: Operation = Operation { name: "HeadBucket", action: "s3:ListBucket" };
 
 const CONTENT_TYPE: &str = "application/octet-stream";
-/// Where the service says that a bucket lives in another region than the request was made for.
+/// Where the service answers that a bucket is in another region than the request was made for.
 const REGION: &str = "x-amz-bucket-region";
 
 /// An upload is answered when it has ended: it may take all the time that there is.
@@ -28,8 +28,8 @@ const LIMITS: Limits = Limits { read: Limits::DEFAULT.total, ..Limits::DEFAULT }
 /// Puts an object with the positions and the whole event of every discarded batch into a bucket, under Lambda's key and
 /// in its layout (R72, R73; docs/semantics.md, section 3.9). Needs `s3:PutObject`; a probe needs `s3:ListBucket`.
 ///
-/// A delivery takes at most 10 seconds in the bucket's region, the SDK's own repeats included. One that fails by its
-/// timeout may have arrived; its repeat writes the same object again.
+/// A delivery takes at most 10 seconds in the bucket's region, including the SDK's retries. One that fails by its
+/// timeout may have arrived; its retry writes the same object again.
 #[derive(Debug)]
 pub struct S3Destination {
     /// Replaced by one for the bucket's region where the first one is not.
@@ -98,7 +98,7 @@ impl S3Destination {
         self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes a call, and once more where the bucket turns out to be in another region.
+    /// Makes a call, and retries it once if the bucket turns out to be in another region.
     async fn in_its_region<T, E, F>(&self, call: impl Fn(Client) -> F) -> Result<T, Failed<E>>
     where
         F: Future<Output = Result<T, aws_sdk_s3::error::SdkError<E>>>,

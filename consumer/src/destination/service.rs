@@ -18,11 +18,11 @@ use crate::web_page;
 /// How long a delivery may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Until a connection stands.
+    /// Until a connection is established.
     pub(super) connect: Duration,
     /// Until one attempt is answered.
     pub(super) read: Duration,
-    /// In all, with the SDK's own repeats.
+    /// In total, including the SDK's retries.
     pub(super) total: Duration,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Service {
 pub(super) enum Failed<E> {
     /// It was not over in time.
     Late,
-    /// What the SDK says.
+    /// The SDK's own error.
     Sdk(Box<SdkError<E, HttpResponse>>),
 }
 
@@ -98,7 +98,7 @@ impl Service {
         DestinationError::new(format!("{what}: the answer from {at} has no {missing}; check the endpoint"))
     }
 
-    /// The error of a failed call, for people.
+    /// The human-readable error of a failed call.
     pub(super) fn explain<E>(&self, operation: Operation, failed: Failed<E>) -> DestinationError
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
@@ -212,7 +212,7 @@ fn root_cause(error: &dyn Error) -> String {
 }
 
 /// The endpoint that the SDK would use for a service: `given`, else the one in `config`, then `AWS_ENDPOINT_URL_…` and
-/// `AWS_ENDPOINT_URL` in the SDK's own order. It does not tell by itself.
+/// `AWS_ENDPOINT_URL` in the SDK's own order. The SDK does not expose it.
 pub(super) fn endpoint(config: &SdkConfig, service_id: &str, given: Option<&str>) -> Option<String> {
     let general = || config.endpoint_url().map(str::to_owned);
     if given.is_some() {

@@ -16,7 +16,7 @@ const ASK: Operation = Operation { name: "GetTopicAttributes", action: "sns:GetT
 /// Publishes a message with the positions of every discarded batch to a standard topic: the same text as for a queue,
 /// without a subject (R72, R73; docs/semantics.md, sections 3.5 to 3.8). Needs `sns:Publish` only.
 ///
-/// A delivery takes at most 10 seconds, the SDK's own repeats included. One that fails by its timeout may have arrived.
+/// A delivery takes at most 10 seconds, including the SDK's retries. One that fails by its timeout may have arrived.
 #[derive(Clone, Debug)]
 pub struct SnsDestination {
     client: Client,
@@ -75,7 +75,7 @@ impl Destination for SnsDestination {
         }
     }
 
-    /// By `GetTopicAttributes`, which deliveries do not need: where it is not allowed, the topic is not asked.
+    /// By `GetTopicAttributes`, which deliveries do not need: if it is not allowed, the topic is not asked.
     async fn probe(&self) -> Result<Probe, DestinationError> {
         let asking = self.client.get_topic_attributes().topic_arn(&self.arn).send();
         self.service.probed(ASK, self.service.within(asking).await)

@@ -17,7 +17,7 @@ const ASK: Operation = Operation { name: "GetQueueAttributes", action: "sqs:GetQ
 /// Sends a message with the positions of every discarded batch to a standard queue (R72, R73;
 /// docs/semantics.md, sections 3.5 and 3.7). Needs `sqs:SendMessage` only.
 ///
-/// A delivery takes at most 10 seconds, the SDK's own repeats included. One that fails by its timeout may have arrived.
+/// A delivery takes at most 10 seconds, including the SDK's retries. One that fails by its timeout may have arrived.
 #[derive(Clone, Debug)]
 pub struct SqsDestination {
     client: Client,
@@ -83,7 +83,7 @@ impl Destination for SqsDestination {
         }
     }
 
-    /// By `GetQueueAttributes`, which deliveries do not need: where it is not allowed, the queue is not asked.
+    /// By `GetQueueAttributes`, which deliveries do not need: if it is not allowed, the queue is not asked.
     async fn probe(&self) -> Result<Probe, DestinationError> {
         let name = QueueAttributeName::QueueArn;
         let asking = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(name).send();

@@ -89,7 +89,7 @@ impl Actor {
         }
     }
 
-    /// Works until all senders of commands are gone and every lease is given up.
+    /// Works until all senders of commands are gone and every lease is released.
     pub(super) async fn run(mut self) {
         loop {
             let now = self.now();
@@ -107,7 +107,7 @@ impl Actor {
                 Some(done) = self.calls.next() => self.done(done),
                 () = tokio::time::sleep(wake.since(now)) => {}
             }
-            // Whatever else is ready joins the same round, so that writes share a call.
+            // Everything else that is ready joins the same iteration, so that writes share a call.
             while let Ok(command) = self.commands.try_recv() {
                 self.command(command);
             }
@@ -153,7 +153,7 @@ impl Actor {
         self.checkpoints.unblock(id);
         let Some(entry) = self.entries.get_mut(id) else { return };
         if !entry.takes_slot(&self.options.slots) {
-            // The worker has as many leases as it may have; the next listing asks again.
+            // The worker has as many leases as it may have; the next listing tries again.
             entry.machine.handle_event(now, LeaseEvent::Wanted(false));
         }
         while let Some(action) = self.entries.get_mut(id).and_then(|entry| entry.machine.poll_action(now)) {

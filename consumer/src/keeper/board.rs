@@ -17,7 +17,7 @@ pub(crate) struct Board {
     trouble: Mutex<Option<ErrorReport>>,
 }
 
-/// A lease as the store had it when it was last listed, whoever owns it.
+/// A lease as the store had it when it was last listed, regardless of its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseReport {
     /// The shard.

@@ -14,7 +14,7 @@ pub(super) struct Entries {
     times: LeaseTimes,
     entries: BTreeMap<EntryId, Entry>,
     by_key: HashMap<LeaseKey, EntryId>,
-    /// When which lease wants to be asked again.
+    /// When each lease is to be polled next.
     timers: BTreeSet<(Mono, EntryId)>,
     next: u64,
     /// Leases that are held or being written.
@@ -105,12 +105,12 @@ impl Entries {
         had
     }
 
-    /// When the first lease wants to be asked again.
+    /// When the first lease is to be polled next.
     pub(super) fn wakes_at(&self) -> Option<Mono> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// A lease that wants to be asked now.
+    /// A lease that is due to be polled.
     pub(super) fn take_due(&mut self, now: Mono) -> Option<EntryId> {
         self.wakes_at().filter(|at| *at <= now)?;
         let (_, id) = self.timers.pop_first()?;
@@ -118,7 +118,7 @@ impl Entries {
         Some(id)
     }
 
-    /// Takes in what a lease's machine has decided: when it wants to be asked again, and until when it is valid.
+    /// Takes in what a lease's machine has decided: when it is to be polled next, and until when it is valid.
     pub(super) fn update(&mut self, id: EntryId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let busy = entry.machine.phase() != LeasePhase::Watching;
@@ -213,7 +213,7 @@ mod tests {
         entries.keep_only(&[]);
         assert!(entries.find(&lease("a").key).is_none());
         assert_ne!(entries.id_of(&lease("a")), first);
-        assert!(entries.current(ticket).is_none(), "a late answer says nothing about the new lease");
+        assert!(entries.current(ticket).is_none(), "a late answer proves nothing about the new lease");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::tally::{Free, Loss};
 use super::ticket::{EntryId, Ticket};
 
 /// A listing may be late by seconds. A shard that none has shown for so long is gone, even if none of its descendants is
-/// there to prove it: nobody ran for longer than the stream keeps records.
+/// there to prove it: no worker ran for longer than the stream keeps records.
 const LONG_ABSENT: Duration = Duration::from_secs(1800);
 
 pub(super) struct Entry {
@@ -24,14 +24,14 @@ pub(super) struct Entry {
     pub(super) validity: Option<Arc<Validity>>,
     /// Rises with every acquisition and loss.
     pub(super) generation: u64,
-    /// When the machine wants to be asked again.
+    /// When the machine is to be polled next.
     pub(super) wakes_at: Option<Mono>,
     /// It is held or being written, as [`Entries`](super::entries::Entries) has counted it.
     pub(super) busy: bool,
     pub(super) on_release: Vec<oneshot::Sender<()>>,
     /// The holder gave the lease up: losing it now is no loss.
     pub(super) given_up: bool,
-    /// The shard's end is stored: its holder gives it up because it is done.
+    /// The shard's end is stored: its holder releases it because it is done.
     pub(super) ended: bool,
     /// This run has held it and lost it.
     was_held: bool,
@@ -109,7 +109,7 @@ impl Entry {
         self.machine.valid_until().is_some_and(|until| now < until)
     }
 
-    /// Why it was free to take, and who had it.
+    /// Why it was free to take, and its former owner.
     pub(super) fn why_free(&self, me: &WorkerId) -> (Option<String>, Free) {
         let from = self.lease.owner.as_ref();
         let why = match self.seen {
@@ -137,7 +137,7 @@ impl Entry {
             {
                 OwnerView::Me
             }
-            // A worker's name is unique among those alive, so whoever had it before is gone.
+            // A worker's name is unique among those alive, so its earlier owner is gone.
             Some(owner) if owner == me => OwnerView::Gone,
             Some(_) if lease.process.as_ref().is_some_and(is_dead) => OwnerView::Gone,
             Some(_) => OwnerView::Other,

@@ -32,7 +32,7 @@ pub(crate) struct CheckpointPermit {
     leases: Leases,
 }
 
-/// What the keeper tells the holder without being asked.
+/// What the keeper reports to the holder without being asked.
 #[derive(Debug)]
 pub(super) struct Validity {
     /// Nothing is started at or after this time; 0 once the lease is lost (I10).

@@ -78,7 +78,7 @@ impl Leases {
         WeakLeases { commands: self.commands.downgrade(), board: Arc::clone(&self.board) }
     }
 
-    /// Asks for what needs no answer.
+    /// Sends a command that has no answer.
     pub(super) fn tell(&self, command: Command) {
         // A keeper that has stopped takes no leases, and those that it had expire.
         let _ = self.commands.send(command);

@@ -27,7 +27,7 @@ impl Renewals {
         self.due.insert(entry, counter);
     }
 
-    /// Takes a renewal back, because its lease is given up or lost. Whether one was waiting: it is owed an answer.
+    /// Takes a renewal back, because its lease is released or lost. Whether one was waiting: it is owed an answer.
     pub(super) fn withdraw(&mut self, entry: EntryId) -> bool {
         self.due.remove(&entry).is_some()
     }

@@ -1,4 +1,4 @@
-//! What the keeper says of its work: log lines, metrics and the [`Board`].
+//! What the keeper reports of its work: log lines, metrics and the [`Board`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl Reports {
         self.tally.write(now, true, &self.mapping);
     }
 
-    /// Takes in what a call says of the store; reports once that it fails.
+    /// Takes in what a call shows about the store; reports once that it fails.
     pub(super) fn answer(&mut self, now: Now, answer: Answer) {
         let failed = matches!(answer, Answer::Failed(..));
         if self.trouble.note(now, answer) {

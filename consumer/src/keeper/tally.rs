@@ -47,9 +47,9 @@ pub(super) enum Loss {
 impl Free {
     fn as_str(self) -> &'static str {
         match self {
-            Self::NobodyHadIt => "nobody had it",
+            Self::NobodyHadIt => "no worker had it",
             Self::EarlierRun => "an earlier run of this worker had it",
-            Self::LostBefore => "this worker had lost it, and nobody has taken it since",
+            Self::LostBefore => "this worker had lost it, and no worker has taken it since",
             Self::DeadProcess => "its owner's process is dead",
             Self::NotRenewed => "its owner did not renew it for a lease time",
         }
@@ -86,7 +86,8 @@ struct Group {
     first: ShardId,
     leases: usize,
     since: Mono,
-    /// Which change was the last one of the group: the lines are in this order, so that the last one says how it is now.
+    /// Which change was the last one of the group: the lines are in this order, so that the last one shows the present
+    /// state.
     last: u64,
 }
 
@@ -144,7 +145,7 @@ fn log(mapping: &str, change: &Change, first: &ShardId, leases: usize) {
         Change::Lost(why) => {
             tracing::warn!(mapping, leases, %first, why = why.as_str(), "lost leases: the work on their shards stops here");
         }
-        Change::GivenUp => tracing::info!(mapping, leases, %first, "gave leases up"),
+        Change::GivenUp => tracing::info!(mapping, leases, %first, "released leases"),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) enum Access {
     Write,
 }
 
-/// What the end of a call says of the store.
+/// What the end of a call shows about the store.
 #[derive(Debug)]
 pub(super) enum Answer {
     Did(Access),
@@ -130,7 +130,7 @@ impl StoreTrouble {
         let trouble = self.now.as_ref()?;
         let silence = now.since(trouble.last);
         let works = !trouble.reads_fail && !trouble.writes_fail && silence >= QUIET;
-        // Leases are listed all the time, so that a store that is away goes on failing.
+        // Leases are listed all the time, so that a store that is away keeps failing.
         let is_forgotten = !trouble.reads_fail && silence >= self.forgotten;
         if !works && !is_forgotten {
             return None;
@@ -140,7 +140,7 @@ impl StoreTrouble {
         Some(ended)
     }
 
-    /// For people: the latest failure, since when the store fails.
+    /// Human-readable: the latest failure, and since when the store fails.
     pub(super) fn report(&self) -> Option<ErrorReport> {
         self.now.as_ref().map(|trouble| ErrorReport {
             what: "checkpoint store".to_owned(),

@@ -36,8 +36,8 @@ struct Grave {
 }
 
 impl Vanished {
-    /// Takes in which leases there are, each with whether it is finished; `is_listed` tells what the last listing of the
-    /// stream showed.
+    /// Takes in which leases there are, each with whether it is finished; `is_listed` returns what the last listing of
+    /// the stream showed.
     pub(super) fn look(
         &mut self,
         stream: &LeaseKey,
@@ -67,7 +67,7 @@ impl Vanished {
         self.seen = leases;
     }
 
-    /// Whether only a listing can tell what is to be done.
+    /// Whether only a listing can show what is to be done.
     pub(super) fn calls_for_a_listing(&self) -> bool {
         !self.missing.is_empty() || self.finished.values().any(|grave| !grave.forgotten)
     }
@@ -89,7 +89,7 @@ impl Vanished {
         self.finished.keys().cloned().collect()
     }
 
-    /// Whether a listing has lacked the shard, so that nobody waits for it whatever a late one shows.
+    /// Whether a listing has lacked the shard, so that no shard waits for it even if a late one shows it.
     pub(super) fn is_forgotten(&self, shard: &ShardId) -> bool {
         self.finished.get(shard).is_some_and(|grave| grave.forgotten)
     }
@@ -169,7 +169,7 @@ mod tests {
         vanished.look(&key, leases(&[]), shows(&["a"]), now);
         assert!(vanished.calls_for_a_listing());
         assert_eq!(vanished.listed(shows(&["a"]), now), only("a"), "perhaps the listing is late");
-        assert!(vanished.calls_for_a_listing(), "so it is listed once more");
+        assert!(vanished.calls_for_a_listing(), "so it is listed again");
         assert_eq!(vanished.listed(shows(&["a"]), now + BELIEVED_AFTER), none());
         vanished.look(&key, leases(&[("a", true)]), shows(&["a"]), now);
         vanished.look(&key, leases(&[]), shows(&["a"]), now);

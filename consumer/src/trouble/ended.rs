@@ -17,7 +17,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// `verdict`: what the machine says about the answer. `records`: of the batch, `first` the first of them.
+    /// `verdict`: how the machine judges the answer. `records`: of the batch, `first` the first of them.
     pub(crate) fn judge(
         result: Result<BatchResponse, HandlerError>,
         verdict: Option<&Verdict>,
@@ -41,7 +41,7 @@ impl Ended {
             }
             HandlerError::NotReached { retry_after, .. } => {
                 let outcome = Outcome::NotReached { retry_after };
-                // Who says when to come is there.
+                // A function that requests a back-off is there.
                 let trouble = match retry_after {
                     Some(_) => TroubleKind::Throttled,
                     None => TroubleKind::NotReached,

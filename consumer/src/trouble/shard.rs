@@ -1,4 +1,4 @@
-//! What keeps one shard from going on, lane by lane.
+//! What keeps one shard from making progress, lane by lane.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,9 +35,9 @@ struct Lane {
     failures: u32,
     since: Wall,
     last_failure: Mono,
-    /// Since when the batches at its head fail; none once they are given up.
+    /// Since when the batches at its head fail; `None` once they are discarded.
     stuck: Option<Mono>,
-    /// Its trouble was told with the shard's name.
+    /// Its trouble was logged with the shard's name.
     is_named: bool,
     is_blocked: bool,
 }
@@ -126,7 +126,7 @@ impl ShardTrouble {
         }
     }
 
-    /// The delivery of a batch that was given up begins.
+    /// The delivery of a discarded batch begins.
     pub(crate) fn given_up(&mut self, request_id: RequestId) {
         let of_batch = |(_, entry): &(&LaneId, &Lane)| entry.facts.request_id == Some(request_id);
         if let Some((lane, _)) = self.lanes.iter().find(of_batch) {
@@ -134,7 +134,7 @@ impl ShardTrouble {
         }
     }
 
-    /// This lane's batch is given up: what follows it may go on, but nothing has succeeded.
+    /// This lane's batch is discarded: what follows it may proceed, but nothing has succeeded.
     pub(crate) fn gave_up(&mut self, lane: LaneId) {
         let Some(entry) = self.lanes.get_mut(&lane) else { return };
         let was_blocked = std::mem::take(&mut entry.is_blocked);
@@ -145,8 +145,8 @@ impl ShardTrouble {
         }
     }
 
-    /// A read failed. It is told unless that is usual: an expired iterator and a throttle are part of a healthy run, unless they
-    /// last, and what is trimmed is reported as a gap.
+    /// A read failed. It is logged unless that is usual: an expired iterator and a throttle are part of a healthy run,
+    /// unless they last, and what is trimmed is reported as a gap.
     pub(crate) fn read_failed(&mut self, error: &SourceError) {
         let now = self.troubles.clock().now().mono;
         let since = *self.unreadable.get_or_insert(now);
@@ -272,7 +272,7 @@ mod tests {
         for second in 0..200 {
             fails(&mut shard, second, TroubleKind::FunctionError, second.into());
             shard.gave_up(LANE);
-            // Only now the delivery of a batch begins that was given up long ago.
+            // Only now the delivery of a batch begins that was discarded long ago.
             shard.given_up(RequestId::from_random(second.saturating_sub(50).into()));
             fails(&mut shard, second, TroubleKind::FunctionError, u128::from(second) + 1);
             shard.look(at(second).mono, &snapshot);
@@ -282,7 +282,7 @@ mod tests {
             fails(&mut shard, second, TroubleKind::FunctionError, 1000);
             shard.look(at(second).mono, &snapshot);
         }
-        assert_eq!(troubles.summary().0, 1, "one that is not given up is blocked");
+        assert_eq!(troubles.summary().0, 1, "one that is not discarded is blocked");
     }
 
     #[test]

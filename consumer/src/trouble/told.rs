@@ -12,7 +12,7 @@ use crate::metrics;
 /// The longest part of an error's text in a line, in characters.
 const SHOWN: usize = 200;
 
-/// What a line says about the batch that failed.
+/// What a line shows of the batch that failed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) request_id: Option<RequestId>,
@@ -49,7 +49,7 @@ impl Troubles {
         &self.clock
     }
 
-    /// Something failed; whether it was told with this shard's name.
+    /// Something failed; whether it was logged with this shard's name.
     pub(crate) fn fails(&self, kind: TroubleKind, holder: &Holder, facts: &Facts) -> bool {
         let now = self.clock.now();
         if kind.is_functions_absence() && *holder != Holder::Probe {
@@ -98,7 +98,7 @@ impl Troubles {
         }
     }
 
-    /// A lane goes on.
+    /// A lane makes progress.
     pub(crate) fn unblocks(&self, holder: &Holder) {
         let (now, since) = {
             let mut ledger = self.lock();
@@ -109,7 +109,8 @@ impl Troubles {
         if let Some(since) = since {
             let shard = holder.shard().map(tracing::field::display);
             let lasted = (now.since(since) + super::BLOCKED_AFTER).as_secs();
-            tracing::info!(mapping = %self.mapping, kind = "blocked", shard, lasted_seconds = lasted, "the shard goes on");
+            let text = ends(TroubleKind::Blocked);
+            tracing::info!(mapping = %self.mapping, kind = "blocked", shard, lasted_seconds = lasted, "{text}");
         }
     }
 
@@ -118,7 +119,7 @@ impl Troubles {
         self.change(kind, |ledger, now| ledger.clears(now, kind, holder));
     }
 
-    /// An invocation has reached the function: whoever waits for it will.
+    /// An invocation has reached the function: the others that wait for it will.
     pub(crate) fn reaches(&self) {
         if self.is_unreached.load(Ordering::Relaxed) {
             let kind = TroubleKind::NotReached;
@@ -163,7 +164,8 @@ impl Troubles {
         }
     }
 
-    /// The shard is worked on here no longer. Only what was told and ends with it here is told: why it left is said elsewhere.
+    /// This worker no longer reads the shard. Only the end of trouble that was logged is logged: why it left is
+    /// reported elsewhere.
     pub(crate) fn leaves(&self, shard: &ShardId) {
         let now = self.clock.now().mono;
         let over = {
@@ -238,7 +240,7 @@ const fn begins(kind: TroubleKind) -> &'static str {
         TroubleKind::Throttled => {
             "the function takes no invocation now; trying again when it may, no attempt is spent"
         }
-        TroubleKind::FunctionError => "the function fails; its batch is retried as the mapping says",
+        TroubleKind::FunctionError => "the function fails; its batch is retried according to the mapping",
         TroubleKind::Timeout => "the function does not answer within its timeout; its batch is retried",
         TroubleKind::Crash => "the function crashed; its batch is retried",
         TroubleKind::TooLarge => "the event of a record is larger than the function takes; it is retried",
@@ -250,7 +252,7 @@ const fn begins(kind: TroubleKind) -> &'static str {
         TroubleKind::Blocked => "the shard is blocked",
         TroubleKind::Reading => "reading the shard fails; trying again until it succeeds",
         TroubleKind::Destination => {
-            "the on-failure destination did not take a batch; trying again as OnDestinationFailure says"
+            "the on-failure destination did not take a batch; retrying according to OnDestinationFailure"
         }
     }
 }
@@ -265,8 +267,8 @@ const fn ends(kind: TroubleKind) -> &'static str {
         TroubleKind::TooLarge => "no record is too large any more",
         TroubleKind::UnusableAnswer => "the function's answers can be used again",
         TroubleKind::NoState => "the function's answers have their window state again",
-        TroubleKind::PartialFailure => "what the function reported as failed has succeeded or is given up",
-        TroubleKind::Blocked => "the shard goes on",
+        TroubleKind::PartialFailure => "what the function reported as failed has succeeded or was discarded",
+        TroubleKind::Blocked => "the shard makes progress again",
         TroubleKind::Reading => "the shards can be read again",
         TroubleKind::Destination => "the on-failure destination takes batches again",
     }

@@ -1,4 +1,4 @@
-//! What a run says once: where it begins, and that nobody reads the failures that a handler names.
+//! What a run logs once: where it begins, and that the failures that a handler names are not read.
 
 use std::time::Duration;
 

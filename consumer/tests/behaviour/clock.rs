@@ -104,7 +104,7 @@ async fn a_host_two_hours_off_gives_up_what_is_too_old_by_the_services_clock_and
         pass(Duration::from_secs(3000)).await;
         put(&fake, 10);
         pass(Duration::from_secs(700)).await;
-        // What is in doubt is not given up: the function fails until the time is known.
+        // What is in doubt is not discarded: the function fails until the time is known.
         let fails = std::sync::atomic::AtomicU32::new(0);
         let notes = seen.clone();
         let handler = move |batch: shardmill::Batch, cx: shardmill::InvokeContext| {

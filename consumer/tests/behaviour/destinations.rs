@@ -1,4 +1,4 @@
-//! Batches that are given up: a destination that fails, hangs or panics, or none at all (I3, R74 to R76).
+//! Discarded batches: a destination that fails, hangs or panics, or none at all (I3, R74 to R76).
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -214,7 +214,7 @@ async fn i9_childrens_leases_exist_before_the_parents_end_is_stored_and_start_on
     until("all records", || seen.distinct() == 20).await;
     run.stop().await;
     assert_eq!(seen.first_sights(), accepted(&fake));
-    assert_eq!(seen.len(), 30, "after the crash exactly what was not stored comes again");
+    assert_eq!(seen.len(), 30, "after the crash exactly what was not stored is redelivered");
     for child in children(&fake, &parent) {
         assert_before(&seen, &parent, &child);
     }

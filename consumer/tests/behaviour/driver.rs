@@ -172,7 +172,7 @@ async fn i10_a_lost_lease_cancels_the_invocation_and_drops_it() {
     assert_eq!(watch.get(), (false, false));
     store.fail_all(StoreFault::HangBefore);
     until("the loss", || run.report().shards.is_empty()).await;
-    until("the news", || watch.get() == (true, true)).await;
+    until("the change", || watch.get() == (true, true)).await;
     store.heal();
     run.stop().await;
 }

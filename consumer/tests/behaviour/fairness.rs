@@ -1,5 +1,5 @@
-//! Places of a function that runs few invocations at once (incident 72), and a function that nobody reaches (incident 101).
-//! Fairness is counted, not timed.
+//! Places of a function that runs few invocations at once (incident 72), and a function that cannot be reached
+//! (incident 101). Fairness is counted, not timed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ struct Function {
     seen: Seen,
     running: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
-    /// From when until when nobody reaches it.
+    /// From when until when it cannot be reached.
     outage: Arc<Mutex<Option<(Instant, Instant)>>>,
     /// When it was tried during the outage.
     tries: Arc<Mutex<Vec<Instant>>>,
@@ -101,7 +101,7 @@ fn fill(fake: &FakeKinesis, each: usize) {
     }
 }
 
-/// One record an invocation; whatever is read is read at once.
+/// One record an invocation; everything that is read is read at once.
 fn one_by_one() -> MappingBuilder {
     let quiet = mapping()
         .idle_interval(Duration::from_millis(20_000))

@@ -24,7 +24,7 @@ fn gaps(run: &Running) -> Vec<(u64, Option<GapKind>)> {
     snapshots.map(|s| (s.counters.gaps, s.last_gap.map(|gap| gap.kind))).collect()
 }
 
-/// Ten records are read and stored; then nobody reads for so long while ten more come every hour.
+/// Ten records are read and stored; then no worker reads for so long while ten more come every hour.
 async fn absent(fake: &FakeKinesis, store: &Store, hours: u32) {
     let seen = Seen::default();
     put(fake, 10);

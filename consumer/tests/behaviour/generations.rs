@@ -85,7 +85,7 @@ impl Chance {
         self.fake.records("orders").unwrap().len()
     }
 
-    /// First sights of a key come in the order in which its records were put, whatever shard they went to.
+    /// First sights of a key come in the order in which its records were put, regardless of their shards.
     fn assert_order_per_key(&self, seen: &Seen) {
         let (mut accepted, mut keys) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::new());
         for record in self.fake.records("orders").unwrap() {

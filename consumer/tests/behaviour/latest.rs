@@ -127,7 +127,7 @@ async fn incident_98_latest_is_remembered_over_a_restart_before_the_first_listin
     until("the records since the first start", || seen.len() == 20).await;
     run.stop().await;
     assert_eq!(seen.by_shard(), accepted_after(&fake, 20));
-    // Whoever deletes the leases starts anew at LATEST, not where it once began.
+    // After its leases are deleted a mapping starts at the present LATEST, not where it once began.
     for lease in leases(&second).await {
         shardmill::checkpoint::LeaseStore::delete(second.inner(), &lease.key).await.unwrap();
     }

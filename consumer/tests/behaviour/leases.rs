@@ -23,7 +23,7 @@ async fn incident_9_a_handler_that_takes_five_lease_times_keeps_its_lease() {
     until("a's lease", || !first.report().shards.is_empty()).await;
     let second = launch(consumer(&fake, &b, mapping(), seen.handler("b"), &another(&store)));
     until("all records", || seen.len() >= 10).await;
-    assert!(seen.all().iter().all(|sight| sight.worker == "a"), "nobody took over");
+    assert!(seen.all().iter().all(|sight| sight.worker == "a"), "no other worker took over");
     assert_eq!(seen.by_shard(), accepted(&fake));
     first.stop().await;
     put(&fake, 1);
@@ -145,7 +145,7 @@ async fn incidents_11_and_12_an_owner_whose_store_is_gone_stops_before_another_w
         });
         pass(LEASE * 2).await;
         for operation in WRITES {
-            // Acquiring for ever without ever being told so would keep everybody else away.
+            // Acquiring forever without ever learning of it would keep all other workers away.
             let nothing_happens = operation == Operation::Acquire && fault == Fault::ErrorAfter;
             store.fail(operation, if nothing_happens { Fault::ErrorBefore } else { fault });
         }
@@ -295,7 +295,7 @@ async fn incident_81_a_stop_in_the_middle_of_a_round_of_renewals_gives_every_lea
     pass(LEASE / 8).await;
     let begun = Instant::now();
     run.stop().await;
-    assert_eq!(owners(&store).await, Vec::<String>::new(), "I16: every lease is given up");
+    assert_eq!(owners(&store).await, Vec::<String>::new(), "I16: every lease is released");
     assert!(begun.elapsed() < LEASE / 2, "nothing waited for the end of a lease: {:?}", begun.elapsed());
 }
 
@@ -323,7 +323,7 @@ async fn the_keepers_work_for_a_consumer_ends_with_its_run_even_if_the_worker_an
     pass(LEASE).await;
     let calls = store.calls(Operation::List);
     pass(LEASE * 10).await;
-    assert_eq!(store.calls(Operation::List), calls, "nobody lists the leases any more");
+    assert_eq!(store.calls(Operation::List), calls, "the leases are no longer listed");
     assert_eq!(status.report().leases.len(), 2, "the status stays readable");
     drop(a);
 }
@@ -343,7 +343,7 @@ async fn dropping_a_run_gives_its_leases_up() {
     }
     assert_eq!(owners(&store).await, ["a", "a"]);
     drop(run);
-    // A lease may be taken and given up again before the keeper knows that nobody is there any more.
+    // A lease may be taken and released again before the keeper knows that its consumer is gone.
     until("the releases", || store.calls(Operation::Release) >= 2).await;
     pass(Duration::from_millis(100)).await;
     assert_eq!(owners(&store).await, Vec::<String>::new());

@@ -12,8 +12,8 @@ thread_local! {
     static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// One subscriber for all tests of the process: tracing remembers per place in the code whether anybody listens, and a
-/// subscriber of one thread is not asked when another thread comes there first.
+/// One subscriber for all tests of the process: tracing remembers per place in the code whether a subscriber listens,
+/// and a subscriber of one thread is not asked when another thread comes there first.
 struct Collector;
 
 /// Collects lines of the form `LEVEL message name=value …` of the test that calls it, which runs on a thread of its own.

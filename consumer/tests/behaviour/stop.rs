@@ -68,7 +68,7 @@ async fn the_next_owner_starts_at_once_after_a_stop() {
     second.stop().await;
 }
 
-/// A store that nobody can use.
+/// A store that cannot be used.
 #[derive(Clone, Debug)]
 struct Corrupt;
 

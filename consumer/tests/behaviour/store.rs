@@ -1,4 +1,5 @@
-//! A store that is full, locked, that flaps or holds rows which nobody can read; leases that vanish (incidents 89, 94 to 96).
+//! A store that is full, locked, that flaps or holds rows that cannot be read; leases that vanish (incidents 89, 94 to
+//! 96).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -92,7 +93,7 @@ async fn incident_89_a_takeover_of_many_leases_is_one_line_that_says_from_whom_a
     pass(LEASE).await;
     let took = loud("took leases");
     assert_eq!(took.len(), 1, "{took:#?}");
-    assert!(took[0].contains("leases=30") && took[0].contains("nobody had it"), "{took:#?}");
+    assert!(took[0].contains("leases=30") && took[0].contains("no worker had it"), "{took:#?}");
     let seconds = another(&store);
     let second = launch(consumer(&fake, &b, mapping(), seen.handler("b"), &seconds));
     first.crash(&store).await;
@@ -103,7 +104,7 @@ async fn incident_89_a_takeover_of_many_leases_is_one_line_that_says_from_whom_a
     let words = ["leases=30", "from=\"a\"", "did not renew it for a lease time", "first=shardId-"];
     assert!(words.iter().all(|word| took[1].contains(word)), "{took:#?}");
     second.stop().await;
-    let gave = loud("gave leases up");
+    let gave = loud("released leases");
     assert!(gave.len() == 1 && gave[0].contains("leases=30"), "{gave:#?}");
 }
 
@@ -194,7 +195,7 @@ async fn incident_96_a_lease_that_cannot_be_read_costs_its_shard_until_it_is_cor
     until("the leases", || run.report().shards.len() == 4).await;
     goes_on_without(&fake, &run, &store, &seen, &spoilt, 1).await;
     run.stop().await;
-    // The same at the next start, when it is held by nobody.
+    // The same at the next start, when no worker holds it.
     store.shards.lock().unwrap().insert(ShardId::from(spoilt.as_str()));
     let b = worker("b");
     let run = launch(consumer(&fake, &b, mapping(), seen.handler("b"), &store));
@@ -224,7 +225,7 @@ async fn goes_on_without(
     assert_eq!(report.unreadable_leases[0].key.shard.as_str(), spoilt);
     assert!(report.unreadable_leases[0].reason.contains("in column checkpoint"));
     assert_eq!((report.known_shards, report.state), (4, shardmill::RunState::Enabled));
-    assert_eq!(report.shards.len(), 3, "nobody reads its shard");
+    assert_eq!(report.shards.len(), 3, "no worker reads its shard");
     store.shards.lock().unwrap().clear();
     until("its records", || seen.distinct() == 4 * round).await;
     until("the report", || run.report().unreadable_leases.is_empty()).await;

@@ -173,7 +173,7 @@ impl Seen {
         pairs
     }
 
-    /// The same without what came again.
+    /// The same without redelivered records.
     pub(crate) fn first_sights(&self) -> Vec<(String, String)> {
         let mut known = std::collections::BTreeSet::new();
         let mut pairs = self.by_shard();

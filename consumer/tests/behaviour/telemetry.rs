@@ -73,7 +73,7 @@ async fn the_metrics_of_a_scripted_run_are_exact() {
     let _recording = metrics::set_default_local_recorder(&recorder);
     let (fake, store, calls) = (stream(1), store(), Arc::new(Mutex::new(0)));
     let counted = Arc::clone(&calls);
-    // Batches of 10: the first succeeds, the second fails once, the third for good, the fourth is not reached once.
+    // Batches of 10: the first succeeds, the second fails once, the third permanently, the fourth is not reached once.
     let handler = move |_: Batch, _: InvokeContext| {
         let mut calls = counted.lock().unwrap();
         *calls += 1;
@@ -150,7 +150,7 @@ async fn incident_67_a_healthy_run_says_nothing_per_batch() {
         .into_iter()
         .filter(|line| ["INFO", "WARN", "ERROR"].iter().any(|level| line.starts_with(level)))
         .collect();
-    let expected = ["INFO found shards", "INFO took leases", "INFO the last minute", "INFO gave leases up"];
+    let expected = ["INFO found shards", "INFO took leases", "INFO the last minute", "INFO released leases"];
     let is_start = |line: &str| line.contains(" at TRIM_HORIZON mapping=");
     let unexpected =
         |line: &&String| !is_start(line) && !expected.iter().any(|start| line.starts_with(start));

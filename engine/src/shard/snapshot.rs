@@ -87,7 +87,7 @@ pub struct LaneSnapshot {
     pub waits_for_place: bool,
     /// Records of the current batch.
     pub batch: usize,
-    /// Its first record; none for the final call of a tumbling window.
+    /// Its first record; `None` for the final call of a tumbling window.
     pub first: Option<Seq>,
     /// Its last record.
     pub last: Option<Seq>,
@@ -106,7 +106,7 @@ pub struct LaneSnapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Oversized {
-    /// The record; none for the final call of a tumbling window, whose state is too large.
+    /// The record; `None` for the final call of a tumbling window, whose state is too large.
     pub record: Option<Seq>,
     /// The size of its event, in bytes.
     pub bytes: usize,

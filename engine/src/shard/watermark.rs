@@ -150,7 +150,7 @@ impl Watermark {
         self.ahead.held()
     }
 
-    /// The last record of the resolved prefix; none before the first.
+    /// The last record of the resolved prefix; `None` before the first.
     pub(super) const fn reached(&self) -> Option<&Mark> {
         self.reached.as_ref()
     }

@@ -1,4 +1,4 @@
-//! A service on loopback that says what a test wants.
+//! A service on loopback that answers as a test wants.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -114,7 +114,7 @@ impl DestinationCase for Wire {
     }
 }
 
-/// An endpoint that nobody listens on.
+/// An endpoint without a listener.
 pub(in super::super) async fn dead_endpoint() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())

@@ -91,7 +91,7 @@ impl Actor {
         }
     }
 
-    /// One result per item; none where it is not known what happened.
+    /// One result per item; `None` if it is unknown what happened.
     fn spread(&mut self, result: Result<Vec<Write>, StoreError>, items: usize) -> Vec<Option<Write>> {
         self.answer(Answer::of_many(&result));
         let mut writes: Vec<Option<Write>> = result.unwrap_or_default().into_iter().map(Some).collect();
@@ -142,7 +142,7 @@ impl Actor {
         let validity = Arc::new(Validity::new(until));
         if let Some(leases) = self.leases.upgrade() {
             let held = Held::new(&entry.lease, token, counter, Arc::clone(&validity), leases);
-            // Nobody receives while the consumer stops: the grant is dropped and with it the lease.
+            // The receiver is gone while the consumer stops: the grant is dropped and with it the lease.
             let _ = self.grants.send(Grant { lease: entry.lease.clone(), held });
         } else {
             entry.given_up = true;
@@ -153,7 +153,7 @@ impl Actor {
         self.advance(ticket.entry, now);
     }
 
-    /// Takes in what a call says of the store.
+    /// Takes in what a call shows about the store.
     pub(super) fn answer(&mut self, answer: Answer) {
         self.reports.answer(self.options.clock.now(), answer);
     }

@@ -26,12 +26,12 @@ impl Actor {
 
     fn release(&mut self, now: Mono, key: &LeaseKey, token: &Arc<str>, reply: Option<oneshot::Sender<()>>) {
         let Some(id) = self.entries.held_by(key, token) else {
-            // Lost before: there is nothing to give up. Dropping the reply wakes the caller.
+            // Lost before: there is nothing to release. Dropping the reply wakes the caller.
             return;
         };
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.on_release.extend(reply);
-        // A holder that noticed the end of its lease first gives up what is lost all the same.
+        // A holder that noticed the end of its lease first releases what is lost all the same.
         entry.given_up = entry.is_valid(now);
         // The release need not wait for the renewal's turn.
         if self.renewals.withdraw(id) {
@@ -46,7 +46,7 @@ impl Actor {
             if entry.lease.key.is_sibling_of(&served.stream) {
                 entry.listed(now, served.listed.contains_key(&entry.lease.key.shard));
             } else {
-                // Its holder decides when to give it up.
+                // Its holder decides when to release it.
                 entry.machine.handle_event(now, LeaseEvent::Wanted(false));
             }
         }

@@ -1,4 +1,4 @@
-//! Leases that nobody needs any more.
+//! Leases that are no longer needed.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,4 +1,4 @@
-//! What a listing of the leases says of each of them.
+//! What a listing of the leases shows about each of them.
 
 use std::collections::{BTreeSet, HashMap};
 

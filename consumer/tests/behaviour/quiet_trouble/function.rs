@@ -35,7 +35,7 @@ async fn incident_102_a_function_that_fails_everywhere_is_told_once_and_each_oth
     assert!(line.contains(" retrying=4 ") && line.contains("function_error=4"), "{line}");
     function.set(Mood::Succeeds);
     watched.calm().await;
-    let goes_on: &[&str] = &["INFO the shard goes on", "lasted_seconds=", "shard=shardId-"];
+    let goes_on: &[&str] = &["INFO the shard makes progress again", "lasted_seconds=", "shard=shardId-"];
     let lines = told();
     let ends = lines.iter().filter(|line| line.starts_with(goes_on[0])).count();
     assert_eq!((lines.len(), ends), (8, 3), "{lines:#?}");
@@ -248,6 +248,6 @@ async fn trouble_that_ends_with_the_run_of_its_last_shard_has_its_end_in_the_log
     assert_told(&[
         &["WARN the function fails"],
         &["INFO the shards that were in this trouble are no longer read here", "function_error", "lanes=2"],
-        &["INFO gave leases up"],
+        &["INFO released leases"],
     ]);
 }

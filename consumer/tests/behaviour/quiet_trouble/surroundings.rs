@@ -130,7 +130,7 @@ async fn incident_102_shards_that_cannot_be_read_are_told_once_and_their_age_gro
     assert_told(&[begins]);
     assert_eq!(watched.troubles(), [(TroubleKind::Reading, 3)]);
     assert_eq!(watched.last_error().what, "GetRecords");
-    assert!(watched.metric("iterator_age_milliseconds") >= 45_000, "nobody knows what has come since");
+    assert!(watched.metric("iterator_age_milliseconds") >= 45_000, "what has arrived since is unknown");
     drop(denied);
     watched.calm().await;
     assert_told(&[begins, &["INFO the shards can be read again", "lanes=3"]]);
@@ -230,7 +230,7 @@ async fn a_takeover_is_one_line_however_many_leases_it_takes() {
     let taken: Vec<_> =
         logs::lines().into_iter().filter(|line| line.starts_with("INFO took leases")).collect();
     assert_eq!(taken.len(), 1, "{taken:#?}");
-    assert!(taken[0].contains("leases=50") && taken[0].contains("why=\"nobody had it\""), "{taken:?}");
+    assert!(taken[0].contains("leases=50") && taken[0].contains("why=\"no worker had it\""), "{taken:?}");
     assert_eq!(watched.run.report().shards.len(), 50);
 }
 
