@@ -30,7 +30,8 @@ const PORTS: u16 = 100;
 const BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 900.0];
 
-/// A gauge that nobody has set for so long is of a shard that is not read here any more: an idle shard is read more often.
+/// A gauge that was not set for so long belongs to a shard that is no longer read here: an idle shard is read more
+/// often.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// How often histograms are folded into their buckets; until then every sample is kept.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -58,8 +59,8 @@ fn recorder(forget_after: Duration) -> Result<PrometheusBuilder, String> {
     Ok(builder.idle_timeout(MetricKindMask::GAUGE, Some(forget_after)))
 }
 
-/// Keeps what the recorder holds bounded even if nobody ever asks for `/metrics`: samples are folded in, and the gauges of
-/// shards that have ended go. Without end.
+/// Keeps what the recorder holds bounded even if `/metrics` is never requested: samples are folded in, and the gauges
+/// of shards that have ended are removed. Never returns.
 pub async fn upkeep(metrics: PrometheusHandle) {
     loop {
         let rendered = tokio::time::Instant::now();
@@ -73,12 +74,12 @@ pub async fn upkeep(metrics: PrometheusHandle) {
     }
 }
 
-/// The sidecar's own metric, beside [those of the library](shardmill::METRICS).
+/// The sidecar's own metric, in addition to [those of the library](shardmill::METRICS).
 pub const LOG_LINES_LOST: MetricDescription = MetricDescription::counter(
     "shardmill_log_lines_lost_total",
     "lines",
     &[],
-    "log lines that nobody read; of the sidecar only",
+    "log lines lost because stderr was not read; of the sidecar only",
 );
 
 /// The log cannot count its own losses: the recorder may log.
@@ -106,10 +107,10 @@ struct Shared {
 }
 
 impl Admin {
-    /// Binds the address that is asked for, or the first free one of the default ports.
+    /// Binds the requested address, or the first free one of the default ports.
     ///
     /// # Errors
-    /// The address that is asked for cannot be had.
+    /// The requested address cannot be bound.
     pub async fn bind(config: config::Admin) -> Result<Self, AdminError> {
         let listener = match config {
             config::Admin::Off => None,

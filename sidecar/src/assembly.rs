@@ -102,7 +102,7 @@ pub fn worker(config: &config::Worker) -> Result<Arc<Worker>, AssemblyError> {
     Ok(Worker::start(options)?)
 }
 
-/// The SDK's own chain, with what the file says instead. Where neither names a region, it is `stream_region`: the
+/// The SDK's own chain, overridden by the file's settings. If neither names a region, it is `stream_region`: the
 /// metadata service of EC2, which only answers there, is not asked for one.
 pub async fn aws(aws: &Aws, stream_region: &str) -> SdkConfig {
     let mut of_profile = ProfileFileRegionProvider::builder();
@@ -148,7 +148,7 @@ pub fn parts(config: MappingConfig, aws: &SdkConfig, stores: &mut Stores) -> Res
     Ok(Parts { function, source, destination, store, named_store, config })
 }
 
-/// Whether [`parts`] would take these settings, as far as that can be told without a file, a connection or the
+/// Whether [`parts`] would take these settings, as far as that can be decided without a file, a connection or the
 /// environment.
 ///
 /// # Errors

@@ -113,8 +113,8 @@ async fn probe(parts: &Parts, taken: &Arc<BTreeSet<String>>) -> bool {
     .await
 }
 
-/// Says where the mapping's positions are if they are not under its own identity. The stream is asked for that, too, so
-/// it is no part of the store's line, and nothing that it fails at is the mapping's fault.
+/// Reports where the mapping's positions are if they are not under its own identity. The stream is asked for that, too,
+/// so it is no part of the store's line, and nothing that it fails at is the mapping's fault.
 async fn note_positions(parts: &Parts, taken: &Arc<BTreeSet<String>>) {
     match tokio::time::timeout(PROBE_TIMEOUT, Positions::new(parts, taken).find()).await {
         Ok(Ok(found)) => {

@@ -7,8 +7,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, MappingConfig, Target};
 
-/// More is not asked for, whatever the hard limit: functions inherit the limit, and some programs close every descriptor
-/// that there could be, one by one.
+/// More is not requested, even if the hard limit permits it: functions inherit the limit, and some programs close every
+/// descriptor that there could be, one by one.
 const MOST: u64 = 65_536;
 
 /// What the process itself takes: its runtime, log, signals, checkpoint files, and the admin endpoints.
@@ -54,7 +54,7 @@ impl Descriptors {
     }
 
     /// How many reads may be under way at the same time: what is configured, or as many as the limit has descriptors for
-    /// beside those that are kept for the store, the admin endpoints and the functions; at least 1.
+    /// in addition to those that are kept for the store, the admin endpoints and the functions; at least 1.
     #[must_use]
     pub fn reads(&self, config: &Config) -> usize {
         let configured = config.worker.maximum_concurrent_reads;

@@ -1,5 +1,5 @@
-//! Which positions a mapping goes on from: its own, those that it stored under its name before it had a UUID, or none, while
-//! the store has some of the stream under another name (ADR 0026).
+//! Which positions a mapping resumes from: its own, those that it stored under its name before it had a UUID, or none,
+//! while the store has some of the stream under another name (ADR 0026).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::assembly::Parts;
 
-/// How often a store that does not answer, or a worker that is still at it, is asked again.
+/// How often a store that does not answer, or a worker that still uses the positions, is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is needed to find a mapping's positions.
@@ -91,7 +91,7 @@ impl Positions {
     }
 
     /// Before the mapping runs: takes its earlier positions over, or warns of those under another name. Waits until the
-    /// store answers, and until nobody works on the earlier positions any more.
+    /// store answers, and until no worker uses the earlier positions any more.
     ///
     /// # Errors
     /// The store cannot be used.
@@ -136,7 +136,7 @@ impl Positions {
         Ok(())
     }
 
-    /// The leases under the mapping's name, once nobody works on them: no owner, or none that renewed for a lease time.
+    /// The leases under the mapping's name, once no worker uses them: no owner, or none that renewed for a lease time.
     async fn quiet(&self, named: &dyn LeaseStore, lease: Duration) -> Result<Vec<Lease>, StoreError> {
         let counters = |leases: &[Lease]| -> Vec<(LeaseKey, u64)> {
             leases.iter().map(|lease| (lease.key.clone(), lease.counter)).collect()
@@ -160,8 +160,8 @@ impl Positions {
                     tracing::warn!(
                         mapping = self.mapping.application_name(),
                         worker = %owner,
-                        "a worker is still at work on the positions under this mapping's name, from before it had a UUID: waiting \
-                         until it stops; to begin at StartingPosition beside it, write another Name"
+                        "a worker still uses the positions under this mapping's name, from before it had a UUID: \
+                         waiting until it stops; to begin at StartingPosition instead, write another Name"
                     );
                 }
             }
@@ -170,7 +170,7 @@ impl Positions {
         Ok(leases)
     }
 
-    /// The positions to take over: all of them, or the shard that is left out would begin anew.
+    /// The positions to take over: all of them, or the shard that is left out would start over.
     async fn whole(&self, named: &dyn LeaseStore) -> Result<Vec<Lease>, StoreError> {
         let LeaseList { leases, unreadable, .. } = self.of_stream(named).await?;
         match unreadable.into_iter().next() {
@@ -205,7 +205,7 @@ impl Positions {
     }
 }
 
-/// The position of a lease and what belongs to it, free for anybody.
+/// The position of a lease and what belongs to it, free to take.
 fn copy(lease: &Lease) -> NewLease {
     NewLease {
         key: lease.key.clone(),
@@ -217,7 +217,7 @@ fn copy(lease: &Lease) -> NewLease {
 }
 
 impl Found {
-    /// What somebody should know before it runs; `None`: nothing.
+    /// What the operator should know before it runs; `None` if nothing.
     #[must_use]
     pub fn describe(&self, mapping: &EventSourceMapping) -> Option<String> {
         match self {
@@ -231,7 +231,7 @@ impl Found {
                 let one =
                     |other: &OtherApplication| format!("Name: {:?} ({} shards)", other.name, other.leases);
                 let names: Vec<String> = others.iter().map(one).collect();
-                // Beside a UUID a name is only a label, once the UUID has positions.
+                // Next to a UUID a name is only a label, once the UUID has positions.
                 let place = if mapping.identity() == mapping.application_name() {
                     ""
                 } else {
@@ -239,7 +239,7 @@ impl Found {
                 };
                 Some(format!(
                     "this mapping has no positions of the stream yet and begins at StartingPosition, but the store has some under \
-                     another name; to go on from them, write {}{place}",
+                     another name; to resume from them, write {}{place}",
                     names.join(" or ")
                 ))
             }

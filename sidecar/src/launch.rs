@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 /// The first argument of the launcher.
 pub const ARGUMENT: &str = "__launch";
 
-/// How the line begins in which the launcher says that it cannot become the program.
+/// How the line begins in which the launcher reports that it cannot become the program.
 pub(crate) const CANNOT_START: &str = "cannot start ";
 
 /// Its exit status then, as a shell's.
@@ -63,7 +63,7 @@ pub fn launch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(2);
     };
     if !tie_to(parent) {
-        // The sidecar has ended meanwhile: nobody waits for this function.
+        // The sidecar has ended meanwhile: no process waits for this function.
         return ExitCode::from(127);
     }
     let error = become_program(&program, arguments, log);
@@ -89,7 +89,7 @@ fn tie_to(expected: i32) -> bool {
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         eprintln!("the function will outlive a sidecar that is killed: {error}");
     }
-    // It may have ended before the line above, and then nobody sends the signal.
+    // It may have ended before the line above, and then the signal is not sent.
     getppid().is_some_and(|parent| parent.as_raw_nonzero().get() == expected)
 }
 

@@ -4,8 +4,8 @@
 //! a signal, [`check`] asks whether they would run, [`admin`] shows them, [`handler`] calls the function, [`demo`] shows
 //! it all. A library only so that tests reach them: its API follows the binary's needs.
 
-/// Prints a line for people. A reader that has gone away, as `head` does, is no reason to fail: the exit status still says
-/// how it ended.
+/// Prints a human-readable line. A reader that has closed its end, as `head` does, is no reason to fail: the exit
+/// status shows how it ended.
 #[macro_export]
 macro_rules! say {
     ($($text:tt)*) => {{

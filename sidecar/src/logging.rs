@@ -1,8 +1,8 @@
-//! Logs on standard error: for people on a terminal, JSON lines otherwise.
+//! Logs on standard error: human-readable on a terminal, JSON lines otherwise.
 //!
-//! Nothing else of the sidecar writes to standard error: a reader that stalls would hold up whoever does, and with it
+//! Nothing else of the sidecar writes to standard error: a reader that stalls would hold up the writer, and with it
 //! records, leases and the stop. Lines wait in a bounded queue ([`lost`] counts those that find it full) for a thread
-//! that may stand still.
+//! that may block.
 
 mod lossy;
 
@@ -26,7 +26,7 @@ pub enum LogFormat {
     /// `text` on a terminal, else `json`.
     #[default]
     Auto,
-    /// For people.
+    /// Human-readable.
     Text,
     /// One JSON object per line.
     Json,
@@ -49,7 +49,7 @@ pub fn start(format: LogFormat, level: LevelFilter, quiet: Option<&str>) -> std:
         filter = filter.add_directive(directive);
     }
     let terminal = std::io::stderr().is_terminal();
-    let report = |lines: u64| tracing::warn!(lines, "{lines} log lines were lost while nobody read stderr");
+    let report = |lines: u64| tracing::warn!(lines, "{lines} log lines were lost while stderr was not read");
     let log = Lossy::start(std::io::stderr(), Bounds::default(), report)?;
     let writer = log.clone();
     let builder = tracing_subscriber::fmt()
@@ -68,7 +68,7 @@ pub fn start(format: LogFormat, level: LevelFilter, quiet: Option<&str>) -> std:
 }
 
 /// A panic is a line of the log: the hook of the standard library would write to standard error itself. Its message may
-/// quote what it was about, a record for example, so it is logged for those who ask for details.
+/// quote what it was about, a record for example, so it is logged at debug only.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string);
     let thread = std::thread::current();
@@ -81,13 +81,13 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     tracing::debug!(place, message, "what the panic said");
 }
 
-/// Prints why the program ends: a line for people, after everything that was logged.
+/// Prints why the program ends: a human-readable line, after everything that was logged.
 pub fn print_error(error: &dyn std::fmt::Display) {
     let line = format!("error: {error}\n");
     match LOG.get() {
         Some(log) => log.push(line.as_bytes()),
         None => {
-            // Whoever read it may be gone; the exit status still tells.
+            // Its reader may be gone; the exit status still shows it.
             let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
         }
     }
@@ -101,7 +101,7 @@ pub fn flush() {
     }
 }
 
-/// Lines of the log that were lost because nobody read standard error, since the start of the process.
+/// Lines of the log that were lost because standard error was not read, since the start of the process.
 #[must_use]
 pub fn lost() -> u64 {
     LOG.get().map_or(0, Lossy::lost)

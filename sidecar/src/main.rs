@@ -1,4 +1,4 @@
-//! The binary `shardmill`: AWS Lambda's stream event source mapping beside a program in any language.
+//! The binary `shardmill`: AWS Lambda's stream event source mapping next to a program in any language.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use shardmill_sidecar::{check, config, demo, handler, launch, run, say};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Runs AWS Lambda stream event source mappings outside of Lambda: polls every shard in order, invokes your function
-/// with micro-batches, retries, bisects, sends what it gives up to a dead-letter destination, and checkpoints.
+/// with micro-batches, retries, bisects, sends discarded batches to a dead-letter destination, and checkpoints.
 #[derive(Debug, Parser)]
 #[command(name = "shardmill", version = VERSION, max_term_width = 100)]
 struct Cli {
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
     launch::enable();
     let _no_process_is_left_behind = EndProcesses;
     let cli = Cli::parse();
-    // The demo speaks for itself, and has its function fail on purpose: only what goes wrong else is logged.
+    // The demo prints its own story, and its function fails on purpose: only other trouble is logged.
     let (level, quiet) = match cli.command {
         Command::Demo { .. } => (LevelFilter::WARN, Some("shardmill::trouble")),
         _ => (LevelFilter::INFO, None),

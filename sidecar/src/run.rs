@@ -169,7 +169,7 @@ async fn wait(
                 tracing::info!(mapping = name, cut_invocations = report.cut_invocations, "stopped");
             }
             Ok((name, Err(error))) => {
-                tracing::error!(mapping = name, %error, "the mapping has stopped; the others go on");
+                tracing::error!(mapping = name, %error, "the mapping has stopped; the others keep running");
                 failure = Some(error.to_string());
             }
             // What it said is in the log, at debug.

@@ -1,7 +1,7 @@
 //! Signals: the first one stops the run, a second one ends the process at once.
 //!
-//! They are received on a thread of their own, and act before anything is logged: a runtime that stands still, or a log
-//! that nobody reads, must not keep the process from ending.
+//! They are received on a thread of their own, and act before anything is logged: a runtime that hangs, or a log
+//! that is not read, must not keep the process from ending.
 
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
@@ -56,7 +56,7 @@ pub fn shutdown_on_signal() -> io::Result<CancellationToken> {
 enum Wish {
     /// Stop: the first one.
     Stop,
-    /// What was asked for already.
+    /// What was requested already.
     Same,
     /// End at once.
     End,
@@ -126,7 +126,7 @@ impl Signals {
                     });
                 }
                 Wish::End => {
-                    // Each may hang: on a process that cannot be looked at, on a log that nobody reads.
+                    // Each may hang: on a process that cannot be inspected, on a log that is not read.
                     let ended = aside(end_all_processes);
                     let _ = ended.recv_timeout(LAST_ACTS);
                     let logged = aside(move || {
@@ -153,7 +153,7 @@ fn aside(act: impl FnOnce() + Send + 'static) -> Receiver<()> {
     is_done
 }
 
-/// Whether this process was started with SIGHUP ignored, where the system tells.
+/// Whether this process was started with SIGHUP ignored, where the system shows it.
 fn hang_up_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

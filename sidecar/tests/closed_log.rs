@@ -1,4 +1,4 @@
-//! The sidecar when nobody reads its log any more.
+//! The sidecar when its log is no longer read.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

@@ -315,7 +315,7 @@ fn incident_103_a_filter_that_lets_nothing_pass_is_warned_about_at_its_place() {
 fn incident_103_retries_without_end_of_reported_records_are_warned_about() {
     let said = warned("FunctionResponseTypes: [ReportBatchItemFailures]\n");
     let [one] = &said[..] else { panic!("{said:?}") };
-    assert!(one.contains("MaximumRetryAttempts") && one.contains("blocks its shard for ever"), "{one}");
+    assert!(one.contains("MaximumRetryAttempts") && one.contains("blocks its shard forever"), "{one}");
     let file = "DestinationConfig: {OnFailure: {Destination: \"file:dead.jsonl\"}}\n";
     for limit in ["MaximumRetryAttempts: 3\n", "MaximumRecordAgeInSeconds: 3600\n"] {
         let said = warned(&format!("FunctionResponseTypes: [ReportBatchItemFailures]\n{file}{limit}"));

@@ -1,4 +1,4 @@
-//! The binary as whoever operates it meets it: exit status, signals, addresses, closed pipes.
+//! The binary as its operator meets it: exit status, signals, addresses, closed pipes.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

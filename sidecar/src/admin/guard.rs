@@ -1,8 +1,8 @@
 //! Which requests are answered: not those that a web page makes a browser send.
 //!
-//! There is no password, so whoever reaches the address may read. A browser reaches addresses that its web pages cannot,
-//! and a page of `evil.example` may read what it fetches from `evil.example`, also when that name suddenly resolves to
-//! 127.0.0.1 (DNS rebinding). Such a request names the foreign host.
+//! There is no password, so every client that reaches the address may read. A browser reaches addresses that its web
+//! pages cannot, and a page of `evil.example` may read what it fetches from `evil.example`, also when that name
+//! suddenly resolves to 127.0.0.1 (DNS rebinding). Such a request names the foreign host.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -36,7 +36,7 @@ pub(super) fn refusal(uri: &Uri, headers: &HeaderMap) -> Option<Refusal> {
     (site.is_none() || site != host).then_some(FOREIGN_ORIGIN)
 }
 
-/// Whether nobody but this machine and its own network decides what the host resolves to: it is an IP address,
+/// Whether only this machine and its own network decide what the host resolves to: it is an IP address,
 /// `localhost`, or a name without a dot, which no registry of names gives away.
 fn is_ours(authority: &str) -> bool {
     let Ok(authority) = authority.parse::<Authority>() else { return false };

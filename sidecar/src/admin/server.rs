@@ -1,4 +1,4 @@
-//! The HTTP server of the endpoints: few connections and short ones, so that nobody who can connect uses up the
+//! The HTTP server of the endpoints: few connections and short ones, so that no client uses up the
 //! descriptors or the time of the process.
 
 use std::convert::Infallible;

@@ -14,9 +14,9 @@ use shardmill::{
 use crate::config::MappingConfig;
 use crate::run::FunctionState;
 
-/// The lease keeper and the run go round at least every second.
+/// The loops of the lease keeper and the run complete an iteration at least every second.
 const KEEPER_SILENCE: Duration = Duration::from_secs(15);
-/// A shard's driver goes round at least every 5 seconds.
+/// A shard's driver completes an iteration at least every 5 seconds.
 const DRIVER_SILENCE: Duration = Duration::from_secs(60);
 
 /// One mapping, as the endpoints see it.
@@ -50,7 +50,7 @@ impl MappingView {
         }
     }
 
-    /// What has not gone round for too long.
+    /// The loops that have not completed an iteration for too long.
     pub(super) fn health_problems(&self, now: Mono) -> Vec<String> {
         let Some(report) = self.report() else { return Vec::new() };
         if report.state != RunState::Enabled {
@@ -58,8 +58,9 @@ impl MappingView {
         }
         let silent = |what: &str, ticked: Mono, most: Duration| {
             let silence = now.since(ticked);
-            (ticked != Mono::default() && silence > most)
-                .then(|| format!("{}: {what} has not gone round for {} s", self.name, silence.as_secs()))
+            (ticked != Mono::default() && silence > most).then(|| {
+                format!("{}: {what} has not completed an iteration for {} s", self.name, silence.as_secs())
+            })
         };
         let shards = report
             .shards
@@ -143,7 +144,7 @@ fn unreached(troubles: &[TroubleReport]) -> Option<String> {
 
 /// Every shard with a lease, and what this worker knows of those it reads itself.
 fn shards_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
-    let listed = beside(&report.leases, |lease| &lease.shard, &report.shards, |shard| &shard.shard);
+    let listed = joined(&report.leases, |lease| &lease.shard, &report.shards, |shard| &shard.shard);
     let listed = listed.map(|(lease, own)| {
         let mut value = json!({
             "shardId": lease.shard.as_str(),
@@ -163,8 +164,8 @@ fn shards_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
     listed.chain(unreadable).collect()
 }
 
-/// Each of `all` beside the one of `some` with the same key, which is looked at once only.
-fn beside<'a, A, S, K: Eq + Hash + 'a>(
+/// Each of `all` with the one of `some` that has the same key; `some` is read only once.
+fn joined<'a, A, S, K: Eq + Hash + 'a>(
     all: &'a [A],
     key_of_all: impl Fn(&'a A) -> &'a K + 'a,
     some: &'a [S],
@@ -283,7 +284,7 @@ mod tests {
             looked.set(looked.get() + 1);
             text
         };
-        let found: Vec<_> = beside(&leases, key, &shards, key).collect();
+        let found: Vec<_> = joined(&leases, key, &shards, key).collect();
         assert_eq!(looked.get(), 16_000);
         assert_eq!(found[0], (&leases[0], None));
         assert!(found[1..].iter().all(|(lease, shard)| Some(*lease) == *shard));

@@ -114,7 +114,7 @@ fn excerpt(f: &mut fmt::Formatter<'_>, text: &str, mark: Mark) -> fmt::Result {
     write!(f, "\n  {number} | {}\n  {:width$} | {:caret$}^", shown.trim_end(), "", "", width = number.len())
 }
 
-/// The line with stars for what stands before the `@` of a URL: an error is copied into issues and logs.
+/// The line with stars for the part of a URL before its `@`: an error is copied into issues and logs.
 fn without_password(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     let mut rest = line;

@@ -37,7 +37,7 @@ pub(super) fn function(
         return None;
     };
     for other in others {
-        let text = format!("stands beside {first}; permitted: {PERMITTED}; remove one");
+        let text = format!("stands next to {first}; permitted: {PERMITTED}; remove one");
         report.error(section.place(other), section.path(other), text);
     }
     for (key, goes_with) in [
@@ -61,7 +61,7 @@ pub(super) fn function(
         _ => {
             if section.bool("Stdout") == Some(false) {
                 let text = format!(
-                    "false says nothing; permitted: {PERMITTED}; write true, or remove it and add another"
+                    "false has no meaning; permitted: {PERMITTED}; write true, or remove it and add another"
                 );
                 report.error(section.place("Stdout"), section.path("Stdout"), text);
             }

@@ -2,7 +2,7 @@
 
 use shardmill_engine::limits::{self, Limit};
 
-/// A key and what may stand there.
+/// A key and its permitted values.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) name: &'static str,
@@ -11,7 +11,7 @@ pub(super) struct Key {
     pub(super) about: &'static str,
 }
 
-/// What may stand at a key.
+/// The permitted values of a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Text,
@@ -29,7 +29,7 @@ pub(super) enum Kind {
     /// Texts under names of the user's choice.
     TextMap,
     Section(&'static [Key]),
-    /// A section with the keys of the table that it stands in.
+    /// A section with the keys of the table that contains it.
     Same,
     /// A section, or the text `off`.
     SectionOrOff(&'static [Key]),
@@ -71,7 +71,7 @@ pub(super) static MAPPING: &[Key] = &[
     key(
         "UUID",
         Kind::Text,
-        "The mapping's UUID: where it is set, the namespace of its checkpoints, whatever the function's version. Messages show one that is derived from the application's name else.",
+        "The mapping's UUID: where it is set, the namespace of its checkpoints, regardless of the function's version. Without it, messages show one that is derived from the application's name.",
     ),
     key(
         "Name",
@@ -116,7 +116,7 @@ pub(super) static MAPPING: &[Key] = &[
     key(
         "FilterCriteria",
         Kind::Section(FILTER_CRITERIA),
-        "Which records to invoke with; see [Filters](#filters). Not beside a tumbling window.",
+        "Which records to invoke with; see [Filters](#filters). Not together with a tumbling window.",
     ),
     key("DestinationConfig", Kind::Section(DESTINATION_CONFIG), "Where discarded batches go."),
     key("Function", Kind::Section(FUNCTION), "How the function is called."),
@@ -135,7 +135,7 @@ pub(super) static MAPPING: &[Key] = &[
     key(
         "OnGap",
         Kind::Choice(&["continue", "stop"]),
-        "When records were lost before they were read: log, count and go on at the oldest one (default), or stop the mapping.",
+        "When records were lost before they were read: log, count and resume at the oldest one (default), or stop the mapping.",
     ),
     key(
         "OnUndecodable",
@@ -165,7 +165,7 @@ pub(super) static MAPPING: &[Key] = &[
     ignored("UpdateReplacePolicy"),
     refused(
         "FilterCriteriaError",
-        "says that Lambda could not decrypt FilterCriteria, which is missing here then: write FilterCriteria in full and remove this",
+        "means that Lambda could not decrypt FilterCriteria, which is then missing here: write FilterCriteria in full and remove this",
     ),
     refused("Condition", "is CloudFormation's condition, which cannot be judged here; use Enabled"),
     refused("Queues", MQ),
@@ -252,7 +252,7 @@ pub(super) static FUNCTION: &[Key] = &[
     key(
         "ConcurrencyPerProcess",
         Kind::Integer(&CONCURRENCY_PER_PROCESS),
-        "With Command: invocations that one process may hold at once, told as AWS_LAMBDA_MAX_CONCURRENCY.",
+        "With Command: invocations that one process may hold at once, passed to it as AWS_LAMBDA_MAX_CONCURRENCY.",
     ),
     key("Environment", Kind::TextMap, "With Command: environment variables of the program."),
     key("WorkingDirectory", Kind::Text, "With Command: the program's working directory."),
@@ -348,7 +348,7 @@ pub(super) static PROCESS: &[Key] = &[
     key("Aws", Kind::Section(AWS), "How AWS is reached."),
 ];
 
-/// Beside [`PROCESS`], the top of a file with several mappings.
+/// In addition to [`PROCESS`], the top of a file with several mappings.
 pub(super) static SHARED: &[Key] = &[
     key("Mappings", Kind::Sections(MAPPING), "Several mappings in one process."),
     key("Checkpoints", Kind::Text, "For all mappings without their own: sqlite:PATH or memory."),
@@ -390,7 +390,7 @@ pub(super) fn unknown(name: &str, tables: &[&'static [Key]]) -> String {
     let here = || tables.iter().flat_map(|table| table.iter());
     let usable = |key: &&Key| !matches!(key.kind, Kind::Ignored | Kind::Refused(..));
     if name == "<<" {
-        return "merge keys are not part of YAML 1.2; write shared keys at the top of the file, beside Mappings"
+        return "merge keys are not part of YAML 1.2; write shared keys at the top of the file, next to Mappings"
             .to_owned();
     }
     let elsewhere = SECTIONS.iter().find(|(_, table)| table.iter().any(|k| k.name == name && usable(&k)));

@@ -9,7 +9,7 @@ use super::shared;
 use super::time;
 use super::types::{Checkpoints, MappingConfig, Target};
 
-/// What the top of the file says for all mappings.
+/// The settings for all mappings at the top of the file.
 #[derive(Default)]
 pub(super) struct Shared<'n> {
     pub(super) retry: Option<Section<'n>>,

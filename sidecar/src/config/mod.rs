@@ -37,7 +37,7 @@ const LARGEST: usize = 1 << 20;
 /// A valid file and what there is to say about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// What it says.
+    /// Its content.
     pub config: Config,
     /// Settings that are allowed but may surprise.
     pub warnings: Vec<Note>,

@@ -1,5 +1,5 @@
-//! What people paste: a whole template, a resource or an event under its logical id, a list of mappings as the CLI prints
-//! it. One mapping is taken out of what stands around it; where that cannot be, the error says what to write.
+//! What users paste: a whole template, a resource or an event under its logical id, a list of mappings as the CLI
+//! prints it. One mapping is taken out of its surroundings; if that is impossible, the error says what to write.
 
 use std::fmt::Write as _;
 
@@ -31,7 +31,7 @@ pub(super) fn taken_out(root: Node, report: &mut Report) -> Option<Node> {
     Some(Node { at, value: Value::Map(entries), tag })
 }
 
-/// Of what `list-event-source-mappings` prints, the mappings: one stands for the file, several are a list of its own.
+/// Of what `list-event-source-mappings` prints, the mappings: one is taken as the file, several as its list.
 fn without_list(mut entries: Entries, report: &mut Report) -> Option<Entries> {
     let Some(at) = entries.iter().position(|(key, _)| key.name == "EventSourceMappings") else {
         return Some(entries);
@@ -85,7 +85,7 @@ fn without_logical_id(entries: Entries, report: &mut Report) -> Option<Entries> 
             pasted.iter().map(|(key, _)| format!("{} (line {})", key.name, key.at.line)).collect();
         let message = format!(
             "is one of {} mappings: {}; write them as a list under Mappings, each without its name and with FunctionName \
-             and Function beside its keys",
+             and Function next to its keys",
             pasted.len(),
             names.join(", ")
         );
@@ -223,7 +223,7 @@ impl Found<'_> {
         lines
     }
 
-    /// How the function is called, as far as its runtime tells.
+    /// How the function is called, as far as its runtime shows.
     fn call(&self) -> String {
         let properties = self.function.map(|(_, properties)| properties);
         let of = |name| properties.and_then(|properties| text(properties, name));
@@ -262,7 +262,7 @@ fn flow(node: &Node) -> String {
     }
 }
 
-/// The text as it may stand in a list or a map of one line.
+/// The text as it may be written in a list or a map of one line.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/');
     if text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(plain) {

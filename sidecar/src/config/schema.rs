@@ -13,7 +13,7 @@ pub fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Shardmill configuration",
-        "description": "One mapping, or several under Mappings. ${VAR} and ${VAR:-default} may stand in every value.",
+        "description": "One mapping, or several under Mappings. ${VAR} and ${VAR:-default} may be used in every value.",
         "if": {"required": ["Mappings"]},
         "then": {"type": "object", "properties": several, "additionalProperties": false},
         "else": {"type": "object", "properties": single, "additionalProperties": false, "allOf": required()},
@@ -22,7 +22,7 @@ pub fn schema() -> Value {
                 "type": "object", "properties": properties(&[keys::MAPPING]), "additionalProperties": false,
                 "allOf": required(),
             },
-            // What stands beside it may have the rest.
+            // The keys next to it may have the rest.
             "properties": {
                 "type": "object", "properties": properties(&[keys::MAPPING]), "additionalProperties": false,
             },
@@ -44,7 +44,7 @@ fn required() -> Value {
     ])
 }
 
-/// Forms of texts that are known; a variable may stand in each.
+/// Forms of texts that are known; each may contain a variable.
 fn pattern(key: &Key) -> Option<String> {
     let forms = match key.name {
         "Checkpoints" => "sqlite:.+|memory:?".to_owned(),
@@ -87,7 +87,7 @@ fn described(key: &Key) -> Value {
     value
 }
 
-/// A value from the environment may stand for any scalar.
+/// A value from the environment may replace any scalar.
 fn or_variable(value: &Value) -> Value {
     json!({"anyOf": [value, {"type": "string", "pattern": "\\$\\{"}]})
 }
@@ -128,7 +128,7 @@ fn integer(limit: &Limit) -> Value {
         Some(special) => json!({"anyOf": [{"const": special}, range]}),
         None => range,
     };
-    // A default outside the range stands for "not set".
+    // A default outside the range means "not set".
     if let Some(object) = value.as_object_mut().filter(|_| limit.check(limit.default).is_ok()) {
         object.insert("default".to_owned(), limit.default.into());
     }

@@ -14,7 +14,7 @@ pub(super) struct Report {
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<Note>,
     pub(super) ignored: Vec<Note>,
-    /// Where the value of each key stands.
+    /// The place of each key's value.
     places: HashMap<String, Mark>,
     /// Keys that have an error already: what follows from it is not reported.
     wrong: HashSet<String>,
@@ -54,7 +54,7 @@ impl Report {
         self.warnings.push(Note { key: key.into(), line: at.line, message: message.into() });
     }
 
-    /// Where `key` stands, or else the nearest section around it.
+    /// The place of `key`, or else of the nearest section around it.
     pub(super) fn place(&self, key: &str, otherwise: Mark) -> Mark {
         let mut part = key;
         loop {
@@ -93,7 +93,7 @@ impl<'n> Section<'n> {
         section
     }
 
-    /// Takes the entries of `node`; those of CloudFormation's and SAM's `Properties` as if they stood beside it.
+    /// Takes the entries of `node`; those of CloudFormation's and SAM's `Properties` as if they stood next to it.
     fn add(&mut self, node: &'n Node, tables: &[&'static [Key]], report: &mut Report) {
         let Value::Map(entries) = &node.value else { return };
         for (written, value) in entries {
@@ -108,7 +108,7 @@ impl<'n> Section<'n> {
             } else if matches!(key.kind, Kind::Same) {
                 self.add(value, tables, report);
             } else if self.has(key.name) {
-                report.error(written.at, path, "is written beside Properties and in it; remove one");
+                report.error(written.at, path, "is written both next to Properties and in it; remove one");
             } else if !matches!(key.kind, Kind::Ignored | Kind::Refused(..)) && !report.is_wrong(&path) {
                 self.entries.push((key, value));
             }
@@ -167,7 +167,7 @@ impl<'n> Section<'n> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| *node)
     }
 
-    /// Where `name` stands, or else the section.
+    /// The place of `name`, or else of the section.
     pub(super) fn place(&self, name: &str) -> Mark {
         self.node(name).map_or(self.at, |node| node.at)
     }
@@ -180,7 +180,7 @@ impl<'n> Section<'n> {
         self.scalar(name).map(|s| s.text.as_str())
     }
 
-    /// The text for an error's message. What a variable stands for is not printed: it may be a secret.
+    /// The text for an error's message. The value of a variable is not printed: it may be a secret.
     pub(super) fn shown(&self, name: &str) -> String {
         self.scalar(name).map(Scalar::shown).unwrap_or_default()
     }
@@ -314,7 +314,7 @@ fn fits(kind: Kind, node: &Node) -> bool {
     }
 }
 
-/// Whether `Type` says that this is a resource of CloudFormation or an event of SAM.
+/// Whether `Type` means that this is a resource of CloudFormation or an event of SAM.
 fn is_resource(node: &Node) -> bool {
     let Value::Map(entries) = &node.value else { return false };
     let of_type = entries.iter().find(|(key, _)| key.name == "Type").and_then(|(_, value)| value.scalar());
@@ -341,7 +341,7 @@ fn variables(entries: &[(tree::Key, Node)]) -> &[(tree::Key, Node)] {
     }
 }
 
-/// In lists and maps of texts, a number or a boolean stands for its own text.
+/// In lists and maps of texts, a number or a boolean is taken as its own text.
 fn is_textual(node: &Node) -> bool {
     node.scalar().is_some_and(|s| s.kind != Type::Null || s.from_environment)
 }

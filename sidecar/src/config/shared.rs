@@ -23,7 +23,7 @@ pub(super) fn worker(top: &Section<'_>, report: &mut Report) -> Option<Worker> {
     Some(Worker {
         id,
         lease: Duration::from_secs(u64::try_from(lease).ok()?),
-        // 0 stands for "not set" and is below the limit.
+        // 0 means "not set" and is below the limit.
         maximum_leases: usize::try_from(leases).ok().filter(|n| *n > 0),
         stop: Duration::from_secs(u64::try_from(stop).ok()?),
         buffer_bytes: usize::try_from(buffer).unwrap_or(usize::MAX),
@@ -63,8 +63,9 @@ pub(super) fn admin(top: &Section<'_>, report: &mut Report) -> Admin {
         _ if text == "off" => Admin::Off,
         Ok(address) => {
             if !address.ip().is_loopback() {
-                let message =
-                    format!("{text} is reachable from other hosts; what is served there needs no password");
+                let message = format!(
+                    "{text} is reachable from other hosts; what is served there is not protected by a password"
+                );
                 report.warn(section.place("Listen"), section.path("Listen"), message);
             }
             Admin::Listen(address)
@@ -120,7 +121,7 @@ pub(super) fn check_url(section: &Section<'_>, key: &str, report: &mut Report) {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
     });
     if text.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@')) {
-        // The password is not repeated.
+        // The password is not printed.
         let message =
             "has a user name or a password in it, which is not supported; remove what is before the @";
         report.error(section.place(key), section.path(key), message);

@@ -1,4 +1,4 @@
-//! A YAML or JSON file as a tree that knows where each key and value stands.
+//! A YAML or JSON file as a tree that knows the place of each key and value.
 
 use std::collections::HashMap;
 
@@ -74,7 +74,7 @@ pub(super) struct Scalar {
 }
 
 impl Scalar {
-    /// Its text in quotes, unless a variable stands for it: then it may be a secret.
+    /// Its text in quotes, unless a variable was substituted: then it may be a secret.
     pub(super) fn shown(&self) -> String {
         if self.from_environment { FROM_VARIABLE.to_owned() } else { format!("{:?}", self.text) }
     }

@@ -1,4 +1,4 @@
-//! What a file says, once it is valid.
+//! The content of a valid file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Messages without what variables stand for: it may be a secret, and an error is copied into issues and logs.
+//! Messages without the values of variables: they may be secrets, and an error is copied into issues and logs.
 
 use std::cell::RefCell;
 
@@ -16,7 +16,7 @@ const BEGINNING: usize = 16;
 pub(super) struct Seen(RefCell<Vec<(String, String)>>);
 
 impl Seen {
-    /// Looks a variable up, and keeps what it stands for.
+    /// Looks a variable up, and keeps its value.
     pub(super) fn look_up(&self, environment: Environment<'_>, name: &str) -> Option<String> {
         let value = environment(name)?;
         if value.chars().count() >= SHORTEST {

@@ -33,7 +33,7 @@ fn giving_up(one: &MappingConfig, section: &Section<'_>, report: &mut Report) {
     let mut warn = |key: &str, message: String| report.warn(section.place(key), section.path(key), message);
     if let Some(attempts) = attempts.filter(|_| !has_destination) {
         let message = format!(
-            "{attempts} without DestinationConfig.OnFailure: a batch that is given up on is logged, counted and lost"
+            "{attempts} without DestinationConfig.OnFailure: a discarded batch is logged, counted and lost"
         );
         warn("MaximumRetryAttempts", message);
     }
@@ -46,7 +46,7 @@ fn giving_up(one: &MappingConfig, section: &Section<'_>, report: &mut Report) {
     }
     if attempts.is_none() && age.is_none() && mapping.report_batch_item_failures() {
         let message = "-1 with ReportBatchItemFailures and no MaximumRecordAgeInSeconds: a record that the function always \
-                       reports blocks its shard for ever; set a number and DestinationConfig.OnFailure";
+                       reports blocks its shard forever; set a number and DestinationConfig.OnFailure";
         warn("MaximumRetryAttempts", message.to_owned());
     }
 }

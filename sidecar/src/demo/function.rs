@@ -83,7 +83,7 @@ struct EventRecord {
     change: Change,
 }
 
-/// What the record is about: its name tells from which service it comes.
+/// What the record is about: its name shows from which service it comes.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Change {

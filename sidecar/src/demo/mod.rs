@@ -1,4 +1,4 @@
-//! `shardmill demo`: the whole path on this machine in a few seconds, told step by step and checked at the end.
+//! `shardmill demo`: the whole path on this machine in a few seconds, shown step by step and checked at the end.
 //!
 //! What runs is what `shardmill run` runs: a mapping from a file, the Kinesis source, the SQLite store, a function behind
 //! a URL, a file as the destination. Only the stream, the function and the producer belong to the demo. With
@@ -54,11 +54,11 @@ impl DemoError {
     }
 }
 
-/// Shows the demo on standard output and tells whether everything ended as it must. `dynamodb` is the address of a
+/// Shows the demo on standard output and returns whether everything ended as it must. `dynamodb` is the address of a
 /// DynamoDB Local: the stream is then that of a table there, which is deleted at the end.
 ///
 /// # Errors
-/// It could not be shown: no room for its folder, no loopback port, no DynamoDB Local, nobody reads the output.
+/// It could not be shown: no room for its folder, no loopback port, no DynamoDB Local, or its output is not read.
 pub async fn demo(dynamodb: Option<&str>) -> Result<bool, DemoError> {
     let folder = new_folder()?;
     let words = if dynamodb.is_some() { &story::DYNAMODB } else { &story::KINESIS };
@@ -169,7 +169,7 @@ impl Demo {
         Ok(Running { application, shutdown, status, task })
     }
 
-    /// Waits, and tells if it was in vain.
+    /// Waits, and reports if it was in vain.
     async fn within(&self, what: &'static str, happens: impl Future<Output = ()>) -> Option<Difference> {
         tokio::time::timeout_at(self.deadline, happens).await.err().map(|_| Difference::Overdue(what))
     }
@@ -219,8 +219,8 @@ impl Running {
     async fn end(self) -> Result<String, DemoError> {
         match self.task.await {
             Ok(Ok(_)) => Ok(self.application),
-            Ok(Err(error)) => Err(DemoError::new("go on", error)),
-            Err(error) => Err(DemoError::new("go on", error)),
+            Ok(Err(error)) => Err(DemoError::new("continue", error)),
+            Err(error) => Err(DemoError::new("continue", error)),
         }
     }
 }
@@ -254,7 +254,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The objects of a file of JSON Lines; none if there is no such file yet.
+/// The objects of a file of JSON Lines; empty if there is no such file yet.
 fn read_lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, DemoError> {
     let failed = |reason: &dyn std::fmt::Display| DemoError::new("read a file of its own", reason);
     let text = match std::fs::read_to_string(path) {

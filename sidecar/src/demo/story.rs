@@ -1,4 +1,4 @@
-//! What the demo says. Every line about an invocation comes from what the function saw.
+//! The demo's output. Every line about an invocation comes from what the function saw.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -282,7 +282,7 @@ fn invocation_lines(invocations: &[Invocation], accepted: &[Accepted]) -> String
     text
 }
 
-/// What became of an invocation, told by those before and after it.
+/// What became of an invocation, derived from those before and after it.
 fn happened(this: &Invocation, before: Option<&&Invocation>, after: Option<&&Invocation>) -> String {
     let numbers = &this.sequence_numbers;
     let again = |other: Option<&&Invocation>| {

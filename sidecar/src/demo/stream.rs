@@ -17,7 +17,7 @@ const REGION: &str = "us-east-1";
 /// The emulator's hash puts the first three on shard 0 and the others on shard 1.
 const CUSTOMERS: [[&str; 3]; 2] = [["ben", "dora", "jon"], ["ada", "cleo", "emil"]];
 
-/// The stream, and who puts into it.
+/// The stream, and its producer.
 pub(super) struct Stream {
     pub(super) sdk: SdkConfig,
     pub(super) arn: String,
@@ -68,7 +68,7 @@ impl Stream {
         }
     }
 
-    /// Puts the orders with these numbers; nobody can read `poison`.
+    /// Puts the orders with these numbers; `poison` is unreadable.
     pub(super) async fn put(
         &mut self,
         orders: std::ops::RangeInclusive<u32>,

@@ -59,8 +59,8 @@ impl Table {
         deleted.map(drop).map_err(|reason| DemoError::new("delete the table", reason))
     }
 
-    /// Gives the accepted changes the sequence numbers that the stream gave them: PutItem does not tell. Each must be
-    /// there once, with its item.
+    /// Gives the accepted changes the sequence numbers that the stream gave them: PutItem does not return them. Each
+    /// must be there once, with its item.
     pub(super) async fn number(&self, accepted: &mut [Accepted]) -> Result<(), DemoError> {
         let failed = |reason: String| DemoError::new("read the stream", reason);
         let mut seen = 0;

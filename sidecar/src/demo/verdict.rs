@@ -34,7 +34,7 @@ pub(super) enum Difference {
     Changed(Accepted),
     /// It is no record of the stream.
     Unknown(Seen),
-    /// A good record was given up, or the poison one was handled.
+    /// A good record was discarded, or the poison one was handled.
     WrongEnd(Accepted),
     Checkpoint {
         shard: String,
@@ -59,7 +59,7 @@ impl fmt::Display for Difference {
                 ("WRONG END     good records are handled, bad ones dead letters".to_owned(), record)
             }
             Self::Unknown(Seen { shard, sequence_number, .. }) => {
-                return write!(f, "UNKNOWN       nobody put it: {shard} {sequence_number}");
+                return write!(f, "UNKNOWN       was never put: {shard} {sequence_number}");
             }
             Self::Checkpoint { shard, stored, expected } => {
                 let (stored, expected) =
@@ -108,7 +108,7 @@ pub(super) fn compare(
         if is_dead != (record.order == poison) {
             differences.push(Difference::WrongEnd(record.clone()));
         }
-        // A second sighting is told as such, and a dead letter may overtake and be overtaken (R43, R75).
+        // A second sighting is reported as such, and a dead letter may overtake and be overtaken (R43, R75).
         if known.insert(at) && !is_dead {
             let reached = reached.entry(&seen.shard).or_default();
             if *reached > at {

@@ -30,7 +30,8 @@ impl FunctionHandler {
         }
     }
 
-    /// Asks as `check --online` does, and says what was found: a program is started up to its first `/next` and ended.
+    /// Asks as `check --online` does, and returns what was found: a program is started up to its first `/next` and
+    /// ended.
     ///
     /// # Errors
     /// [`ProbeError`] says what is missing.

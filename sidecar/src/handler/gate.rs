@@ -10,7 +10,7 @@ use tokio::time::Instant;
 pub(crate) struct Schedule {
     /// When the invocation must have begun.
     pub(crate) start_by: Instant,
-    /// When the function is given up.
+    /// When the function times out.
     pub(crate) deadline: Instant,
 }
 

@@ -1,4 +1,4 @@
-//! What a function reported about its failure, and what of it everybody may read.
+//! What a function reported about its failure, and which part of it is public.
 
 use serde::Deserialize;
 use shardmill::HandlerError;
@@ -12,7 +12,7 @@ const LONGEST_TYPE: usize = 200;
 /// string: only the kind of the error and the size of the report are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reported {
-    /// What everybody may read.
+    /// The public part.
     pub(crate) summary: String,
     /// The function's own words, on one line and cut.
     pub(crate) details: String,
@@ -51,7 +51,7 @@ impl From<Reported> for HandlerError {
     }
 }
 
-/// The name of a class or of one of Lambda's own errors, in whatever language; nothing else gets through.
+/// The name of a class or of one of Lambda's own errors, in any language; nothing else gets through.
 fn class_name(text: &str) -> Option<&str> {
     let is_part =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '$' | '*' | '-' | '<' | '>');

@@ -37,7 +37,7 @@ const CLOSED: &str = "stdout is closed: the program that read it has ended";
 struct Line {
     event: Bytes,
     written: oneshot::Sender<io::Result<()>>,
-    /// Held until the line is out, also if the invocation is given up meanwhile.
+    /// Held until the line is out, even if the invocation is cancelled meanwhile.
     _turn: OwnedMutexGuard<()>,
 }
 
@@ -115,7 +115,8 @@ impl StdoutHandler {
         }
     }
 
-    /// The run ends with its reader, and says so: it is the stop that cuts the invocation off, nothing is tried again.
+    /// The run ends with its reader, and reports so: it is the stop that cuts the invocation off, nothing is tried
+    /// again.
     fn cut() -> HandlerError {
         HandlerError::Cut { reason: CLOSED.into() }
     }
@@ -156,7 +157,7 @@ fn write_lines(mut output: impl Write, lines: &mpsc::Receiver<Line>) {
     for line in lines {
         let result = write_line(&mut output, &line.event, broken_off);
         broken_off = result.is_err();
-        // Nobody listens any more if the invocation was given up.
+        // The receiver is gone if the invocation was cancelled.
         let _ = line.written.send(result);
     }
 }

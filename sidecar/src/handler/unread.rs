@@ -1,4 +1,5 @@
-//! Answers that nobody reads: a function that reports failures while the mapping does not ask for them loses records (R33).
+//! Answers that are not read: a function that reports failures while the mapping does not ask for them loses records
+//! (R33).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

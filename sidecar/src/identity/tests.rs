@@ -16,7 +16,7 @@ struct Stream(&'static str);
 #[async_trait::async_trait]
 impl StreamSource for Stream {
     async fn shards(&self) -> Result<ShardListing, SourceError> {
-        unreachable!("only a look is needed")
+        unreachable!("only a summary is needed")
     }
 
     async fn summary(&self) -> Result<Option<StreamSummary>, SourceError> {
@@ -97,7 +97,7 @@ async fn incident_99_another_version_without_a_uuid_is_told_which_name_has_the_p
     let text = found.describe(&second).unwrap();
     assert!(text.contains("Name: \"f:1@123456789012.eu-west-1.orders\" (2 shards)"), "{text}");
     positions.settle(LEASE).await.unwrap();
-    assert_eq!(store.list().await.unwrap(), [], "only told: the name might be another function's");
+    assert_eq!(store.list().await.unwrap(), [], "only reported: the name might be another function's");
     // Written down, it is the mapping's own.
     let named =
         EventSourceMapping::builder(STREAM, "f:2").name("f:1@123456789012.eu-west-1.orders").build().unwrap();
@@ -127,7 +127,7 @@ async fn incident_99_with_a_uuid_the_position_stays_where_the_functions_version_
     // Another version of the function, and nothing happens.
     let (_, positions) = of(&mapping("f:2", Some(UUID)));
     assert_eq!(positions.find().await.unwrap(), Found::Own(2));
-    // With a new UUID and another version nothing is taken, and the name is told.
+    // With a new UUID and another version nothing is taken, and the name is reported.
     let other = mapping("f:2", Some("2b3f6a52-3c0e-4d5c-9e9e-2f4b6a1c7d80"));
     let (_, positions) = of(&other);
     let text = positions.find().await.unwrap().describe(&other).unwrap();
@@ -164,7 +164,7 @@ async fn incident_99_positions_are_taken_over_only_once_nobody_works_on_them() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(!settling.is_finished() && store.list().await.unwrap().is_empty(), "renewal {counter}");
     }
-    // Its worker is killed: nobody renews any more.
+    // Its worker is killed: the lease is no longer renewed.
     settling.await.unwrap().unwrap();
     assert_eq!(store.list().await.unwrap().len(), 1);
 }

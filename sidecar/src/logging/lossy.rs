@@ -1,4 +1,4 @@
-//! A writer that never holds up who writes: a bounded queue, and a thread of its own that empties it.
+//! A writer that never blocks its callers: a bounded queue, and a thread of its own that empties it.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -155,7 +155,7 @@ impl Shared {
         }
     }
 
-    /// Notes how a line went. How many lost lines there are to report: none while there is no room for the report.
+    /// Notes how a line went. Returns how many lost lines are to be reported: 0 while there is no room for the report.
     fn written(&self, well: bool) -> u64 {
         let mut queue = self.lock();
         if !well {
@@ -174,7 +174,7 @@ fn write_line(output: &mut impl Write, line: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(written) => rest = &rest[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Whoever shares a terminal with this process may have set it so.
+            // A process that shares the terminal may have set it so.
             Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(BUSY),
             Err(error) => return Err(error),
         }
@@ -223,8 +223,8 @@ mod tests {
         for line in [b"b\n", b"c\n", b"d\n", b"e\n", b"f\n", b"g\n"] {
             log.push(line);
         }
-        assert_eq!(log.lost(), 2, "four lines of two bytes wait beside the one that is written");
-        assert!(!log.flush(Duration::ZERO), "nobody reads");
+        assert_eq!(log.lost(), 2, "four lines of two bytes wait in addition to the one that is written");
+        assert!(!log.flush(Duration::ZERO), "it is not read");
         drop(permit);
         assert!(log.flush(LONG));
         assert_eq!(*text.lock().unwrap(), "a\nb\nc\nd\ne\n");

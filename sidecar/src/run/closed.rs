@@ -11,7 +11,7 @@ pub(super) fn ends(function: &FunctionHandler, run: &CancellationToken) {
     tokio::spawn(async move {
         closed.cancelled().await;
         if !run.is_cancelled() {
-            // The end of the run says why, in the one line that is needed.
+            // The end of the run reports why, in the one line that is needed.
             tracing::debug!("stdout is closed: stopping");
             run.cancel();
         }

@@ -7,19 +7,19 @@ use shardmill::{CancellationToken, ConsumerStatus};
 
 use crate::handler::{FunctionHandler, Readiness};
 
-/// How often a function that has not answered yet is asked again.
+/// How often a function that has not answered yet is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether a function is callable: it has answered a probe once, and can be started now.
 #[derive(Clone, Debug)]
 pub struct FunctionState {
     handler: FunctionHandler,
-    /// Why the last probe failed; none once one succeeded.
+    /// Why the last probe failed; `None` once one succeeded.
     unanswered: Arc<Mutex<Option<String>>>,
 }
 
 impl FunctionState {
-    /// Asks until the function answers or `shutdown` is cancelled. `status` tells it in the log, as one trouble with
+    /// Asks until the function answers or `shutdown` is cancelled. `status` logs it, as one trouble with
     /// invocations that do not reach the function.
     #[must_use]
     pub fn watch(handler: FunctionHandler, status: ConsumerStatus, shutdown: CancellationToken) -> Self {
@@ -40,7 +40,7 @@ impl FunctionState {
         state
     }
 
-    /// Why the function is not callable; none if it is.
+    /// Why the function is not callable; `None` if it is.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         if let Readiness::NotReady { reason } = self.handler.readiness() {

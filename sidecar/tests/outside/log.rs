@@ -1,4 +1,4 @@
-//! Standard error that nobody reads.
+//! Standard error that is not read.
 
 use std::io::Read as _;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The binary and what is around it: logs that nobody reads, output that nobody takes, strangers at its endpoints, and
+//! The binary and what is around it: logs and output that are not read, strangers at its endpoints, and
 //! what it lets them see.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 

@@ -130,7 +130,7 @@ pub(crate) fn mapping(endpoint: &str, arn: &str, admin: SocketAddr) -> Value {
     })
 }
 
-/// An address on which nobody listens now.
+/// An address without a listener.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

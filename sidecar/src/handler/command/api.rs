@@ -74,7 +74,7 @@ pub(super) enum Life {
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
-    /// For people.
+    /// Human-readable.
     pub(super) how: Arc<str>,
     /// Whether by a signal with which processes are stopped.
     pub(super) by_signal: bool,
@@ -128,7 +128,7 @@ struct Held {
 const RESPONSE_TOO_LARGE: &str = "Function.ResponseSizeTooLarge: Response payload size exceeded maximum allowed payload size (6291456 bytes).";
 
 impl RuntimeApi {
-    /// Takes a free loopback port. Who connects waits until [`serve`](Self::serve).
+    /// Takes a free loopback port. Clients that connect wait until [`serve`](Self::serve).
     pub(super) fn bind(
         life: watch::Sender<Life>,
         work: mpsc::Receiver<Invocation>,
@@ -342,7 +342,7 @@ impl RuntimeApi {
             if invocation.cx.may_start() {
                 return Some(invocation);
             }
-            // Nobody listens any more if the invocation was given up.
+            // The receiver is gone if the invocation was cancelled.
             let _ = invocation.answer.send(Answer::NotStarted);
         }
     }
@@ -410,7 +410,7 @@ impl RuntimeApi {
             let place = current.unanswered.iter().position(is_it);
             place.map(|place| current.unanswered.swap_remove(place))
         };
-        // Nobody listens any more if the invocation was given up.
+        // The receiver is gone if the invocation was cancelled.
         held.map(|held| held.answer.send(answer)).is_some()
     }
 }

@@ -1,4 +1,4 @@
-"""A minimal runtime for tests: GET /next, do what the event says, POST the result."""
+"""A minimal runtime for tests: GET /next, do what the event asks for, POST the result."""
 import http.client
 import json
 import os
@@ -105,7 +105,7 @@ while True:
     event = json.loads(body)
     event["invocation"] = invocation
     if event["do"] == "raw-api":
-        # What the API says to requests that do not fit.
+        # How the API answers invalid requests.
         probe = [
             call("POST", "invocation/unknown/response", "{}"),
             call("GET", "invocation/next"),

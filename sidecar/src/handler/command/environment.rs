@@ -21,7 +21,7 @@ pub(super) fn lambda(options: &CommandOptions) -> Vec<(&'static str, String)> {
         // Runtimes take the handler as their last argument; some read it here.
         ("_HANDLER", options.command.last().cloned().unwrap_or_default()),
     ];
-    // Lambda says en_US.UTF-8, which is there in its image; C.UTF-8 needs no locale to be installed.
+    // Lambda sets en_US.UTF-8, which its image has; C.UTF-8 needs no locale to be installed.
     if ["LANG", "LC_ALL", "LC_CTYPE"].iter().all(|name| is_unset(name)) {
         variables.push(("LANG", "C.UTF-8".into()));
     }

@@ -13,7 +13,7 @@ use super::tree::{self, Entry};
 /// What a process of the function and its descendants are known by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Family {
-    /// The process that was started; none if it is gone.
+    /// The process that was started; `None` if it is gone.
     pub(super) leader: Option<i32>,
     /// When it started, in clock ticks since boot; 0 where that is not known.
     pub(super) started: u64,
@@ -98,7 +98,7 @@ fn living() -> Vec<Arc<Group>> {
     registry().iter().filter_map(Weak::upgrade).collect()
 }
 
-/// Whether this is a process of a function that somebody waits for.
+/// Whether this is a process of a function whose end is awaited.
 pub(super) fn is_leader(pid: i32) -> bool {
     living().iter().any(|group| group.leader().is_some_and(|leader| raw(leader) == pid))
 }
@@ -118,7 +118,7 @@ pub fn end_all_processes() {
 pub(super) fn end(families: &[Family], signal: impl Fn()) -> bool {
     let own = tree::own_pid();
     for _ in 0..ROUNDS {
-        // Looked for before their parents are gone: then they would be somebody else's children.
+        // Looked for before their parents are gone: then they would be children of another process.
         let table = tree::all();
         let mut members: Vec<Entry> = families.iter().flat_map(|family| family.members(&table)).collect();
         members.retain(|entry| !entry.ended && entry.pid != own);

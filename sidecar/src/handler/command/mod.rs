@@ -48,7 +48,7 @@ pub struct CommandOptions {
     pub working_directory: Option<PathBuf>,
     /// `Function.Environment`: added to the sidecar's own environment and to what Lambda sets.
     pub environment: BTreeMap<String, String>,
-    /// `Function.ConcurrencyPerProcess`: invocations that one process may hold at once, told as
+    /// `Function.ConcurrencyPerProcess`: invocations that one process may hold at once, passed to it as
     /// `AWS_LAMBDA_MAX_CONCURRENCY` if there may be several; at least 1.
     pub concurrency_per_process: usize,
     /// `Function.MaximumConcurrency`: processes, at least 1. `None`: 4 for each CPU; there are never more than were
@@ -62,7 +62,7 @@ pub struct CommandOptions {
     pub function_name: String,
     /// `AWS_LAMBDA_FUNCTION_VERSION`.
     pub function_version: String,
-    /// `AWS_LAMBDA_FUNCTION_MEMORY_SIZE`, in MB; only told, not enforced.
+    /// `AWS_LAMBDA_FUNCTION_MEMORY_SIZE`, in MB; only passed on, not enforced.
     pub memory_megabytes: u32,
     /// `AWS_REGION`; left as it is in the sidecar's environment if there is none.
     pub region: Option<String>,
@@ -350,7 +350,7 @@ impl Running<'_> {
     /// The process has ended without an answer.
     async fn unanswered(&self, ended: Ended, taken: bool) -> Lost {
         if self.process.was_killed() && !self.pool.is_stopped() {
-            // Another invocation that it held was given up, by the stop perhaps; this one is innocent.
+            // Another invocation that it held was cancelled, by the stop perhaps; this one is innocent.
             let reason = "the process was ended with another invocation in it".into();
             return Lost::Judged(not_reached(reason, Some(Duration::ZERO)));
         }

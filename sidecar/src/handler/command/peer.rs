@@ -1,8 +1,8 @@
-//! Who has connected to the Runtime API: only the function's own processes are answered.
+//! Which process has connected to the Runtime API: only the function's own processes are answered.
 //!
-//! A loopback port can be found and used by every user of the machine. Linux tells which socket is at the other end
-//! (`/proc/net/tcp`) and who holds it (`/proc/PID/fd`). Where that cannot be asked, on another system or without `/proc`,
-//! every local process is answered ([ADR 0024](../../../../docs/adr/0024-processes-of-functions.md)).
+//! A loopback port can be found and used by every user of the machine. Linux shows which socket is at the other end
+//! (`/proc/net/tcp`) and which process holds it (`/proc/PID/fd`). Where that is unavailable, on another system or
+//! without `/proc`, every local process is answered ([ADR 0024](../../../../docs/adr/0024-processes-of-functions.md)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,9 +14,9 @@ use super::tree::{self, Entry};
 pub(super) enum Peer {
     /// A process of the function.
     Own,
-    /// Somebody else, and what is known of them.
+    /// Another process, and what is known of it.
     Stranger(String),
-    /// The system does not tell.
+    /// The system does not show it.
     Unknown,
 }
 
@@ -88,7 +88,7 @@ fn holds(pid: i32, inode: u64) -> Option<bool> {
 
 /// The effective user of the process.
 fn user(entry: &Entry) -> Option<u32> {
-    // The folder of a process that may not be looked at belongs to root; its status tells.
+    // The folder of a process that may not be looked at belongs to root; its status shows the user.
     let status = std::fs::read_to_string(tree::file(entry.pid, "status")).ok();
     let line = status.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("Uid:")));
     let effective = line.and_then(|line| line.split_ascii_whitespace().nth(1)?.parse().ok());
@@ -106,7 +106,7 @@ fn find(text: &str, peer: SocketAddr, own: SocketAddr) -> Option<Socket> {
         }
         let uid = fields.nth(4)?.parse().ok()?;
         let inode = fields.nth(1)?.parse().ok()?;
-        // A socket that nobody holds any more has no number.
+        // A socket that is no longer held has no number.
         (inode != 0).then_some(Socket { uid, inode })
     })
 }
@@ -143,7 +143,7 @@ mod tests {
                     00000000:00000000 00:00000000 00000000 65534 0 78 1 0\n";
         let peer = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         assert_eq!(find(tcp, peer(50_000), peer(8080)), Some(Socket { uid: 1000, inode: 77 }));
-        assert_eq!(find(tcp, peer(50_001), peer(8080)), None, "nobody holds it");
+        assert_eq!(find(tcp, peer(50_001), peer(8080)), None, "no process holds it");
         assert_eq!(find(tcp, peer(8080), peer(50_000)), None, "the other end");
         assert_eq!(find(tcp6, peer(50_000), peer(8080)), Some(Socket { uid: 65534, inode: 78 }));
     }

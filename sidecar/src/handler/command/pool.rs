@@ -25,12 +25,12 @@ const MAXIMUM_BACKOFF: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     pub(super) options: CommandOptions,
     state: Mutex<State>,
-    /// Held by whoever looks for a process.
+    /// Held by the task that looks for a process.
     pub(super) starting: tokio::sync::Mutex<()>,
     /// Cancelled when the sidecar is to stop.
     stop: OnceLock<CancellationToken>,
     records: Option<Arc<Records>>,
-    /// Held while a predecessor's processes are looked for, also by a look that nobody waits for any more.
+    /// Held while a predecessor's processes are looked for, even if the search is no longer awaited.
     pub(super) succession: Arc<tokio::sync::Mutex<()>>,
     /// Under which lease each shard was invoked last.
     leases: Mutex<HashMap<ShardId, u64>>,
@@ -216,7 +216,7 @@ impl Pool {
         state.failed_starts = state.failed_starts.saturating_add(1);
         state.start_not_before = Some(Instant::now() + wait);
         drop(state);
-        // The invocation that is not reached thereby is what the log tells, under its mapping's name.
+        // The log shows the invocation that is not reached because of it, under its mapping's name.
         self.readiness.send_replace(Readiness::NotReady { reason: reason.as_str().into() });
         not_reached(reason, None)
     }

@@ -21,7 +21,7 @@ use super::records::Records;
 use super::{output, spawner, tree};
 use crate::launch;
 
-/// How long the end of what a process has printed is waited for: somebody who is not known may hold the pipe.
+/// How long the end of what a process has printed is waited for: an unknown process may hold the pipe.
 const TO_READ: Duration = Duration::from_secs(1);
 
 /// A process that runs, or ran. Dropping it kills its group.
@@ -109,7 +109,7 @@ impl Process {
         })
     }
 
-    /// Waits until the process is gone, and says how it ended.
+    /// Waits until the process is gone, and returns how it ended.
     pub(super) async fn exited(&self) -> Ended {
         let mut life = self.life.clone();
         match life.wait_for(|life| matches!(life, Life::Exited(_))).await.as_deref() {
@@ -133,7 +133,7 @@ impl Process {
             return;
         }
         self.killed.store(true, Ordering::Relaxed);
-        // At once, whatever the thread is busy with: it does nothing any more until it is killed there.
+        // At once, even if the thread is busy: the process does nothing any more until it is killed there.
         self.group.signal(Signal::STOP);
         let group = Arc::clone(&self.group);
         spawner::submit(move || group.end());
@@ -252,7 +252,7 @@ fn is_running(leader: Pid) -> bool {
     }
 }
 
-/// Whether it ended by one of the signals with which processes are stopped, or says so as shells do (128 + number).
+/// Whether it ended by one of the signals with which processes are stopped, or reports so as shells do (128 + number).
 fn by_signal(status: ExitStatus) -> bool {
     let number = status.signal().or_else(|| status.code().and_then(|code| code.checked_sub(128)));
     [Signal::TERM, Signal::INT, Signal::HUP, Signal::KILL].iter().any(|s| Some(s.as_raw()) == number)

@@ -1,5 +1,5 @@
-//! Children that nobody here has started: what a function leaves behind comes to this process when it is process 1 of a
-//! container, or because it asked for that (`PR_SET_CHILD_SUBREAPER`). When they end, nobody else waits for them.
+//! Children that this process has not started: what a function leaves behind is reparented to it when it is process 1
+//! of a container, or because it asked for that (`PR_SET_CHILD_SUBREAPER`). When they end, no other process reaps them.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub fn adopt_orphans() {
     });
 }
 
-/// Whoever is started here and waited for is a leader that is known, or shares this process's group, as the program that
+/// A child that is started here and waited for is a known leader, or shares this process's group, as the program that
 /// a profile names for credentials does.
 fn reap() {
     let own = tree::own_pid();

@@ -1,5 +1,5 @@
-//! Which processes run for this sidecar, in a file beside the checkpoint store: so that a successor on the same host ends
-//! what a sidecar that was killed has left, before it invokes for the same shards (I1).
+//! Which processes run for this sidecar, in a file next to the checkpoint store: so that a successor on the same host
+//! ends what a sidecar that was killed has left, before it invokes for the same shards (I1).
 //!
 //! The parent-death signal ends the process that was started; what that one had started itself is found by its mark. Each
 //! sidecar writes a file of its own and removes it at its end. Other hosts' files are not touched: their processes cannot
@@ -21,7 +21,7 @@ use super::tree;
 /// How many times ending what is left is tried before an invocation is put off: each try has rounds of its own.
 const TRIES: u32 = 3;
 
-/// The folder for records beside an SQLite file.
+/// The folder for records next to an SQLite file.
 #[must_use]
 pub fn records_beside(store: &Path) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
@@ -134,7 +134,10 @@ impl Records {
             }
             let _ = fs::remove_file(&file);
             if !families.is_empty() {
-                tracing::info!(sidecar = owner.pid, "what a killed sidecar had left running is ended");
+                tracing::info!(
+                    sidecar = owner.pid,
+                    "ended the processes that a killed sidecar had left running"
+                );
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The thread that starts the function's processes and clears up after them, one thing after the other.
 //!
 //! A thread of its own that lives as long as this process, for two reasons. Linux sends the parent-death signal when the
-//! *thread* that started a process ends, and threads of the runtime come and go. And whatever is decided about processes
+//! *thread* that started a process ends, and threads of the runtime come and go. And every decision about processes
 //! by their ids (is this zombie a stranger's, may this group still be signalled) cannot be overtaken by a start.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,7 +42,7 @@ pub(super) async fn run<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'sta
     let runtime = tokio::runtime::Handle::current();
     submit(move || {
         let _inside = runtime.enter();
-        // What nobody waits for any more is dropped here.
+        // A result that is no longer awaited is dropped here.
         let _ = done.send(job());
     });
     result.await.ok()

@@ -1,4 +1,4 @@
-//! What runs on this machine, as Linux' `/proc` tells it: which processes belong to a function.
+//! What runs on this machine, as Linux' `/proc` shows it: which processes belong to a function.
 //!
 //! Elsewhere there is no such table: every list is empty, and what is known of a function is its process group.
 
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal};
 
-/// The environment variable by which whatever a function has started is known to be its, wherever it went: its value is
+/// The environment variable that marks all processes that a function has started, in any session: its value is
 /// drawn anew for every process of the function.
 pub(super) const MARK: &str = "_SHARDMILL_PROCESS";
 

@@ -25,12 +25,13 @@ impl CommandHandler {
         let limit = LONGEST.min(options.start_timeout);
         let outcome = match tokio::time::timeout(limit, life.wait_for(|life| *life != Life::Starting)).await {
             Ok(Ok(life)) => match &*life {
-                // Whoever asks for a trial reads the answer: the function's own words are for them. It has seen no record.
+                // The user who asks for a trial reads the answer, so it has the function's own words. It has seen no
+                // record.
                 Life::InitFailed(error) => {
                     Err(format!("reported that it cannot start: {}: {}", error.summary, error.details))
                 }
                 Life::Exited(ended) => Err(format!(
-                    "ended before its first /next ({}); what it printed stands in the log above",
+                    "ended before its first /next ({}); its output is in the log above",
                     ended.how
                 )),
                 _ => Ok(()),

@@ -32,7 +32,7 @@ impl Rules {
     ) -> Result<BatchResponse, HandlerError> {
         if self.not_reached_status.contains(&status) {
             let reason = format!("it answered {status}, which NotReachedStatus names");
-            // Who is asked for less at a time is there, whether or not it says when to come.
+            // A function that asks for less at a time is there, with or without a `Retry-After`.
             let at_least = (status == StatusCode::TOO_MANY_REQUESTS).then_some(Duration::ZERO);
             let retry_after = retry_after(headers, SystemTime::now()).or(at_least);
             return Err(HandlerError::NotReached { reason, retry_after });

@@ -1,6 +1,6 @@
 //! Connections to the function's server, and how much of a request each of them has passed on.
 //!
-//! Whether a failure spends an attempt depends on two facts that a general HTTP client does not tell: whether the
+//! Whether a failure spends an attempt depends on two facts that a general HTTP client does not expose: whether the
 //! connection had been used before, and whether the whole request had been written. So the pool is our own.
 
 use std::collections::VecDeque;
@@ -64,7 +64,7 @@ impl Progress {
     }
 }
 
-/// A request body of one piece that tells when it has been taken.
+/// A request body of one piece that reports when it has been taken.
 #[derive(Debug)]
 pub(super) struct EventBody {
     bytes: Option<Bytes>,
@@ -95,7 +95,7 @@ impl Body for EventBody {
 
 type Socket = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// A socket that notes when a request has left, and that goes on reading when writing has failed: a server may have
+/// A socket that notes when a request has left, and that keeps reading when writing has failed: a server may have
 /// answered (413, say) before it stopped listening, and that answer counts.
 struct Tracked {
     socket: Socket,
@@ -247,7 +247,7 @@ impl Pool {
         let io = Tracked { socket: self.open().await?, progress: Arc::clone(&progress) };
         let (sender, driver) = hyper::client::conn::http1::handshake(io).await.map_err(|e| chain(&e))?;
         let task = tokio::spawn(async move {
-            // A request in flight hears of the failure itself; an idle connection has nobody to tell.
+            // A request in flight gets the failure itself; an idle connection has no caller to report it to.
             let _ = driver.await;
         });
         Ok(Connection { sender, progress, task: task.abort_handle(), reused: false })

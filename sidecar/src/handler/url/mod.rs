@@ -59,7 +59,7 @@ pub struct UrlHandler {
 
 #[derive(Debug)]
 struct Shared {
-    /// The URL as everybody may read it.
+    /// The URL without what must stay secret.
     shown: String,
     host: HeaderValue,
     path: Uri,
@@ -242,7 +242,7 @@ impl Shared {
                 self.pool.put(connection);
                 body
             }
-            // The status alone says that the function failed or did not run.
+            // The status alone shows that the function failed or did not run.
             _ if !head.status.is_success() => Bytes::from_static(b"(its body broke off)"),
             Ok(Err(reason)) => return Err(Failed::Judged(HandlerError::function(reason))),
             Err(_) => return Err(timed_out()),
@@ -282,7 +282,7 @@ fn error_body_limit(schedule: Schedule) -> Instant {
     now + Duration::from_secs(2).min(schedule.deadline.saturating_duration_since(now) / 2)
 }
 
-/// Reads an answer to its end, or says why the function failed.
+/// Reads an answer to its end, or returns why the function failed.
 async fn read(body: Incoming) -> Result<Bytes, String> {
     match Limited::new(body, MAXIMUM_RESPONSE_BYTES).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),

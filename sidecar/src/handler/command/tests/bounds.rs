@@ -1,4 +1,4 @@
-//! What bounds a process of the function: who may use its Runtime API, and what ends with it.
+//! What bounds a process of the function: which processes may use its Runtime API, and what ends with it.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -52,7 +52,7 @@ async fn incident_78_another_user_cannot_take_an_invocation() {
     let handler = rig.handler(|_| {});
     let address = address(&handler).await;
     let (host, port) = address.split_once(':').unwrap();
-    // Bash alone, because nobody else's Python may be readable to nobody.
+    // Bash alone, because Python may not be readable for the user nobody.
     let script = format!("exec 3<>/dev/tcp/{host}/{port}; printf '{REQUEST}' >&3; head -n 1 <&3");
     let mut stranger = std::process::Command::new("bash");
     stranger.args(["-c", &script]).uid(65534).gid(65534).current_dir("/");
@@ -193,10 +193,10 @@ async fn incident_105_a_process_holds_as_many_invocations_as_it_may_and_each_has
     for file in &files {
         read_pids(file).await;
     }
-    // A third one is not begun: who invokes asks for a place first.
+    // A third one is not begun: a caller needs a place first.
     assert_eq!(handler.places().maximum(), Some(2));
     assert_eq!(handler.pool.free_processes(), 0);
-    // Its process cannot go on without it, and the other invocation is innocent.
+    // Its process cannot continue without it, and the other invocation is innocent.
     let [innocent, given_up] = calls;
     given_up.abort();
     assert_not_reached(innocent.await.unwrap(), "with another invocation in it");
@@ -243,7 +243,7 @@ async fn incident_105_an_invocation_that_was_not_taken_when_its_process_was_ende
     let Some(rig) = Rig::start() else { return };
     let handler = rig.handler(|o| {
         o.concurrency_per_process = 2;
-        // It takes one at a time, whatever it may hold.
+        // It takes one at a time, regardless of how many it may hold.
         o.environment.insert("AWS_LAMBDA_MAX_CONCURRENCY".into(), "1".into());
     });
     let file = rig.file("one");
