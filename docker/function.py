@@ -31,7 +31,7 @@ class Function(BaseHTTPRequestHandler):
                 handled += 1
             except (ValueError, KeyError) as error:
                 print(f"failed: {error}")
-                # Everything from here on comes again, so there is no point in going on.
+                # Everything from here on is redelivered, so there is no point in continuing.
                 failures.append({"itemIdentifier": record["kinesis"]["sequenceNumber"]})
                 break
         print(f"handled {handled} of {len(event['Records'])} records")

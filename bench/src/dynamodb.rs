@@ -1,4 +1,4 @@
-//! A DynamoDB stream's records as events, beside the SDK's own decoding of the same `GetRecords` answer.
+//! A DynamoDB stream's records as events, compared with the SDK's own decoding of the same `GetRecords` answer.
 
 use std::time::Duration;
 

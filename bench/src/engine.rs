@@ -45,7 +45,7 @@ fn machine(mapping: MappingBuilder) -> Fallible<f64> {
     let mut now = Now { mono: Mono::from_millis(1), wall: Wall::from_millis(1_000) };
     let mut machine = ShardMachine::new(mapping, "shard".into(), Position::TrimHorizon, 1, now);
     let (mut spent, mut handled, mut made) = (Duration::ZERO, 0, 0);
-    // Keeps the records alive until the watch stands still.
+    // Keeps the records alive until the watch is stopped.
     let mut kept = Vec::with_capacity(64);
     while handled < PAGES.pages * PAGES.records {
         // A page is made outside of the measured time, whenever the machine asks for one.

@@ -1,4 +1,4 @@
-//! Benchmarks: what Shardmill costs beside the work that it cannot avoid. See docs/benchmarks.md.
+//! Benchmarks: what Shardmill costs in addition to unavoidable work. See docs/benchmarks.md.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -27,11 +27,11 @@ const USAGE: &str = "\
 cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
   engine         the engine alone, ns per record, and events written, GB/s
   overhead       engine and driver with a stream in memory, ns per record
-  throughput     the library beside a bare GetRecords loop, interleaved
+  throughput     the library compared with a bare GetRecords loop, interleaved
   sidecar        resident memory of `shardmill run` with 4 idle shards
   idle-shards    resident memory per idle shard of the library
   filter         filter patterns over 1 KB records, ns per record
-  dynamodb       DynamoDB records to events, beside the SDK's own decoding
+  dynamodb       DynamoDB records to events, compared with the SDK's own decoding
   many-idle      memory and CPU of `shardmill run` with 10,000 idle shards
   catching-up    memory of `shardmill run` with 2,000 shards that have a backlog
   startup        from the start of `shardmill run` to its first invocation
@@ -147,7 +147,7 @@ fn overhead_figures(runs: usize) -> Fallible<Vec<Figure>> {
             bound,
         },
         Figure {
-            name: "(a) beside that, freeing the records",
+            name: "(a) in addition, freeing the records",
             unit: "ns/record",
             samples: freeing,
             bound: Bound::None,

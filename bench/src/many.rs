@@ -54,7 +54,8 @@ pub(crate) async fn idle(runs: usize) -> Fallible<Vec<Figure>> {
 }
 
 /// CPU time that one discovery of a stream that has not changed costs: the library with its leases in SQLite, discovering
-/// all the time, beside the same hardly ever discovering; polled as rarely as can be, so that little else is going on.
+/// all the time, compared with one that hardly ever discovers; polled as rarely as possible, so that little else
+/// happens.
 pub(crate) async fn discovery(endpoint: &str) -> Fallible<f64> {
     const OFTEN: Duration = Duration::from_millis(500);
     let folder = tempfile::tempdir()?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// What went wrong, for people.
+/// What went wrong, human-readable.
 pub(crate) type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Wall time and CPU time, user and system, from one moment on.
@@ -53,7 +53,7 @@ pub(crate) fn ns_per(time: Duration, items: u64) -> f64 {
     time.as_secs_f64() * 1e9 / items as f64
 }
 
-/// Resident memory of a process, in bytes, as `/proc/PID/status` tells it; `self` is this process.
+/// Resident memory of a process, in bytes, as `/proc/PID/status` shows it; `self` is this process.
 pub(crate) fn resident_bytes(process: &str) -> Fallible<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
@@ -61,10 +61,10 @@ pub(crate) fn resident_bytes(process: &str) -> Fallible<u64> {
     Ok(kib * 1024)
 }
 
-/// CPU time of another process so far, user and system, as `/proc/PID/stat` tells it: in hundredths of a second.
+/// CPU time of another process so far, user and system, as `/proc/PID/stat` shows it: in hundredths of a second.
 pub(crate) fn cpu_of(process: u32) -> Fallible<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The second field is the program's name in parentheses, with whatever is in it.
+    // The second field is the program's name in parentheses, which may contain anything.
     let (_, fields) = stat.rsplit_once(')').ok_or("no fields")?;
     let field = |n: usize| fields.split_whitespace().nth(n).and_then(|field| field.parse::<u64>().ok());
     let ticks = field(11).zip(field(12)).map(|(user, system)| user + system).ok_or("no CPU times")?;

@@ -1,4 +1,4 @@
-//! A stream in memory whose cost can be told from that of its consumer.
+//! A stream in memory whose cost can be separated from that of its consumer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::measure::Stopwatch;
 
-/// Makes pages as they are asked for; then its shards are empty and open for ever.
+/// Makes pages as they are asked for; then its shards are empty and stay open.
 #[derive(Clone)]
 pub(crate) struct MemorySource {
     shards: usize,

@@ -16,7 +16,7 @@ pub(crate) struct Overhead {
     pub(crate) records: u64,
     /// CPU time of all threads that the records cost on their way, without making and freeing them.
     pub(crate) beyond_freeing: Duration,
-    /// CPU time that freeing them costs, which whoever reads them has to pay.
+    /// CPU time for freeing them, which every reader has to pay.
     pub(crate) freeing: Duration,
 }
 

@@ -35,7 +35,7 @@ impl Drop for Running {
     }
 }
 
-/// A binary beside this one, made by `cargo build --release --workspace --bins`.
+/// A binary next to this one, made by `cargo build --release --workspace --bins`.
 pub(crate) fn sibling(name: &str) -> Fallible<PathBuf> {
     let path = std::env::current_exe()?.with_file_name(name);
     if path.is_file() {
@@ -118,14 +118,14 @@ pub(crate) async fn startup(emulator: &Emulator) -> Fallible<Startup> {
     Ok(Startup { total: invoked.duration_since(started), api: emulator.busy(invoked) })
 }
 
-/// A function that answers at once, counts records and tells when it was called.
+/// A function that answers at once, counts records and reports when it was called.
 async fn function(
     records: Arc<AtomicU64>,
     called: Option<mpsc::UnboundedSender<Instant>>,
 ) -> Fallible<String> {
     let answer = move |event: Bytes| {
         if let Some(called) = &called {
-            // Nobody may be listening any more.
+            // The receiver may be gone.
             let _ = called.send(Instant::now());
         }
         let name = b"\"eventID\"";

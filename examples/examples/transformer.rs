@@ -42,7 +42,7 @@ enum Table {
     DynamoDb(aws_sdk_dynamodb::Client, String),
 }
 
-/// Who hears of trouble.
+/// Where alerts go.
 enum Alerts {
     Printed(Arc<Mutex<Vec<String>>>),
     #[cfg(feature = "aws")]

@@ -13,7 +13,7 @@ use shardmill_engine::{
 /// Records of the batch that is answered: their sequence numbers are "1" to "9".
 const RECORDS: u64 = 9;
 
-/// Any bytes as the answer to a batch: read or refused, and never more resolved than the answer says (R34 to R36).
+/// Any bytes as the answer to a batch: read or refused, and never more resolved than the answer permits (R34 to R36).
 pub fn handler_response(input: &[u8]) {
     let said = Said::of(input);
     match BatchResponse::from_json(input) {
@@ -31,7 +31,7 @@ pub fn handler_response(input: &[u8]) {
     }
 }
 
-/// What an answer says, read in the most naive way.
+/// An answer's meaning, read in the most naive way.
 #[derive(Debug, PartialEq)]
 enum Said {
     Unreadable,
@@ -53,7 +53,7 @@ impl Said {
             let is_json = serde_json::from_slice::<IgnoredAny>(input).is_ok();
             return if is_json { Self::Success } else { Self::Unreadable };
         }
-        // What nobody reads may be anything, halves of surrogate pairs too.
+        // What is not read may be anything, including halves of surrogate pairs.
         let Ok(mut fields) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(input) else {
             return Self::Unreadable;
         };

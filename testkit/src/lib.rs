@@ -37,7 +37,8 @@
 //!
 //! # Faults
 //!
-//! [`FakeKinesis::faults`] says what goes wrong, for which calls and how often; [`FakeKinesis::calls`] tells what came.
+//! [`FakeKinesis::faults`] decides what goes wrong, for which calls and how often; [`FakeKinesis::calls`] returns what
+//! was called.
 //!
 //! ```
 //! use shardmill_testkit::FakeKinesis;

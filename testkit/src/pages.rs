@@ -1,5 +1,5 @@
 //! A server of prepared `GetRecords` pages, for benchmarks. It is meant to run in a process of its own (the binary
-//! `serve_pages`), so that the client's CPU time can be told from the server's.
+//! `serve_pages`), so that the client's CPU time can be separated from the server's.
 //!
 //! A page is rendered once per connection; for each call only its sequence numbers, its next iterator and its date are
 //! written over the old ones, and the whole answer leaves in one write. Every record has its own sequence number,
@@ -117,7 +117,7 @@ impl PageServer {
     /// `http://127.0.0.1:PORT`.
     ///
     /// # Errors
-    /// The operating system does not tell.
+    /// The operating system does not show it.
     pub fn url(&self) -> io::Result<String> {
         Ok(format!("http://{}", self.listener.local_addr()?))
     }
@@ -320,7 +320,7 @@ impl Page {
             base64_simd::STANDARD.encode_append(&data, &mut body);
             body.push_str(&format!("\",\"PartitionKey\":\"key-{i:05}\"}}"));
         }
-        // Whoever paces itself by how far it is behind shall go on at once until the first empty page.
+        // A reader that paces itself by how far it is behind must continue at once until the first empty page.
         let behind = if count == 0 { 0 } else { 60_000 };
         body.push_str(&format!(
             "],\"MillisBehindLatest\":{behind},\"NextShardIterator\":\"{ITERATOR_PREFIX}"

@@ -25,7 +25,7 @@ pub enum ProxyMode {
     /// Connections are reset (RST): existing ones at once, new ones as soon as they are accepted.
     Reset,
     /// Connections are accepted, and then nothing moves in either direction. When the mode ends, what was sent
-    /// meanwhile moves on, as after a network partition: a request that its sender has long given up may still arrive.
+    /// meanwhile moves on, as after a network partition: a request that its sender has long abandoned may still arrive.
     BlackHole,
     /// The port is closed: new connections are refused, existing ones are reset.
     Refuse,

@@ -69,7 +69,7 @@ fn post(url: &str, body: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// Whether `text` is `pattern`, in which `…` stands for anything.
+/// Whether `text` is `pattern`, in which `…` matches anything.
 fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('…');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };

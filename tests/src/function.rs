@@ -116,7 +116,7 @@ pub struct Record {
 pub struct Invocation {
     /// Counts all calls, from 1.
     pub number: u64,
-    /// The path of the URL that was called, without the slash: tells sidecars apart.
+    /// The path of the URL that was called, without the slash: distinguishes sidecars.
     pub caller: String,
     /// Lambda-Runtime-Aws-Request-Id.
     pub request_id: String,
@@ -124,7 +124,7 @@ pub struct Invocation {
     pub shard: String,
     /// The event as it came; empty once the function has been called, as are the records' data.
     pub event: Bytes,
-    /// The records; none in the final call of a tumbling window.
+    /// The records; empty in the final call of a tumbling window.
     pub records: Vec<Record>,
     /// The tumbling window, if the mapping has them.
     pub window: Option<Window>,
@@ -132,11 +132,11 @@ pub struct Invocation {
     pub event_bytes: usize,
     /// When it began.
     pub began: Instant,
-    /// How and when it ended; none while it is open.
+    /// How and when it ended; `None` while it is open.
     pub ended: Option<(Instant, End)>,
 }
 
-/// What an event says about its tumbling window.
+/// What an event holds of its tumbling window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// `window.start`, as it is written.
@@ -202,7 +202,7 @@ impl Function {
         Self::behaving(|_| Plan::success()).await
     }
 
-    /// Starts a function that does for each call what `behaviour` says.
+    /// Starts a function that does for each call what `behaviour` prescribes.
     pub async fn behaving(behaviour: impl Fn(&Invocation) -> Plan + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -224,7 +224,7 @@ impl Function {
         Self { shared }
     }
 
-    /// Does from now on what `behaviour` says; open invocations go on as they were planned.
+    /// Does from now on what `behaviour` prescribes; open invocations continue as planned.
     pub fn behave(&self, behaviour: impl Fn(&Invocation) -> Plan + Send + Sync + 'static) {
         *self.shared.behaviour.lock().unwrap() = Arc::new(behaviour);
     }
@@ -279,7 +279,7 @@ impl Function {
         whole.lines().map(parse).collect()
     }
 
-    /// How many records its file holds, those that came again included.
+    /// How many records its file holds, including redelivered ones.
     #[must_use]
     pub fn stored_count(&self) -> usize {
         let text = std::fs::read(self.shared.path()).unwrap();

@@ -18,7 +18,7 @@ pub fn by_shard(stored: &[Stored]) -> ByShard {
     shards
 }
 
-/// The same without what came again: only the first of each.
+/// The same without redeliveries: only the first of each.
 #[must_use]
 pub fn first_times(stored: &[Stored]) -> ByShard {
     let mut seen = BTreeSet::new();
@@ -37,7 +37,7 @@ pub fn assert_exactly_once_in_order(stream: &Stream, stored: &[Stored]) {
     assert_same(&stream.by_shard(), &by_shard(stored));
 }
 
-/// Every record that the stream accepted was stored, in the order of its shard once what came again is left out, and
+/// Every record that the stream accepted was stored, in the order of its shard without redeliveries, and
 /// nothing else was.
 ///
 /// # Panics
@@ -46,8 +46,8 @@ pub fn assert_nothing_lost_in_order(stream: &Stream, stored: &[Stored]) {
     assert_same(&stream.by_shard(), &first_times(stored));
 }
 
-/// Every record that the stream accepted was stored, in the order of its shard and partition key once what came again
-/// is left out, and nothing else was.
+/// Every record that the stream accepted was stored, in the order of its shard and partition key without
+/// redeliveries, and nothing else was.
 ///
 /// # Panics
 /// It is not so.
@@ -68,7 +68,7 @@ pub fn assert_nothing_lost_in_order_per_key(stream: &Stream, stored: &[Stored]) 
 }
 
 /// Every record that the stream accepted was stored, those of a partition key in the order in which they were put, over
-/// all shards that they went to: nothing new of a key came before something older of it. What came again is left out.
+/// all shards that they went to: nothing new of a key came before something older of it. Redeliveries are left out.
 ///
 /// The records of a key were put one after the other.
 ///
@@ -93,7 +93,7 @@ pub fn assert_nothing_lost_in_order_per_key_over_reshards(stream: &Stream, store
     assert_same(&accepted, &by_key);
 }
 
-/// No invocation of a shard began once one of its children had begun (I9), whoever called. `parents` has the parents of
+/// No invocation of a shard began once one of its children had begun (I9), by any caller. `parents` has the parents of
 /// each shard.
 ///
 /// # Panics
@@ -138,7 +138,7 @@ fn assert_same(accepted: &ByShard, stored: &ByShard) {
     }
 }
 
-/// No two invocations of one shard were open at the same time (I1), whoever called.
+/// No two invocations of one shard were open at the same time (I1), by any caller.
 ///
 /// # Panics
 /// Two were.
@@ -150,7 +150,7 @@ pub fn assert_one_at_a_time(invocations: &[Invocation]) {
     assert_none_overlap(by_shard);
 }
 
-/// No two invocations with records of one partition key of a shard were open at the same time (R48), whoever called.
+/// No two invocations with records of one partition key of a shard were open at the same time (R48), by any caller.
 ///
 /// # Panics
 /// Two were.

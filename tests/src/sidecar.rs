@@ -96,7 +96,7 @@ impl Sidecar {
         kill_process(self.id(), signal).unwrap();
     }
 
-    /// Stops it where it stands, and waits until the kernel has done so.
+    /// Stops it at once, and waits until the kernel has done so.
     pub async fn pause(&self) {
         self.signal(Signal::STOP);
         let stat = format!("/proc/{}/stat", self.pid());
@@ -107,7 +107,7 @@ impl Sidecar {
         .await;
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Lets it continue after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
@@ -152,7 +152,7 @@ impl Sidecar {
         &self.store
     }
 
-    /// Asks an admin endpoint; none if it does not answer within ten seconds.
+    /// Asks an admin endpoint; `None` if it does not answer within ten seconds.
     pub async fn get(&self, path: &str) -> Option<Reply> {
         let asked = tokio::time::timeout(Duration::from_secs(10), get(&self.admin, path)).await;
         asked.ok().and_then(Result::ok)
@@ -176,7 +176,7 @@ impl Sidecar {
         self.get("/readyz").await.is_some_and(|reply| reply.status == 200)
     }
 
-    /// The sum of a metric over its labels; none if there is no such line.
+    /// The sum of a metric over its labels; `None` if there is no such line.
     pub async fn metric(&self, name: &str) -> Option<f64> {
         self.metric_with(name, "").await
     }
@@ -225,7 +225,7 @@ fn collect(pipe: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>>
     lines
 }
 
-/// The binary: `SHARDMILL_TEST_SIDECAR`, or the one that was built beside the test.
+/// The binary: `SHARDMILL_TEST_SIDECAR`, or the one that was built next to the test.
 fn program() -> PathBuf {
     if let Some(given) = std::env::var_os("SHARDMILL_TEST_SIDECAR") {
         return given.into();

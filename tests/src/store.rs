@@ -1,4 +1,4 @@
-//! A look into the checkpoint store's file.
+//! Reads the checkpoint store's file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ impl Store {
         Self { path }
     }
 
-    /// The rows by shard; none while there is no file or no table.
+    /// The rows by shard; empty while there is no file or no table.
     #[must_use]
     pub fn leases(&self) -> BTreeMap<String, LeaseRow> {
         let Ok(connection) = self.open(OpenFlags::SQLITE_OPEN_READ_ONLY) else { return BTreeMap::new() };
@@ -53,7 +53,7 @@ impl Store {
         statement.query_map([], row).unwrap().map(Result::unwrap).collect()
     }
 
-    /// Makes the leases of `owner` look as if its process ran on another host, from where nobody can tell whether it
+    /// Makes the leases of `owner` look as if its process ran on another host, so that no worker can decide whether it
     /// lives. Its owner does not notice.
     pub fn pretend_remote(&self, owner: &str) {
         let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();
@@ -61,7 +61,7 @@ impl Store {
         assert!(connection.execute(sql, [owner]).unwrap() > 0, "{owner} owns no lease");
     }
 
-    /// Keeps everybody else from writing until the value is dropped, as another program does that holds the file.
+    /// Keeps all other processes from writing until the value is dropped, as another program does that holds the file.
     #[must_use]
     pub fn lock(&self) -> StoreLock {
         let connection = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap();

@@ -9,7 +9,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// Polls until there is a value.
 ///
 /// # Panics
-/// There is none after two minutes; `what` says what was waited for.
+/// There is none after two minutes; `what` names what was waited for.
 pub async fn until<T>(what: &str, poll: impl AsyncFnMut() -> Option<T>) -> T {
     until_within(PATIENCE, what, poll).await
 }

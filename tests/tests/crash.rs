@@ -1,4 +1,4 @@
-//! kill -9: nothing is lost, order holds, and exactly the records above the stored checkpoint come again.
+//! kill -9: nothing is lost, order holds, and exactly the records above the stored checkpoint are redelivered.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use shardmill_tests::{Config, Function, Sidecar, Stream, until};
 /// 30 hours, beyond the retention of a day.
 const ABSENCE_MS: i64 = 30 * 3_600_000;
 
-/// Two streams whose records are read and stored; then nobody reads for longer than the streams keep records.
+/// Two streams whose records are read and stored; then no worker reads for longer than the streams keep records.
 async fn absent(fake: &FakeKinesis, url: &str, function: &Function) -> (Stream, Stream, Config) {
     let mut lossy = Stream::create(url, "lossy", 1).await;
     let mut other = Stream::create(url, "other", 1).await;
@@ -45,7 +45,7 @@ async fn i17_on_gap_stop_turns_ready_red_with_the_reason_and_ends_with_1_once_ev
     let function = Function::start().await;
     let (lossy, other, config) = absent(&fake, &server.url(), &function).await;
 
-    // Beside another mapping: that one goes on, and readiness says why.
+    // Next to another mapping: that one keeps running, and readiness shows why.
     let mut sidecar = Sidecar::start(&config.clone().mappings(of_both(&lossy, &other, "stop"))).await;
     until("the other mapping's records", async || (function.stored_count() >= 30).then_some(())).await;
     let red = until("readiness is red", async || {
@@ -71,7 +71,7 @@ async fn i17_on_gap_stop_turns_ready_red_with_the_reason_and_ends_with_1_once_ev
     sidecar.terminate();
     sidecar.ended().await;
 
-    // Alone: the process ends, again and again, until somebody decides.
+    // Alone: the process ends, again and again, until the operator decides.
     let alone = json!({"EventSourceArn": lossy.arn(), "FunctionName": "lossy", "OnGap": "stop"});
     for _ in 0..2 {
         let mut sidecar = Sidecar::spawn(&config.clone().mappings([alone.clone()]));

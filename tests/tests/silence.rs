@@ -119,7 +119,7 @@ async fn a_function_behind_a_black_hole_is_called_again_when_the_network_is_back
     proxy.set(ProxyMode::Pass).await.unwrap();
     let complete = async || shardmill_tests::observe::is_complete(&stream, &function.stored()).then_some(());
     until("every record is stored", complete).await;
-    // What was on its way when it was given up may arrive late, as from any network.
+    // What was on its way when it was abandoned may arrive late, as from any network.
     assert_nothing_lost_in_order(&stream, &function.stored());
     assert_kept(&before, &sidecar.store().leases());
 }

@@ -1,4 +1,4 @@
-//! SIGTERM (I16): running invocations finish, nothing comes again, the process ends with 0 in time.
+//! SIGTERM (I16): running invocations finish, nothing is redelivered, the process ends with 0 in time.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ async fn a_handler_longer_than_stop_seconds_is_cut_at_the_deadline_and_its_batch
     let all = function.invocations();
     for (shard, numbers) in stream.by_shard() {
         for call in all.iter().filter(|call| call.shard == shard).take(4) {
-            assert_eq!(call.records[0].sequence, numbers[0], "{shard}: the same batch came again");
+            assert_eq!(call.records[0].sequence, numbers[0], "{shard}: the same batch was redelivered");
         }
     }
     assert_eq!(std::fs::read(config.folder().join("discarded.jsonl")).unwrap_or_default(), b"", "discarded");

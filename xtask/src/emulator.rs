@@ -118,7 +118,7 @@ impl Emulator {
 
 fn localstack(folder: &Path, port: u16, scratch: &Path) -> Result<Command> {
     // Each run has a file system of its own (it empties the temporary part), except for what it installs and computes
-    // once for good.
+    // once and for all.
     let filesystem = scratch.join("localstack");
     let volume = filesystem.join("var/lib/localstack");
     let link = |name: &str| {
@@ -147,7 +147,7 @@ fn localstack(folder: &Path, port: u16, scratch: &Path) -> Result<Command> {
         ("KINESIS_PERSISTENCE", "0"),
         // Where it believes to be in a container it would ignore the file system below and reload old streams.
         ("OVERRIDE_IN_DOCKER", "0"),
-        // Else Python writes its caches beside the scripts of this repository.
+        // Else Python writes its caches next to the scripts of this repository.
         ("PYTHONDONTWRITEBYTECODE", "1"),
         ("NODE_OPTIONS", &preload),
     ]);
@@ -217,7 +217,7 @@ impl Fleet {
         let (report, reports) = mpsc::channel();
         for (index, member) in self.members.iter().enumerate() {
             let (emulator, port, report) = (member.emulator.clone(), member.port, report.clone());
-            // Nobody listens any more where another emulator has failed before.
+            // The receiver is gone if another emulator has failed before.
             thread::spawn(move || report.send((index, emulator.wait_until_ready(port))).ok());
         }
         let mut waiting = self.members.len();
@@ -279,7 +279,7 @@ fn discard_old_runs(runs: &Path) {
     }
 }
 
-/// A loopback port that nobody uses at the moment.
+/// A loopback port that is not in use at the moment.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     listener.map(|address| address.port()).map_err(|e| format!("cannot find a free port on 127.0.0.1: {e}"))

@@ -1,9 +1,9 @@
 //! Running commands so that none of them outlives this program.
 //!
-//! Whatever may run long is started by a small second copy of this program, the *guard*: it sits in a process group of
-//! its own, watches its *lifeline*, and ends the command with everything the command started as soon as the lifeline
-//! is gone. The lifeline is a pipe that this program holds: the system closes it on a normal end, a panic, Ctrl-C and
-//! kill -9 alike. For emulators in the background it is a file, and deleting the file stops them.
+//! Every command that may run long is started by a small second copy of this program, the *guard*: it sits in a process
+//! group of its own, watches its *lifeline*, and ends the command with everything the command started as soon as the
+//! lifeline is gone. The lifeline is a pipe that this program holds: the system closes it on a normal end, a panic,
+//! Ctrl-C and kill -9 alike. For emulators in the background it is a file, and deleting the file stops them.
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -147,7 +147,7 @@ pub(crate) fn guard(lifeline: &str, program: &str, args: &[&str]) -> ExitCode {
         }
         match asked {
             None if lost.is_finished() => {
-                // Whoever loses its parent from now on is still known.
+                // A process that loses its parent from now on is still known.
                 grow(&mut tree, std::process::id(), &processes());
                 signal("TERM", [child.id()]);
                 asked = Some(Instant::now());
@@ -287,7 +287,7 @@ mod tests {
             process(12, 11, 12), // a child that opened a group of its own
             process(13, 12, 12),
             process(14, 1, 10), // lost its parent, kept the group
-            process(20, 1, 20), // somebody else
+            process(20, 1, 20), // another process
         ];
         let mut tree = BTreeSet::from([11]);
         grow(&mut tree, 10, &table);

@@ -38,7 +38,7 @@ impl Tool {
 
 /// The version of LocalStack for a Python, and everything that has to be pinned with it.
 ///
-/// 4.5.0 breaks with newer releases of the libraries beside it; 4.14.0 uses syntax that Python 3.11 does not have.
+/// 4.5.0 breaks with newer releases of the libraries next to it; 4.14.0 uses syntax that Python 3.11 does not have.
 fn localstack_pins(python: (u32, u32)) -> Option<(&'static str, &'static [&'static str])> {
     match python {
         (3, 11 | 12) => Some((
@@ -78,7 +78,7 @@ impl Python {
 
     fn venv(&self, folder: &Path, pins: &[&str]) -> Result<()> {
         quiet(Command::new(&self.command).args(["-m", "venv"]).arg(folder))?;
-        // Always through the folder's own python: the scripts beside it would name the draft folder.
+        // Always through the folder's own python: the scripts next to it would name the draft folder.
         let mut pip = Command::new(folder.join("bin/python"));
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(pins);
         quiet(&mut pip).map(drop)
@@ -128,7 +128,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// `.emulators/` in the repository, or where `SHARDMILL_EMULATORS` says (to share it between checkouts).
+    /// `.emulators/` in the repository, or the folder that `SHARDMILL_EMULATORS` names (to share it between checkouts).
     pub(crate) fn open() -> Result<Self> {
         let folder = std::env::var_os("SHARDMILL_EMULATORS");
         Self::at(folder.map_or_else(|| root().join(".emulators"), PathBuf::from))

@@ -37,7 +37,7 @@ impl Suite {
         }
     }
 
-    /// The variable that tells the tests where to find it. Where it is set already, nothing is installed or started.
+    /// The variable with which the tests find it. Where it is set already, nothing is installed or started.
     fn variable(self) -> String {
         format!("SHARDMILL_TEST_{}", self.module().to_uppercase())
     }

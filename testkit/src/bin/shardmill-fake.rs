@@ -27,7 +27,7 @@ async fn main() -> ExitCode {
     match serve(&options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody may be listening.
+            // The reader may be gone.
             let _ = writeln!(io::stderr(), "shardmill-fake cannot serve at port {}: {error}", options.port);
             ExitCode::FAILURE
         }

@@ -66,7 +66,7 @@ impl Input {
         serde_json::from_slice(body).map_err(|e| FakeError::new("SerializationException", e.to_string()))
     }
 
-    /// The shard a call is about, as far as its parameters tell.
+    /// The shard a call is about, as far as its parameters show it.
     pub(crate) fn shard(&self) -> Option<String> {
         let of_iterator = || Iterator::decode(self.shard_iterator.as_deref()?).map(|i| i.shard);
         let of_filter = || self.shard_filter.as_ref()?.shard_id.clone();

@@ -163,7 +163,7 @@ impl FakeDynamoDbStreams {
         self.shared.calls.keep(calls);
     }
 
-    /// Makes the service as new: no tables, settings, faults and calls. Sequence numbers go on above the earlier ones.
+    /// Makes the service as new: no tables, settings, faults and calls. Sequence numbers continue above earlier ones.
     pub fn reset(&self) {
         self.world().reset();
         self.shared.faults.clear();
@@ -236,7 +236,7 @@ impl FakeDynamoDbStreams {
         self.write(table, key, Some(false))
     }
 
-    /// Deletes the item with this key as time to live does: the record says that the service did it.
+    /// Deletes the item with this key as time to live does: the record shows that the service did it.
     ///
     /// # Errors
     /// As of [`put_item`](Self::put_item).

@@ -133,7 +133,7 @@ impl Default for World {
 }
 
 impl World {
-    /// Forgets everything but what tells later streams and records from earlier ones.
+    /// Forgets everything but what distinguishes later streams and records from earlier ones.
     pub(crate) fn reset(&mut self) {
         *self = Self { counter: self.counter, request: self.request, ..Self::default() };
     }
@@ -321,7 +321,7 @@ fn open_shard(
     start: u64,
     now_ms: u64,
 ) -> String {
-    // The service's form: when it was opened, and something that tells it from its siblings.
+    // The service's form: when it was opened, and something that distinguishes it from its siblings.
     let id = format!("shardId-{now_ms:020}-{:08x}", stream.shards.len());
     stream.shards.push(Shard {
         id: id.clone(),

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The calls of which `calls` tells unless it is asked for more.
+/// The calls that `calls` returns unless it is asked for more.
 const SHOWN_CALLS: usize = 100;
 
 /// Which calls a fault strikes, and what it does to them.
@@ -122,7 +122,7 @@ impl Injected {
     }
 }
 
-/// Of which calls `calls` tells.
+/// Which calls `calls` returns.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CallsAsked {

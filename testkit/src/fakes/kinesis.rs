@@ -35,7 +35,7 @@ pub(super) enum Command {
     ClearCalls {},
 }
 
-/// A record to put. Exactly one of `data`, `base64` and `bytes` says what is in it.
+/// A record to put. Exactly one of `data`, `base64` and `bytes` is its content.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Put {

@@ -15,8 +15,9 @@ use std::sync::Arc;
 /// How the paths of control commands begin.
 const CONTROL: &str = "/control/";
 
-/// A [`FakeKinesis`] and a [`FakeDynamoDbStreams`] behind one port, told apart as AWS does it, by the `X-Amz-Target` header;
-/// control commands come to paths below `/control/`. It is what the program `shardmill-fake` serves. Cheap to clone.
+/// A [`FakeKinesis`] and a [`FakeDynamoDbStreams`] behind one port, distinguished by the `X-Amz-Target` header, as AWS
+/// does; control commands come to paths below `/control/`. It is what the program `shardmill-fake` serves. Cheap to
+/// clone.
 ///
 /// docs/testing.md has every command.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +79,7 @@ impl Fakes {
         serve(self.clone(), port).await
     }
 
-    /// Both services as new; the sequence numbers of later records go on above those of earlier ones.
+    /// Both services as new; the sequence numbers of later records continue above those of earlier ones.
     fn reset(&self) {
         self.kinesis.reset();
         self.dynamodb.reset();

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 pub(crate) struct Shape {
     /// At most so many records on the page.
     pub max_records: Option<usize>,
-    /// No `NextShardIterator` and no `ChildShards`, wherever the reader stands.
+    /// No `NextShardIterator` and no `ChildShards`, regardless of the reader's position.
     pub null_iterator: bool,
     /// Shards that a listing leaves out.
     pub omit: Vec<String>,
@@ -84,7 +84,7 @@ impl Input {
         Ok(key)
     }
 
-    /// The shard a call is about, as far as its parameters tell.
+    /// The shard a call is about, as far as its parameters show it.
     pub(crate) fn shard(&self, world: &mut World, now_ms: u64) -> Option<String> {
         if let Some(iterator) = &self.shard_iterator {
             let iterator = reading::Iterator::decode(iterator).ok()?;

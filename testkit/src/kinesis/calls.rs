@@ -12,11 +12,11 @@ use tokio::time::Instant;
 pub struct Call {
     /// What was called.
     pub operation: Operation,
-    /// The shard, where the call's parameters tell (see [`FaultRule::shard`](super::FaultRule::shard)).
+    /// The shard, where the call's parameters show it (see [`FaultRule::shard`](super::FaultRule::shard)).
     pub shard: Option<String>,
     /// When it arrived, by tokio's clock (so virtual under paused time).
     pub at: Instant,
-    /// When it was answered or given up by the caller; `None` while it is under way.
+    /// When it was answered or abandoned by the caller; `None` while it is under way.
     pub ended: Option<Instant>,
     /// The HTTP status of the answer; `None` if there was none (yet).
     pub status: Option<u16>,
@@ -163,7 +163,7 @@ impl CallLog {
     }
 }
 
-/// A call under way; dropping it notes its end, also when the caller gives up.
+/// A call under way; dropping it notes its end, also when the caller abandons it.
 #[derive(Debug)]
 pub(crate) struct OpenCall {
     log: CallLog,

@@ -25,9 +25,9 @@ pub enum Fault {
     LimitExceeded,
     /// HTTP 500 `InternalFailure`.
     InternalFailure,
-    /// `ExpiredIteratorException`, whatever the iterator's age.
+    /// `ExpiredIteratorException`, regardless of the iterator's age.
     ExpiredIterator,
-    /// `ExpiredNextTokenException`, whatever the token's age.
+    /// `ExpiredNextTokenException`, regardless of the token's age.
     ExpiredNextToken,
     /// `TrimmedDataAccessException`, as DynamoDB Streams answer once what an iterator points to has expired.
     TrimmedData,
@@ -69,7 +69,7 @@ pub enum Fault {
     EmptyPage,
     /// `GetRecords`: at most so many records.
     PartialPage(usize),
-    /// `GetRecords`: no `NextShardIterator` and no `ChildShards`, though the shard may go on.
+    /// `GetRecords`: no `NextShardIterator` and no `ChildShards`, though the shard may continue.
     NullIterator,
     /// `ListShards`, `DescribeStream`: this shard is left out.
     OmitShard(String),
@@ -196,7 +196,7 @@ impl Faults {
         FaultRule { faults: self.clone(), operation: None, shard: None, skip: 0, times: Some(1) }
     }
 
-    /// Removes all rules. Calls that hang already go on hanging.
+    /// Removes all rules. Calls that hang already keep hanging.
     pub fn clear(&self) {
         self.lock().rules.clear();
     }
@@ -228,7 +228,8 @@ impl Faults {
     }
 }
 
-/// A rule in the making: which calls. [`inject`](Self::inject) or [`hold`](Self::hold) says what happens to them.
+/// A rule under construction: which calls. [`inject`](Self::inject) or [`hold`](Self::hold) decides what happens to
+/// them.
 #[derive(Debug, Clone)]
 #[must_use = "a rule takes effect with `inject` or `hold`"]
 pub struct FaultRule {

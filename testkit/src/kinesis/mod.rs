@@ -216,7 +216,7 @@ impl FakeKinesis {
         self.shared.calls.keep(calls);
     }
 
-    /// Makes the service as new: no streams, settings, faults and calls. Sequence numbers go on above the earlier ones.
+    /// Makes the service as new: no streams, settings, faults and calls. Sequence numbers continue above earlier ones.
     pub fn reset(&self) {
         self.world().reset();
         self.shared.faults.clear();
@@ -316,7 +316,7 @@ impl FakeKinesis {
         })
     }
 
-    /// Puts a record into a shard of the test's choice, whatever its partition key.
+    /// Puts a record into a shard of the test's choice, regardless of its partition key.
     ///
     /// # Errors
     /// The stream or the shard does not exist, or the shard is closed.

@@ -16,7 +16,7 @@ pub(crate) const REGION: &str = "us-east-1";
 pub struct FakeError {
     /// The service's code, such as `ResourceNotFoundException`.
     pub code: &'static str,
-    /// The sentence for people.
+    /// The human-readable message.
     pub message: String,
 }
 
@@ -341,7 +341,7 @@ impl Default for World {
 }
 
 impl World {
-    /// Forgets everything but what tells later streams from earlier ones.
+    /// Forgets everything but what distinguishes later streams from earlier ones.
     pub(crate) fn reset(&mut self) {
         *self = Self { last_epoch: self.last_epoch, request: self.request, ..Self::default() };
     }
@@ -388,7 +388,7 @@ impl World {
         self.streams.keys().cloned().collect()
     }
 
-    /// The stream, with whatever has outlived its retention gone.
+    /// The stream, without what has outlived its retention.
     pub(crate) fn stream(&mut self, key: &StreamKey, now_ms: u64) -> Result<&mut Stream, FakeError> {
         let stream = self.streams.get_mut(key).ok_or_else(|| key.not_found())?;
         stream.expire(now_ms);

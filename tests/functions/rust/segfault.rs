@@ -50,7 +50,7 @@ fn data(record: &Value) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// The body of the next request; none if the client has closed the connection.
+/// The body of the next request; `None` if the client has closed the connection.
 fn read_request(reader: &mut BufReader<TcpStream>) -> Result<Option<Vec<u8>>> {
     let mut length = 0;
     let mut line = String::new();

@@ -8,7 +8,7 @@ use crate::retries::fails_on;
 
 /// Seconds. Long enough that no machine makes fresh records wait for so long.
 const MAXIMUM: i64 = 600;
-/// Milliseconds by which the service's clock moves on, so that whatever was fresh is too old.
+/// Milliseconds by which the service's clock moves on, so that what was fresh is too old.
 const MOVED: i64 = (MAXIMUM + 1) * 1000;
 
 /// How the discards of these runs of records (by place, from 1 on) are told, each expired before it was invoked.

@@ -91,7 +91,7 @@ impl Case {
     }
 
     /// Runs until the checkpoint stands behind the last record, stops, and gives back the log, the sequence numbers and
-    /// the destination's lines. Whatever the function was to see, it has seen by then.
+    /// the destination's lines. The function has seen everything by then.
     pub(crate) async fn finish(&self) -> Finished {
         self.finish_after(resolved).await
     }

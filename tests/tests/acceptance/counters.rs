@@ -14,7 +14,7 @@ const MAXIMUM: i64 = 600;
 /// |---|---|---|---|---|
 /// | 1 | 3 4 5 | reports 4 | 3 | 2 |
 /// | 2 | 4 5 | reports 4: no progress | 2 | 2 |
-/// | 3 | 4 5 | reports 4: given up | 2 | 2 |
+/// | 3 | 4 5 | reports 4: discarded | 2 | 2 |
 /// | 4 | 6 7 8 | fails | 3 | 3 |
 /// | 5 | 6 7 8 | succeeds | 3 | 0 |
 /// | 6 | 9 | is not reached | 1 | 0 |
@@ -146,7 +146,7 @@ async fn r15_r23_r29_r36_r74_r76_every_counter_of_a_scripted_run_is_as_reckoned_
     assert_eq!(shown["shards"][0]["counts"], expected);
 }
 
-/// An event that is never sent is neither invoked nor failed, only given up.
+/// An event that is never sent is neither invoked nor failed, only discarded.
 #[tokio::test(flavor = "multi_thread")]
 async fn r24_a_record_that_is_too_large_counts_as_dropped_and_not_as_invoked() {
     let kinesis = Kinesis::start().await;

@@ -107,7 +107,7 @@ impl Outage {
             message["KinesisBatchInfo"]["startSequenceNumber"].as_str().unwrap().to_owned()
         };
         let mut numbers: Vec<String> = self.queue.messages().iter().map(start).collect();
-        // A delivery whose answer was lost comes again.
+        // A delivery whose answer was lost is made again.
         numbers.dedup();
         numbers
     }
@@ -165,7 +165,7 @@ async fn a_queue_that_accepts_and_never_answers_holds_its_shards_checkpoint_and_
     outage.only_deliveries_are_left(&sidecar, 1).await;
     outage.assert_checkpoint_waits(&sidecar, 1);
     outage.assert_leases_are_kept(&sidecar).await;
-    // The delivery gives up by its own timeout and is made again.
+    // The delivery ends by its own timeout and is retried.
     failed_deliveries(&sidecar, 1).await;
     outage.put().await;
     outage.only_deliveries_are_left(&sidecar, 2).await;

@@ -27,7 +27,7 @@ mod localstack {
 
     const UUID: &str = "1b3f6a52-3c0e-4d5c-9e9e-2f4b6a1c7d80";
 
-    /// A mapping that sends what it gives up to `destination` after one retry.
+    /// A mapping that sends discarded batches to `destination` after one retry.
     async fn case(records: &[&str], destination: &str) -> Case {
         Case::at(&endpoint("SHARDMILL_TEST_LOCALSTACK"), records)
             .await

@@ -1,4 +1,4 @@
-//! What is given up of a DynamoDB stream, fetched back from a topic and a bucket (docs/semantics.md, section 5.2).
+//! Discarded records of a DynamoDB stream, fetched back from a topic and a bucket (docs/semantics.md, section 5.2).
 
 mod dynamodb_local {
     /// The stream is DynamoDB Local's, topic and bucket are LocalStack's.
@@ -13,7 +13,7 @@ mod dynamodb_local {
 
         const UUID: &str = "6f2c3b1e-8a4d-4a57-9d0b-3f1c2e5d7a90";
 
-        /// What was given up, and how the mapping came to it.
+        /// What was discarded, and after what.
         struct Failed {
             table: Table,
             function: Function,
@@ -45,7 +45,7 @@ mod dynamodb_local {
                 .environment("AWS_ENDPOINT_URL_SNS", &localstack)
                 .environment("AWS_ENDPOINT_URL_S3", &localstack);
             let sidecar = Sidecar::start(&config).await;
-            until("the record is given up", async || {
+            until("the record is discarded", async || {
                 let shards = sidecar.shards().await;
                 let delivered = |shard: &Value| shard["counts"]["deliveredToDestination"] == 1;
                 shards.values().any(delivered).then_some(())

@@ -22,7 +22,7 @@ pub(crate) mod dynamodb_local {
         Config::at(table.endpoint(), table.arn())
     }
 
-    /// Waits until every change has been handled or given up.
+    /// Waits until every change has been handled or discarded.
     pub(crate) async fn resolved(sidecar: &Sidecar, table: &Table) {
         until("every change is resolved", async || {
             let polled = sidecar.metric("shardmill_polled_events_total").await?;
@@ -240,7 +240,7 @@ pub(crate) mod dynamodb_local {
             .set("MaximumRetryAttempts", 1)
             .set("DestinationConfig.OnFailure.Destination", "file:./discarded.jsonl");
         let sidecar = Sidecar::start(&config).await;
-        let line = until("the batch is given up", async || discarded(&config).pop()).await;
+        let line = until("the batch is discarded", async || discarded(&config).pop()).await;
         assert_eq!(function.count(), 2);
         assert_eq!(line["requestContext"]["condition"], "RetryAttemptsExhausted");
         assert_eq!(line["requestContext"]["approximateInvokeCount"], 2);
@@ -283,7 +283,7 @@ pub(crate) mod dynamodb_local {
             .set("FunctionResponseTypes", json!(["ReportBatchItemFailures"]))
             .set("DestinationConfig.OnFailure.Destination", "file:./discarded.jsonl");
         let _sidecar = Sidecar::start(&config).await;
-        let line = until("the record is given up", async || discarded(&config).pop()).await;
+        let line = until("the record is discarded", async || discarded(&config).pop()).await;
         let sizes: Vec<usize> = function.invocations().iter().map(|call| call.records.len()).collect();
         assert_eq!(sizes, [3, 3, 1, 1, 1, 1]);
         assert_eq!(line["requestContext"]["approximateInvokeCount"], 4);
@@ -312,7 +312,7 @@ pub(crate) mod dynamodb_local {
                 .set("FunctionResponseTypes", json!(["ReportBatchItemFailures"]))
                 .set("DestinationConfig.OnFailure.Destination", "file:./discarded.jsonl");
             let _sidecar = Sidecar::start(&config).await;
-            let line = until("the record is given up", async || discarded(&config).pop()).await;
+            let line = until("the record is discarded", async || discarded(&config).pop()).await;
             assert_eq!(function.count(), 4, "{items}");
             assert_eq!(line["requestContext"]["approximateInvokeCount"], 4, "{items}");
         }

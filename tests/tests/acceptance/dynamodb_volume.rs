@@ -169,7 +169,7 @@ mod dynamodb_local {
 
         let stored = function.stored();
         println!("{} stored over {KILLS} kills, {} invocations", stored.len(), function.count());
-        assert!(stored.len() > table.count(), "some came again");
+        assert!(stored.len() > table.count(), "some were redelivered");
         let (said, mut known) = (said.lock().unwrap(), BTreeSet::new());
         let first_times = stored.iter().filter(|record| known.insert(&record.sequence));
         let records: Vec<Value> = first_times.map(|record| said[&record.sequence].clone()).collect();

@@ -1,4 +1,4 @@
-//! A Kinesis whose clock is the test's to set, that takes records of 10 MiB; and what the destination is told of them.
+//! A Kinesis whose clock is the test's to set, that takes records of 10 MiB; and what the destination gets of them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -75,7 +75,7 @@ pub(crate) fn masked(line: &str) -> String {
     mask(&mask(line, r#""requestId":""#), r#""timestamp":""#)
 }
 
-/// What a discard says beside its records.
+/// What a discard holds in addition to its records.
 pub(crate) struct Told {
     pub(crate) condition: &'static str,
     pub(crate) invocations: u32,

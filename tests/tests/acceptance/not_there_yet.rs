@@ -108,7 +108,7 @@ async fn refused(fault: Fault, texts: &[&str]) {
     until("it is tried again", async || (refusal.hits() >= 3).then_some(())).await;
     let reads = fake.faults().on(Operation::GetRecords).hold(fault);
     drop(refusal);
-    // Reading is refused still, and whoever looks finds out.
+    // Reading is refused still, and the status shows it.
     until("the status tells why reading fails", async || {
         let shard = sidecar.shards().await.into_values().next()?;
         shard["lastError"]["message"].as_str()?.contains(texts[0]).then_some(())

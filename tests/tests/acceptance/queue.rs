@@ -112,7 +112,7 @@ impl Bucket {
     }
 }
 
-/// A message with its times masked: whatever has the form of a time with milliseconds.
+/// A message with its times masked: everything that has the form of a time with milliseconds.
 pub(crate) fn masked(message: &str) -> String {
     let form = "dddd-dd-ddTdd:dd:dd.dddZ";
     let is_time = |text: &str| {
