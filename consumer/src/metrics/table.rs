@@ -89,7 +89,7 @@ pub(super) const FILTERED: MetricDescription = MetricDescription::counter(
     "shardmill_filtered_out_events_total",
     "records",
     MAPPING,
-    "records that the filters did not let pass (FilteredOutEventCount)",
+    "records that did not pass the filters (FilteredOutEventCount)",
 );
 pub(super) const INVOKED: MetricDescription = MetricDescription::counter(
     "shardmill_invoked_events_total",
