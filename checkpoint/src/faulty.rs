@@ -79,7 +79,7 @@ struct Plan {
 }
 
 impl<S: LeaseStore> FaultyStore<S> {
-    /// A store that does what `inner` does until told otherwise.
+    /// A store that does what `inner` does until a fault is set.
     #[must_use]
     pub fn new(inner: S) -> Self {
         Self { inner: Arc::new(inner), plan: Arc::default() }

@@ -85,7 +85,7 @@ fn pass_to(lease: &mut Lease, to: &WorkerId) {
     lease.counter = lease.counter.saturating_add(1);
 }
 
-/// Whether every position may be stored. The error says why not.
+/// Whether every position may be stored. The error has the reason.
 pub(crate) fn check_positions<'a>(positions: impl IntoIterator<Item = &'a Position>) -> Result<(), String> {
     positions.into_iter().try_for_each(check_position)
 }

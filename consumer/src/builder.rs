@@ -83,7 +83,7 @@ pub enum BuildError {
          with your SdkConfig to deliver there, or on_failure() with a destination of your own"
     )]
     NoDestination {
-        /// What the mapping says.
+        /// The mapping's value.
         destination: String,
     },
     /// The on-failure destination that the mapping names cannot be used.

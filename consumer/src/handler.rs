@@ -236,7 +236,7 @@ impl fmt::Debug for MayStart {
 pub enum HandlerError {
     /// The function failed: spends an attempt (R19).
     Function(Box<dyn std::error::Error + Send + Sync>),
-    /// The function was not reached: waits and tries again without spending an attempt (R23).
+    /// The function was not reached: the batch is retried later without spending an attempt (R23).
     NotReached {
         /// What happened.
         reason: String,

@@ -245,7 +245,7 @@ mod tests {
         let clock = ServiceClock::starting_at(Wall::from_millis(now));
         let hours = |n: i64| now - n * 3_600_000;
         assert_eq!(lost_before(hours(23), true, &clock), None);
-        assert_eq!(lost_before(hours(30), false, &clock), None, "Kinesis: each shard says it");
+        assert_eq!(lost_before(hours(30), false, &clock), None, "Kinesis: each shard shows it");
         assert!(lost_before(hours(30), true, &clock).unwrap().contains("30 hours ago"));
     }
 }

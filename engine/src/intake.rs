@@ -97,7 +97,7 @@ impl Intake {
 
 /// Turns a raw page into what the shard machine buffers.
 ///
-/// `after` is where the reader stood: a record at or before it was delivered already (a reader that reopened by time
+/// `after` is the reader's position: a record at or before it was delivered already (a reader that reopened by time
 /// sees some twice) and is dropped, so that a checkpoint never moves backwards (I2). A record that `keep` refuses leaves
 /// only its position: it counts as processed (R15) and not for `BatchSize` (R56).
 #[must_use]

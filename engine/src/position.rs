@@ -1,4 +1,4 @@
-//! Where a reader stands in a shard.
+//! Positions in a shard.
 
 use std::cmp::Ordering;
 use std::fmt;

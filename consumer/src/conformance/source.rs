@@ -94,7 +94,7 @@ pub async fn records_come_in_order_once_and_no_more_than_asked_for(case: &impl S
     assert_eq!(seen, written);
     let later = case.write(2).await;
     let (seen, page) = read(&mut *reader, 2, 100).await;
-    assert_eq!(seen, later, "a reader goes on where it stands");
+    assert_eq!(seen, later, "a reader continues at its position");
     assert!(!page.end_of_shard);
 }
 

@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(mode(), 0o640, "an existing file's mode is kept");
         fs::remove_file(&path).unwrap();
         destination.deliver(&discarded("2", 1)).await.unwrap();
-        assert_eq!(mode(), 0o600, "also when it is begun anew");
+        assert_eq!(mode(), 0o600, "also when it is created again");
     }
 
     #[cfg(unix)]

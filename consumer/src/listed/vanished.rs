@@ -1,7 +1,7 @@
 //! Leases that are gone from the store: deleted by hand, or by a worker because they were finished.
 //!
-//! The first kind is made anew, which takes a listing of the stream. The second kind is not, even if a listing that lags
-//! behind still shows the shard: it would be read a second time, with all its descendants (incident 40).
+//! The first kind is created again, which takes a listing of the stream. The second kind is not, even if a listing that
+//! lags behind still shows the shard: it would be read a second time, with all its descendants (incident 40).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

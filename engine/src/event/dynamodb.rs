@@ -40,7 +40,7 @@ pub enum AttributeRef<'a, M: AttributeModel + ?Sized> {
     B(&'a [u8]),
     /// A truth value.
     Bool(bool),
-    /// Null, which says `true`.
+    /// Null, written as `true`.
     Null(bool),
     /// A map.
     M(&'a HashMap<String, M::Value>),

@@ -7,7 +7,7 @@ use super::operator::{Rule, Rules, TextRule};
 use super::scan::{self, Scalar};
 use super::tree::{Node, Object};
 
-/// Texts that stand in every record which fulfils the conditions, unless the record writes them with escapes.
+/// Texts that are in every record which fulfils the conditions, unless the record writes them with escapes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Literals(Vec<Literal>);
 
@@ -15,7 +15,7 @@ pub(super) struct Literals(Vec<Literal>);
 enum Literal {
     /// One of these texts is there: a member's key, or a value that its rules ask for.
     Text(Vec<Finder<'static>>),
-    /// Behind one of the places where this key stands is a value for which the rules hold. Of what stands at such a
+    /// Behind one of the places of this key is a value for which the rules hold. Of the value at such a
     /// place, as much is judged as can be judged in passing.
     Member(Box<(Finder<'static>, Rules)>),
 }
@@ -59,7 +59,7 @@ fn may_hold(rules: &Rules, json: &[u8], value: usize) -> bool {
     }
 }
 
-/// Whether ordinary characters may stand there as `\u` escapes or as `\/`. The other escapes stand for characters that
+/// Whether ordinary characters may be written as `\u` escapes or as `\/`. The other escapes stand for characters that
 /// no literal contains.
 fn may_hide_characters(json: &[u8]) -> bool {
     let Some(first) = memchr(b'\\', json) else { return false };
@@ -97,7 +97,7 @@ fn collect_below(node: &Node, found: &mut Vec<Ranked>) {
     }
 }
 
-/// What one of the rules needs to stand there; `None` if one of them may need nothing of the sort.
+/// A text that one of the rules needs there; `None` if one of them may need nothing of the sort.
 fn texts(rules: &Rules) -> Option<Vec<Vec<u8>>> {
     if rules.exists || rules.absent || rules.values.len() > MOST_VALUES {
         return None;

@@ -179,7 +179,7 @@ fn kinesis_remedy(keys: &[&str]) -> String {
             format!("did you mean data? write {}", nested(&["data"], inside))
         }
         "dynamodb" => "that is a field of DynamoDB streams".to_owned(),
-        _ => format!("fields of what was put stand in data: write {}", nested(&["data"], keys)),
+        _ => format!("fields of the record's data belong in data: write {}", nested(&["data"], keys)),
     }
 }
 
@@ -228,10 +228,10 @@ fn dynamodb_remedy(keys: &[&str]) -> String {
     }
     if let Some(known) = in_any_case(field, &CHANGE_FIELDS) {
         let inside = keys.get(1..).unwrap_or_default();
-        return format!("it stands in dynamodb: write {}", nested(&["dynamodb", known], inside));
+        return format!("it belongs in dynamodb: write {}", nested(&["dynamodb", known], inside));
     }
     format!(
-        "attributes stand in an image, each with its type: write {}",
+        "attributes belong in an image, each with its type: write {}",
         nested(&["dynamodb", "NewImage", field, "S"], &[])
     )
 }
@@ -291,9 +291,9 @@ fn tagged(keys: &[&str], tag: &str, below: &[&str], rules: &Rules) -> Option<Rea
         _ => {
             let remedy = match in_any_case(tag, &TYPES) {
                 Some(known) => format!("did you mean {known}?"),
-                None => format!("permitted: {}; the fields of a map stand in its M", TYPES.join(", ")),
+                None => format!("permitted: {}; the fields of a map belong in its M", TYPES.join(", ")),
             };
-            never(format!("has {tag:?} where the type of an attribute stands"), remedy)
+            never(format!("has {tag:?} in place of an attribute's type"), remedy)
         }
     }
 }

@@ -283,7 +283,7 @@ impl Parser {
         }
         let (inner, operand) = self.single(operand)?;
         if inner != "equals-ignore-case" {
-            let remedy = "only equals-ignore-case can stand there";
+            let remedy = "only equals-ignore-case is permitted there";
             return Err(self.mistake(
                 FilterErrorKind::UnknownOperator,
                 format!("{name} does not take {inner:?}"),

@@ -13,7 +13,7 @@ pub(super) fn is_json(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok() && serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
 }
 
-/// The inside of a string as it stands in the text.
+/// The inside of a string as it is written in the text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawText<'a> {
     bytes: &'a [u8],
@@ -21,7 +21,7 @@ pub(super) struct RawText<'a> {
 }
 
 impl<'a> RawText<'a> {
-    /// Text that stands for itself.
+    /// Text without escapes.
     pub(super) const fn plain(text: &'a str) -> Self {
         Self { bytes: text.as_bytes(), escaped: false }
     }
@@ -115,7 +115,7 @@ pub(super) fn member_value(bytes: &[u8], at: usize) -> Option<usize> {
     (bytes.get(colon) == Some(&b':')).then(|| skip_space(bytes, colon + 1))
 }
 
-/// The scalar at `at`; `None` if something else stands there.
+/// The scalar at `at`; `None` if something else is there.
 pub(super) fn scalar_at(bytes: &[u8], at: usize) -> Option<Scalar<'_>> {
     match Elements::new(bytes, at).next() {
         Some(Element::Scalar(value)) => Some(value),

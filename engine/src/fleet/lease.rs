@@ -59,7 +59,7 @@ pub enum OwnerView {
     Other,
 }
 
-/// Where a lease stands.
+/// The phase of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeasePhase {
     /// Another worker holds it, or none does.
@@ -266,7 +266,7 @@ impl LeaseMachine {
         matches!(&self.state, State::Watching(watch) if watch.counter.is_some() && now >= watch.free_at)
     }
 
-    /// Where the lease stands.
+    /// The phase of the lease.
     #[must_use]
     pub const fn phase(&self) -> LeasePhase {
         match &self.state {
@@ -367,7 +367,7 @@ impl LeaseMachine {
 }
 
 impl Hold {
-    /// Whether a refusal only says that the write of unknown result did happen, and no other worker wrote since
+    /// Whether a refusal only shows that the write of unknown result did happen, and no other worker wrote since
     /// (incident 13).
     fn explains(&mut self, now: Mono, refusal: Option<LeaseView>, times: &LeaseTimes) -> bool {
         match (self.unknown, refusal) {

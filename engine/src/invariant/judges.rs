@@ -141,7 +141,7 @@ fn i3(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
     }
 }
 
-/// I4: a batch is invoked at most 1 + `MaximumRetryAttempts` times, tries that did not reach the function aside; an
+/// I4: a batch is invoked at most 1 + `MaximumRetryAttempts` times, attempts that did not reach the function aside; an
 /// unchanged batch keeps its request id, and no other batch has it (R20, R21, R23).
 fn i4(setting: Setting<'_>, books: &Books, seen: &Seen) -> Result<(), String> {
     let Fact::Invoked { lane, records, request_id, .. } = &seen.fact else { return Ok(()) };

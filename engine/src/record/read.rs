@@ -141,7 +141,7 @@ struct Images<'a> {
 }
 
 /// Attributes come in DynamoDB's own JSON, as a Lambda function gets them: `{"id": {"S": "a"}, "total": {"N": "3"}}`.
-/// Each call reads the record's text anew.
+/// Each call parses the record's text again.
 impl DynamoDbRecord {
     /// What happened to the item: `INSERT`, `MODIFY` or `REMOVE`. `None` if the service did not say.
     #[must_use]

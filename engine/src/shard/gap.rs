@@ -69,7 +69,7 @@ impl fmt::Display for Gap {
             GapKind::Undecodable => write!(f, "the record {} cannot be decoded and was skipped", self.from),
         }?;
         match &self.to {
-            Some(to) => write!(f, "; reading went on at {to}"),
+            Some(to) => write!(f, "; reading resumed at {to}"),
             None => Ok(()),
         }
     }
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(gap(trimmed, None), "records after 7 were trimmed before they were read");
         assert_eq!(
             gap(trimmed, Some("9")),
-            "records after 7 were trimmed before they were read; reading went on at 9"
+            "records after 7 were trimmed before they were read; reading resumed at 9"
         );
         assert_eq!(
             gap(old, None),
@@ -105,7 +105,7 @@ mod tests {
             to: Some(Seq::plain("9")),
             at: Wall::default(),
         };
-        let text = "the record at 7 cannot be decoded and was skipped; reading went on at 9";
+        let text = "the record at 7 cannot be decoded and was skipped; reading resumed at 9";
         assert_eq!(skipped.to_string(), text);
         assert!(skipped.kind.is_certain() && skipped.kind.as_str() == "undecodable");
         assert_eq!([trimmed, old, gone].map(GapKind::as_str), ["trimmed", "beyond_retention", "shard_gone"]);

@@ -10,7 +10,7 @@ use crate::position::Seq;
 /// So many slots are kept for the next records when none is in use; more are freed.
 const KEPT_SLOTS: usize = 1 << 12;
 
-/// A record at or above the first unresolved one. Only where a resolved run ends can the watermark come to stand, so only
+/// A record at or above the first unresolved one. The watermark can stop only where a resolved run ends, so only
 /// there a position is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Slot<'a> {

@@ -27,7 +27,7 @@ pub(super) struct Watermark {
     passed: Option<Mark>,
     /// The records from `low` to the last resolved one.
     ahead: Slots,
-    /// Tumbling windows by the ordinals of their first records: the watermark may come to stand before one and behind it.
+    /// Tumbling windows by the ordinals of their first records: the watermark may stop before one and behind it.
     holds: BTreeMap<u64, Hold>,
 }
 

@@ -169,7 +169,7 @@ impl Demo {
         Ok(Running { application, shutdown, status, task })
     }
 
-    /// Waits, and reports if it was in vain.
+    /// Waits, and reports a timeout.
     async fn within(&self, what: &'static str, happens: impl Future<Output = ()>) -> Option<Difference> {
         tokio::time::timeout_at(self.deadline, happens).await.err().map(|_| Difference::Overdue(what))
     }

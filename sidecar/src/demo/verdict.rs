@@ -22,7 +22,7 @@ pub(super) struct Seen {
     pub(super) data: String,
 }
 
-/// Where a shard's checkpoint stood at a stop: the sequence number, if any.
+/// A shard's checkpoint at a stop: the sequence number, if any.
 pub(super) type Checkpoints = BTreeMap<String, Option<String>>;
 
 /// Something that is not as it must be.

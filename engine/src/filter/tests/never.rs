@@ -73,7 +73,7 @@ fn incident_103_a_pattern_that_no_dynamodb_record_can_match_is_told_with_what_wa
             ),
             (r#"{"dynamodb": {"NewImage": {"n": {"N": [5]}}}}"#, &[r#"such as ["5"]"#]),
             (r#"{"dynamodb": {"NewImage": {"a": {"s": ["x"]}}}}"#, &["did you mean S?"]),
-            (r#"{"dynamodb": {"NewImage": {"a": {"city": ["x"]}}}}"#, &["stand in its M"]),
+            (r#"{"dynamodb": {"NewImage": {"a": {"city": ["x"]}}}}"#, &["belong in its M"]),
             (r#"{"dynamodb": {"NewImage": {"a": {"M": {"b": ["x"]}}}}}"#, &["lacks the attribute's type"]),
             (r#"{"dynamodb": {"NewImage": {"a": {"L": ["x"]}}}}"#, &[r#"{"L": {"S": [...]}}"#]),
             (r#"{"dynamodb": {"Keys": {"a": {"BOOL": ["true"]}}}}"#, &["write [true] or [false]"]),

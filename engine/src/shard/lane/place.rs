@@ -3,7 +3,7 @@
 use super::{Lane, LaneState, Reason, Rules, Step};
 use crate::shard::exchange::PlaceRule;
 
-/// Where a lane stands with its place.
+/// The state of a lane's place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     /// It has none and asked for none.

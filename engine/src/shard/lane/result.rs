@@ -79,7 +79,7 @@ impl Lane {
         }
     }
 
-    /// What an answer says about the current batch: what it means here, in `LastProcessingResult` and in the log.
+    /// The verdict of an answer about the current batch: what it means here, in `LastProcessingResult` and in the log.
     pub(in crate::shard) fn judge(&self, answer: &BatchResponse, rules: &Rules<'_>) -> Option<Verdict> {
         Some(judge(&self.current()?.batch, answer, rules))
     }

@@ -28,12 +28,12 @@ pub(super) struct OpenWindow {
     start: Wall,
     end: Wall,
     state: Bytes,
-    /// The ordinals from its first record up to the last that its function is done with: the checkpoint does not come to
-    /// stand among them (I8).
+    /// The ordinals from its first record up to the last that its function is done with: the checkpoint never stops
+    /// among them (I8).
     records: Range<u64>,
 }
 
-/// What a window's next call says of it if its function answers this state, or what it says at most: whether a record
+/// A window's next call if its function answers this state, at its largest: whether a record
 /// comes before the final call is not known.
 pub(super) fn next_call(state: &Bytes) -> WindowCall {
     let ends = state.len() > LARGEST_STATE;

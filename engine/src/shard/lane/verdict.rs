@@ -1,4 +1,4 @@
-//! What an answer says about its batch (R33 to R36, R66).
+//! What an answer means for its batch (R33 to R36, R66).
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::record::Batch;
 /// The longest part of an unknown identifier that is shown, in characters.
 const SHOWN_IDENTIFIER: usize = 64;
 
-/// What an answer says about its batch.
+/// What an answer means for its batch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// Every record succeeded.

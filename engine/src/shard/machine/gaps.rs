@@ -12,7 +12,7 @@ use crate::shard::reader::{Missing, ReaderState};
 use crate::time::{Now, Wall};
 
 impl ShardMachine {
-    /// A page could not be read, or the shard not be opened, which the reader is in the middle of as `during` says.
+    /// A page could not be read, or the shard not be opened; `during` is the reader's state in which that happened.
     pub(super) fn read_failed(&mut self, now: Now, during: ReaderState, fault: FetchFault) {
         if self.reader.state != during {
             return;
@@ -82,7 +82,7 @@ impl ShardMachine {
         self.retention.filter(|_| is_cut || self.reader.opens(now.mono))
     }
 
-    /// Records that could not be decoded are lost, and the mapping goes on behind them regardless of `OnGap`.
+    /// Records that could not be decoded are lost, and the mapping continues behind them regardless of `OnGap`.
     pub(super) fn note_skipped(&mut self, now: Now, skipped: Vec<Seq>) {
         for seq in skipped {
             self.count_gap(Gap {

@@ -42,7 +42,7 @@ fn i17_a_trimmed_position_is_one_reported_gap_and_reading_goes_on_at_the_oldest_
     let snapshot = rig.machine.snapshot(rig.now());
     assert_eq!(snapshot.counters.gaps, 1);
     let text = snapshot.last_gap.unwrap().to_string();
-    assert_eq!(text, "records after 5 were trimmed before they were read; reading went on at 8");
+    assert_eq!(text, "records after 5 were trimmed before they were read; reading resumed at 8");
 }
 
 #[test]

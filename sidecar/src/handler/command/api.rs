@@ -29,7 +29,7 @@ use crate::launch;
 use body::{Read, describe_error, error_in, read};
 use reply::{Answered, accepted, forbidden, invalid_request_id, not_found, problem, stranger, too_large};
 
-/// How long a `/next` may overlap with the one before: a client that tries again is seen before its old connection is seen
+/// How long a `/next` may overlap with the one before: a client that retries is seen before its old connection is seen
 /// to be closed.
 const OVERLAP: Duration = Duration::from_secs(1);
 

@@ -173,7 +173,7 @@ impl Shared {
             match self.post(idle, event.clone(), cx, schedule).await {
                 // The server may have closed the connection while it idled: one free try on a fresh one.
                 Err(Failed::Broken { reason, .. }) => {
-                    tracing::debug!(request_id = %cx.request_id, reason, "a kept connection broke, connecting anew");
+                    tracing::debug!(request_id = %cx.request_id, reason, "a kept connection broke, connecting again");
                 }
                 Err(Failed::Judged(error)) => return Err(error),
                 Ok(response) => return Ok(response),
