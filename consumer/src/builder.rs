@@ -52,7 +52,7 @@ impl fmt::Debug for ConsumerBuilder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The mapping is disabled, so a run would be one of nothing (P3).
+    /// The mapping is disabled, so a run would do nothing (P3).
     #[error(
         "Enabled is false in the mapping {mapping}: a consumer of it would do nothing; call enabled(true), or build no \
          consumer for it"
@@ -138,7 +138,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Shares a worker with the other consumers of the process; by default the consumer starts one for itself.
+    /// Shares a worker with the other consumers of the process; by default the consumer starts its own.
     pub fn worker(mut self, worker: Arc<Worker>) -> Self {
         self.worker = Some(worker);
         self

@@ -18,7 +18,7 @@ use crate::notes::PINNED_START;
 use crate::pin;
 use crate::source::{ShardListing, SourceError};
 
-/// Why shards could not be found, or their leases not be created. Tried again with backoff.
+/// Why shards could not be found, or their leases not be created. Retried with backoff.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiscoveryError {
     #[error(transparent)]
@@ -47,7 +47,7 @@ pub(crate) struct Discovered {
     pub(crate) beginning: Option<Beginning>,
     /// The first leases wait for a clock in doubt.
     pub(crate) waits_for_clock: bool,
-    /// A listing said so: the stream takes no more records.
+    /// According to a listing the stream takes no more records.
     pub(crate) is_disabled: bool,
 }
 

@@ -201,7 +201,7 @@ impl ShardMetrics {
 }
 
 impl Drop for ShardMetrics {
-    /// A shard that another worker reads from now on must not leave its last values standing here.
+    /// A shard that another worker reads from now on must not keep its last values here.
     fn drop(&mut self) {
         self.iterator_age.set(0.0);
         self.undelivered.set(0.0);

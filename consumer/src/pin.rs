@@ -80,7 +80,7 @@ impl Pin {
         let at = clock.earliest_at(self.first_try).as_millis();
         let own = Noted { at, by_host: !clock.is_known() }.text();
         let kept = leases.note(name(source), own.clone()).await?;
-        // Someone else's, or an earlier run's; one's own is known better, as the clock is.
+        // Another worker's, or an earlier run's; this run's own is known better, as the clock is.
         let _ = self.noted.set(kept.filter(|kept| *kept != own).as_deref().and_then(Noted::parse));
         Ok(())
     }

@@ -34,7 +34,7 @@ pub enum TroubleKind {
     /// The function is there and takes no invocation now: it answers 429 or requests a back-off (`Retry-After`). No
     /// attempt is spent (R23).
     Throttled,
-    /// The function fails: an error answer, an exception, an answer that is no JSON (R19).
+    /// The function fails: an error answer, an exception, an answer that is not JSON (R19).
     FunctionError,
     /// The function does not answer within its timeout.
     Timeout,
@@ -46,7 +46,7 @@ pub enum TroubleKind {
     UnusableAnswer,
     /// The answer lacks the state of its tumbling window (R66).
     NoState,
-    /// The function reports the first record of its batch as failed: nothing moves.
+    /// The function reports the first record of its batch as failed: there is no progress.
     PartialFailure,
     /// A batch has been tried for a minute without success.
     Blocked,
@@ -82,10 +82,10 @@ impl TroubleKind {
     }
 }
 
-/// Who is in trouble.
+/// What is in trouble.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Holder {
-    /// What asks the function before there are records.
+    /// The probe of the function before there are records.
     Probe,
     /// A lane of a shard; the first one also for what concerns the whole shard.
     Lane(ShardId, LaneId),
@@ -156,7 +156,7 @@ pub(crate) struct Lasts {
 struct Entry {
     since: Mono,
     since_wall: Wall,
-    /// Who is in it, and since when.
+    /// The lanes in it, and since when.
     holders: BTreeMap<Holder, Mono>,
     most: usize,
     failures: u64,

@@ -124,8 +124,8 @@ impl WorkerOptions {
     }
 
     /// Bytes that all shards together may hold for records that are not resolved: at least 1 MiB, default 512 MiB. The
-    /// shards that have records divide it evenly: the more there are, the smaller their pages. One that holds none reads a few although the budget is used
-    /// up, which takes up to an eighth of it more.
+    /// shards that have records divide it evenly: the more there are, the smaller their pages. One that holds none
+    /// reads a few even when the budget is exhausted, which takes up to an eighth of it more.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;
         self
@@ -170,8 +170,8 @@ impl WorkerOptions {
     }
 
     /// Runs the lease keeper in the current runtime instead of on a thread of its own, for tests under paused time
-    /// (`#[tokio::test(start_paused = true)]`): the thread would not follow it, and the test would wait for leases without
-    /// end. Elsewhere a handler that blocks the runtime would cost the leases.
+    /// (`#[tokio::test(start_paused = true)]`): the thread would not follow it, and the test would wait for leases
+    /// forever. Elsewhere a handler that blocks the runtime would cost the leases.
     pub fn keeper_in_current_runtime(mut self) -> Self {
         self.keeper_thread = false;
         self

@@ -171,7 +171,7 @@ fn push_request(out: &mut Vec<u8>, failed: &FailedBatch, names: &FailureNames) {
     out.extend_from_slice(br#","approximateInvokeCount":"#);
     push_number(out, failed.approximate_invoke_count);
     out.extend_from_slice(b"},");
-    // Lambda never tells a response with this condition, not even after eight invocations (R28, R29).
+    // Lambda never includes a response with this condition, not even after eight invocations (R28, R29).
     let told = failed.response.filter(|_| failed.condition != Condition::RecordAgeExceeded);
     if let Some(response) = told {
         out.extend_from_slice(br#""responseContext":{"statusCode":200,"#);

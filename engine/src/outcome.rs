@@ -1,4 +1,4 @@
-//! How an invocation ended, and what the function said about its records.
+//! How an invocation ended, and what the function answered about its records.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

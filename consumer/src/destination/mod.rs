@@ -34,8 +34,8 @@ pub use sqs::SqsDestination;
 /// Takes discarded batches.
 #[async_trait]
 pub trait Destination: Send + Sync + 'static {
-    /// Delivers one batch; when this returns `Ok`, the checkpoint may pass it (I3). A delivery that fails is tried
-    /// again and may by then have arrived: destinations get a batch at least once.
+    /// Delivers one batch; when this returns `Ok`, the checkpoint may pass it (I3). A delivery that fails is
+    /// retried and may by then have arrived: destinations get a batch at least once.
     async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError>;
 
     /// Whether the destination answers, without delivering anything. Some can only be checked by delivering.
@@ -98,7 +98,7 @@ fn not_enabled(destination: &FailureDestination, feature: &str) -> DestinationEr
     ))
 }
 
-/// What a destination said to a question that delivers nothing.
+/// A destination's answer to a probe that delivers nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Probe {
@@ -168,14 +168,14 @@ impl Discarded {
         shardmill_engine::failure_object(&self.batch, &self.names, &self.event())
     }
 
-    /// The key of that object in a bucket; the same whenever the delivery of this batch is tried again.
+    /// The key of that object in a bucket; the same whenever the delivery of this batch is retried.
     #[must_use]
     pub fn object_key(&self) -> String {
         shardmill_engine::failure_object_key(&self.batch, &self.names)
     }
 }
 
-/// Why a delivery failed; it is tried again with backoff unless `OnDestinationFailure` is `drop`.
+/// Why a delivery failed; it is retried with backoff unless `OnDestinationFailure` is `drop`.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! Calls to the store, each bounded in time, as futures that say what became of them.
+//! Calls to the store, each bounded in time, as futures that return their outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,7 +131,7 @@ impl Calls {
                 }
             };
             let result = store.bounded(call).await;
-            // A store that keeps no notes, and a note that was there, say nothing about writes.
+            // A store that keeps no notes, and a note that was there, prove nothing about writes.
             let answer = Answer::of_write(&result, |kept| kept.is_some() && *kept == own);
             let _ = reply.send(result);
             Done::Answered(answer)

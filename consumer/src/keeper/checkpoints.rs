@@ -48,7 +48,7 @@ impl<Order> Checkpoints<Order> {
         self.blocked.entry(entry).or_default().push(order);
     }
 
-    /// Something happened to the lease: its orders are tried again.
+    /// Something happened to the lease: its orders are retried.
     pub(super) fn unblock(&mut self, entry: EntryId) {
         if let Some(orders) = self.blocked.remove(&entry) {
             self.ready.extend(orders);
@@ -64,7 +64,7 @@ impl<Order> Checkpoints<Order> {
         self.state = State::Idle;
     }
 
-    /// When [`take`](Self::take) may say more than now.
+    /// When [`take`](Self::take) may return more than now.
     pub(super) fn wakes_at(&self) -> Option<Mono> {
         (self.state == State::Idle && !self.ready.is_empty()).then_some(self.not_before)
     }

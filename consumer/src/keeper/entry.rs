@@ -29,7 +29,7 @@ pub(super) struct Entry {
     /// It is held or being written, as [`Entries`](super::entries::Entries) has counted it.
     pub(super) busy: bool,
     pub(super) on_release: Vec<oneshot::Sender<()>>,
-    /// The holder gave the lease up: losing it now is no loss.
+    /// The holder has released the lease: losing it now is no loss.
     pub(super) given_up: bool,
     /// The shard's end is stored: its holder releases it because it is done.
     pub(super) ended: bool,
@@ -145,7 +145,7 @@ impl Entry {
         LeaseView { counter: lease.counter, owner, lease: lease.lease_time }
     }
 
-    /// The holder may start nothing more. Tells whether there was one.
+    /// The holder may start nothing more. Returns whether there was one.
     pub(super) fn lose(&mut self) -> bool {
         self.generation += 1;
         self.token = None;

@@ -13,7 +13,7 @@ use super::messages::{CheckpointOrder, Command, KeeperError};
 /// A lease that this worker holds: the permission to read its shard.
 ///
 /// Not `Clone`: a checkpoint needs it and [`release`](Self::release) consumes it, so a checkpoint without a lease does
-/// not compile. Dropping it gives the lease up too.
+/// not compile. Dropping it releases the lease too.
 #[derive(Debug)]
 pub(crate) struct Held {
     key: LeaseKey,
@@ -104,11 +104,11 @@ impl Held {
         }
     }
 
-    /// Gives the lease up and waits until the store knows, or does not answer.
+    /// Releases the lease and waits until the store knows, or does not answer.
     pub(crate) async fn release(mut self) {
         self.released = true;
         let (key, token) = (self.key.clone(), Arc::clone(&self.token));
-        // A keeper that has stopped gives nothing up; the lease then expires.
+        // A keeper that has stopped releases nothing; the lease then expires.
         let _ = self.leases.ask(|reply| Command::Release { key, token, reply: Some(reply) }).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The keeper's door for one application.
+//! A client of the keeper for one application.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::board::Board;
 use super::messages::{Command, KeeperError, Served};
 
-/// The keeper's door for one application. Once the last clone and the last [`Held`](super::Held) are gone, the keeper's work for the
-/// application ends.
+/// A client of the keeper for one application. Once the last clone and the last [`Held`](super::Held) are gone, the
+/// keeper's work for the application ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Leases {
     commands: mpsc::UnboundedSender<Command>,
@@ -73,7 +73,7 @@ impl Leases {
         &self.board
     }
 
-    /// A door that does not keep the keeper's work alive.
+    /// A client that does not keep the keeper's work alive.
     pub(super) fn downgrade(&self) -> WeakLeases {
         WeakLeases { commands: self.commands.downgrade(), board: Arc::clone(&self.board) }
     }

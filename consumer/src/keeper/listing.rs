@@ -69,7 +69,7 @@ impl Listing {
         };
     }
 
-    /// When [`take`](Self::take) may say more than now.
+    /// When [`take`](Self::take) may return more than now.
     pub(super) const fn wakes_at(&self) -> Option<Mono> {
         match self.state {
             State::Due(at) => Some(at),

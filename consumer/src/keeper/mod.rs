@@ -53,7 +53,7 @@ pub(crate) struct Keeper {
 pub(crate) struct KeeperOptions {
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) worker: WorkerId,
-    /// This process, where the store can tell a dead owner on the same host.
+    /// This process, where the store can detect a dead owner on the same host.
     pub(crate) process: Option<ProcessIdentity>,
     pub(crate) times: LeaseTimes,
     /// How often all leases are listed.

@@ -17,12 +17,12 @@ const WIDEST: Duration = Duration::from_secs(600);
 pub(super) enum Change {
     /// This worker took it.
     Taken {
-        /// Who had it before.
+        /// Its former owner.
         from: Option<String>,
         why: Free,
     },
     Lost(Loss),
-    /// Its holder gave it up before the shard's end.
+    /// Its holder released it before the shard's end.
     GivenUp,
 }
 

@@ -8,10 +8,10 @@ use shardmill_engine::{Mono, Now};
 
 use crate::error_report::ErrorReport;
 
-/// After so long without a failure the store is said to answer again. One that fails now and then is in trouble all the
-/// time.
+/// After so long without a failure the store counts as answering again. One that fails now and then is in trouble all
+/// the time.
 const QUIET: Duration = Duration::from_secs(5);
-/// The least time after which trouble is over although nothing of the kind that failed was tried again: another worker may
+/// The least time after which trouble is over although nothing of the kind that failed was retried: another worker may
 /// have taken all there was to write for.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
@@ -91,7 +91,7 @@ pub(super) struct Ended {
 }
 
 impl StoreTrouble {
-    /// For leases of this length: what fails is tried again within a third of it.
+    /// For leases of this length: what fails is retried within a third of it.
     pub(super) fn new(lease: Duration) -> Self {
         Self { forgotten: FORGOTTEN.max(lease / 2), now: None }
     }

@@ -60,7 +60,7 @@ impl MetricDescription {
         Self { name, kind: MetricKind::Histogram, unit, labels, text }
     }
 
-    /// Tells the installed recorder what the metric is; a consumer does so for those of [`METRICS`] when it starts.
+    /// Describes the metric to the installed recorder; a consumer does so for those of [`METRICS`] when it starts.
     pub fn describe(&self) {
         let unit = match self.unit {
             "seconds" => Unit::Seconds,
@@ -125,7 +125,7 @@ pub(super) const DELIVERY_FAILURES: MetricDescription = MetricDescription::count
     "shardmill_destination_delivery_failures_total",
     "messages",
     MAPPING,
-    "refused deliveries, once per try (DestinationDeliveryFailures). Alert when it rises",
+    "refused deliveries, once per attempt (DestinationDeliveryFailures). Alert when it rises",
 );
 pub(super) const UNDELIVERED: MetricDescription = MetricDescription::gauge(
     "shardmill_undelivered_discards",

@@ -142,7 +142,7 @@ impl Troubles {
         self.tell(over, ends);
     }
 
-    /// Tells of trouble that came and went and has been calm for long enough.
+    /// Logs trouble that came and went and has been calm for long enough.
     pub(crate) fn tick(&self) {
         let now = self.clock.now().mono;
         let (calm, lasts) = {

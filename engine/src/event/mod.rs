@@ -19,7 +19,7 @@ pub use dynamodb::{
 };
 pub(crate) use size::EventSize;
 
-/// What an event says in addition to its records; the same for all invocations of a shard.
+/// What an event holds in addition to its records; the same for all invocations of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventContext {
     /// The stream's ARN.
@@ -38,7 +38,7 @@ const SOURCE_ARN: &[u8] = br#","eventSourceARN":""#;
 const END: &[u8] = br#""}"#;
 
 impl EventContext {
-    /// What the events of a mapping say about `shard`.
+    /// What the events of a mapping hold about `shard`.
     #[must_use]
     pub fn new(mapping: &EventSourceMapping, shard: ShardId) -> Self {
         let source = mapping.event_source();

@@ -16,8 +16,8 @@ pub struct LeaseKey {
     pub region: String,
     /// The stream's name, or the table's for a DynamoDB stream.
     pub stream: String,
-    /// What tells this stream from an earlier one of the same name: the creation time in epoch seconds (Kinesis) or
-    /// the stream label (DynamoDB).
+    /// What distinguishes this stream from an earlier one of the same name: the creation time in epoch seconds
+    /// (Kinesis) or the stream label (DynamoDB).
     pub epoch: String,
     /// The shard.
     pub shard: ShardId,

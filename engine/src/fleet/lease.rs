@@ -95,7 +95,7 @@ pub enum LeaseEvent {
     NotSent,
     /// This worker wants the lease, or no longer does.
     Wanted(bool),
-    /// The holder gives the lease up.
+    /// The holder releases the lease.
     Release,
 }
 
@@ -112,7 +112,7 @@ pub enum LeaseAction {
         /// The counter to expect.
         counter: u64,
     },
-    /// Give the lease up.
+    /// Release the lease.
     Release {
         /// The counter to expect.
         counter: u64,
@@ -123,8 +123,8 @@ pub enum LeaseAction {
 
 /// One lease's state machine.
 ///
-/// [`handle_event`](Self::handle_event) takes in what happened, [`poll_action`](Self::poll_action) gives out what to do
-/// until it returns `None`, [`poll_timeout`](Self::poll_timeout) tells when to call again. One write at a time is in
+/// [`handle_event`](Self::handle_event) takes in what happened, [`poll_action`](Self::poll_action) returns what to do
+/// until it returns `None`, [`poll_timeout`](Self::poll_timeout) returns when to call again. One write at a time is in
 /// flight: [`begin_write`](Self::begin_write) starts one on the holder's behalf (a checkpoint).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseMachine {
@@ -221,7 +221,7 @@ impl LeaseMachine {
         }
     }
 
-    /// When [`poll_action`](Self::poll_action) may say more if nothing happens before.
+    /// When [`poll_action`](Self::poll_action) may return more if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
         match &self.state {
@@ -237,7 +237,7 @@ impl LeaseMachine {
     /// Starts a write on the holder's behalf, which counts as a renewal: the counter to expect, or `None` if a write is
     /// under way, the result of one is not known, or the lease is not to be written any more (I10).
     ///
-    /// After a write of unknown result a renewal finds out first: a refusal would not tell whether the holder's own
+    /// After a write of unknown result a renewal finds out first: a refusal would not show whether the holder's own
     /// write happened, and writes that hang must not take the renewal's turn again and again.
     pub fn begin_write(&mut self, now: Mono) -> Option<u64> {
         let validity = self.times.validity();
@@ -386,7 +386,7 @@ impl Hold {
 
     fn unsure(&mut self, now: Mono, sent: Mono, times: &LeaseTimes) {
         self.writing = false;
-        // The first one counts: a later try may have been refused because of it.
+        // The first one counts: a later attempt may have been refused because of it.
         self.unknown.get_or_insert(sent);
         self.renew_at = now + times.retry();
     }

@@ -169,13 +169,13 @@ pub struct LeaseNode<'a> {
 /// A lease whose shard the stream still knows stays: without it the shard would be read again (incident 40). So does one
 /// with a child that has not been read: the child's gate asks for it. The service forgets shards from the oldest on, so
 /// one that it seems to have forgotten before its parents stays, too, and nothing is deleted out of the middle of a line:
-/// the rest would never be known for gone.
+/// the rest would never be known to be gone.
 #[must_use]
 pub fn finished_leases<'a>(leases: &[LeaseNode<'a>]) -> Vec<&'a ShardId> {
     let unread = leases.iter().filter(|lease| !has_been_read(lease.checkpoint));
     let needed: BTreeSet<&ShardId> = unread.flat_map(|lease| lease.parents).collect();
     let is_over = |lease: &LeaseNode<'_>| *lease.checkpoint == Position::ShardEnd && lease.gone;
-    // A parent that an unread sibling needs stays known for gone through that sibling.
+    // A parent that an unread sibling needs stays known to be gone through that sibling.
     let is_kept_aside = |lease: &LeaseNode<'_>| is_over(lease) && needed.contains(lease.shard);
     let mut in_the_way: BTreeSet<&ShardId> =
         leases.iter().filter(|lease| !is_kept_aside(lease)).map(|lease| lease.shard).collect();

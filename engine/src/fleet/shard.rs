@@ -36,8 +36,8 @@ pub struct HashRange {
 }
 
 impl HashRange {
-    /// The range between two hash keys in decimal, as the service and the stores write them; `None` if one of them is no
-    /// number below 2^128.
+    /// The range between two hash keys in decimal, as the service and the stores write them; `None` if one of them is
+    /// not a number below 2^128.
     #[must_use]
     pub fn parse(start: &str, end: &str) -> Option<Self> {
         Some(Self { start: start.parse().ok()?, end: end.parse().ok()? })

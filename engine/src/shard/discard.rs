@@ -53,7 +53,7 @@ impl Discards {
         self.waiting.front().map(|discard| (DiscardId(self.front), discard.failed.clone()))
     }
 
-    /// When [`take_delivery`](Self::take_delivery) may say more than now.
+    /// When [`take_delivery`](Self::take_delivery) may return more than now.
     pub(super) fn wakes_at(&self, only_first_tries: bool) -> Option<Mono> {
         let idle = self.in_flight || self.waiting.is_empty() || (only_first_tries && self.failures > 0);
         (!idle).then_some(self.not_before)
@@ -71,7 +71,7 @@ impl Discards {
         self.waiting.pop_front()
     }
 
-    /// The discard that was under way is tried again after a backoff.
+    /// The discard that was under way is retried after a backoff.
     pub(super) fn failed(&mut self, now: Mono, retry: &Retry, rng: &mut fastrand::Rng) {
         self.in_flight = false;
         self.failures = self.failures.saturating_add(1);

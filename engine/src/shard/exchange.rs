@@ -24,8 +24,8 @@ pub struct Resume {
     pub earliest_window: Option<Wall>,
     /// What was stored with it as [`read_through`](ShardAction::Checkpoint::read_through).
     pub read_through: Option<Wall>,
-    /// How long the stream keeps records, where a position that it no longer holds has to be found out that way; none
-    /// where the service refuses such a position itself.
+    /// How long the stream keeps records, where a position that it no longer holds has to be found out that way; `None`
+    /// if the service refuses such a position itself.
     pub retention: Option<Duration>,
 }
 
@@ -77,7 +77,7 @@ pub enum ShardEvent {
     },
     /// Start nothing new until `Resume`.
     Pause,
-    /// Go on after `Pause`.
+    /// Continue after `Pause`.
     Resume,
 }
 

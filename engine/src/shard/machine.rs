@@ -37,9 +37,9 @@ const FURTHEST_AHEAD: u64 = 100_000;
 /// One shard's state machine.
 ///
 /// It does nothing by itself. Its methods are of four kinds: [`handle_event`](Self::handle_event) takes in what
-/// happened; [`poll_action`](Self::poll_action) gives out what to do next and is called until it returns `None`;
-/// [`poll_timeout`](Self::poll_timeout) tells when to call `poll_action` again if nothing happens before;
-/// [`snapshot`](Self::snapshot), [`position`](Self::position) and [`counters`](Self::counters) look without changing
+/// happened; [`poll_action`](Self::poll_action) returns what to do next and is called until it returns `None`;
+/// [`poll_timeout`](Self::poll_timeout) returns when to call `poll_action` again if nothing happens before;
+/// [`snapshot`](Self::snapshot), [`position`](Self::position) and [`counters`](Self::counters) read without changing
 /// anything. Each action but `Exit` is answered by exactly one event, unless the machine exits before; events that
 /// answer nothing are ignored. After `Exit` nothing follows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -191,7 +191,7 @@ impl ShardMachine {
             .or_else(|| self.poll_read(now))
     }
 
-    /// When [`poll_action`](Self::poll_action) may say more if nothing happens before.
+    /// When [`poll_action`](Self::poll_action) may return more if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self, now: Now) -> Option<Mono> {
         if self.phase == Phase::Exited {

@@ -58,7 +58,7 @@ impl Progress {
         Some(self.stored.clone())
     }
 
-    /// When [`take_checkpoint`](Self::take_checkpoint) may say more than now.
+    /// When [`take_checkpoint`](Self::take_checkpoint) may return more than now.
     pub(super) fn wakes_at(&self, reached: Option<&Position>, now: Mono, at_once: bool) -> Option<Mono> {
         let due = self.in_flight.is_none() && reached.is_some_and(|upto| *upto != self.stored);
         // A failed write waits for its backoff even at the end.

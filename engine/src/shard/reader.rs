@@ -113,7 +113,7 @@ impl Reader {
         Some(Wish::Fetch { limit: self.asked })
     }
 
-    /// When [`take_wish`](Self::take_wish) may say more than now.
+    /// When [`take_wish`](Self::take_wish) may return more than now.
     pub(super) fn wakes_at(&self, polling: &Polling, buffered: usize) -> Option<Mono> {
         match self.state {
             ReaderState::Closed => Some(self.not_before),
@@ -179,7 +179,7 @@ impl Reader {
             || intake.polled + intake.skipped.len() >= self.asked
             || intake.bytes >= BACKLOG_BYTES;
         if backlog {
-            // An empty page in the middle of a shard is normal: the shard is read on at full speed.
+            // An empty page in the middle of a shard is normal: the shard is still read at full speed.
             self.empty_pages = 0;
             return polling.minimum_interval;
         }
@@ -241,7 +241,7 @@ impl Reader {
         !std::mem::replace(&mut self.from_oldest, true)
     }
 
-    /// The service's clock is in doubt, or no longer. A time that was taken while it was believed may be wrong, too.
+    /// The service's clock is in doubt, or no longer. A time that was taken while it was trusted may be wrong, too.
     pub(super) const fn doubt_clock(&mut self, doubt: Option<Duration>) {
         if doubt.is_some() {
             self.tip_read = None;

@@ -88,7 +88,7 @@ impl Slots {
         };
     }
 
-    /// Removes the first slot if it is resolved, and tells its position if it ends a run.
+    /// Removes the first slot if it is resolved, and returns its position if it ends a run.
     pub(super) fn pop_resolved(&mut self) -> Option<Option<Mark>> {
         let code = self.codes.pop_front_if(|code| *code != UNRESOLVED)?;
         let mark = self.take_mark(code);

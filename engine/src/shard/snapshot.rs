@@ -129,7 +129,7 @@ pub struct Counters {
     pub dropped: u64,
     /// `OnFailureDestinationDeliveredEventCount`: records whose message was delivered.
     pub delivered: u64,
-    /// `DestinationDeliveryFailures`: messages that the destination did not take, once per try.
+    /// `DestinationDeliveryFailures`: messages that the destination did not take, once per attempt.
     pub delivery_failures: u64,
     /// Gaps: records lost before they were read, once for each time it was noticed (I17).
     pub gaps: u64,

@@ -47,7 +47,7 @@ impl Watermark {
         self.next - 1
     }
 
-    /// Notes that the records of `run` are resolved; `end` tells the last one's position.
+    /// Notes that the records of `run` are resolved; `end` returns the last one's position.
     pub(super) fn resolve(&mut self, run: Range<u64>, end: impl FnOnce() -> Mark) {
         debug_assert!(run.start >= self.low && run.end <= self.next, "I2: {run:?} is not unresolved");
         if self.ahead.is_empty() && run.start == self.low && self.holds.is_empty() {
@@ -95,8 +95,8 @@ impl Watermark {
         self.holds.insert(first, Hold { earliest, end: None });
     }
 
-    /// A window is closed. The watermark passes it as a whole, once all its records are resolved: a part of it would come
-    /// again as a part of the next one (I8).
+    /// A window is closed. The watermark passes it as a whole, once all its records are resolved: a part of it would be
+    /// redelivered as a part of the next one (I8).
     pub(super) fn release(&mut self, window: &Range<u64>) {
         if let Some(hold) = self.holds.get_mut(&window.start) {
             hold.end = Some(window.end);

@@ -40,7 +40,7 @@ impl ShardMachine {
                 let quiet = self.lanes.iter().all(|lane| lane.state() != LaneState::Invoking)
                     && (over || !(self.discards.in_flight() || delivers));
                 let flushed = match self.reached() {
-                    // Past the deadline a checkpoint that failed is not tried again: its records come twice.
+                    // Past the deadline a checkpoint that failed is not retried: its records are redelivered.
                     Some(upto) => upto == *self.progress.stored() || (over && self.progress.failures() > 0),
                     None => true,
                 };

@@ -124,7 +124,7 @@ pub enum CommandError {
 pub enum Readiness {
     /// The last start succeeded, or there was none yet.
     Ready,
-    /// The last start failed; it is tried again with the next batch.
+    /// The last start failed; it is retried with the next batch.
     NotReady {
         /// What happened.
         reason: Arc<str>,
