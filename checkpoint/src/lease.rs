@@ -61,9 +61,9 @@ pub struct Lease {
     pub checkpoint_owner: Option<WorkerId>,
     /// Names one acquisition: two runs of one worker id have different tokens.
     pub token: Option<String>,
-    /// The owner's process, where it said so.
+    /// The owner's process, if it named one.
     pub process: Option<ProcessIdentity>,
-    /// How long the owner holds the lease without renewing it, where it said so; whole milliseconds. Others wait for at
+    /// How long the owner holds the lease without renewing it, if it named one; whole milliseconds. Others wait for at
     /// least as long before they take it over.
     pub lease_time: Option<Duration>,
     /// How far the shard has come.

@@ -1,4 +1,4 @@
-//! Who else has positions of a stream.
+//! Which other applications have positions of a stream.
 
 /// Another application of the same store that has leases of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

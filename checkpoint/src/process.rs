@@ -14,7 +14,7 @@ impl ProcessIdentity {
 
     /// The same process, as if on another host.
     ///
-    /// For tests of takeovers between hosts, and for an embedder that knows better what its hosts are.
+    /// For tests of takeovers between hosts, and for an embedder that knows its hosts better.
     #[must_use]
     pub fn with_host(self, host: impl Into<String>) -> Self {
         Self { host: host.into(), ..self }

@@ -93,7 +93,7 @@ impl UnreadableLease {
 ///
 /// Every write is a compare-and-set and durable when it returns, as far as the store promises durability at all. A
 /// write whose result is unknown (a timeout, a lost connection) is an error, never a refusal; the caller finds out by
-/// trying again. Implementations are cancel-safe: a dropped call has happened or has not, never half. (In a batch, each
+/// retrying. Implementations are cancel-safe: a dropped call has happened or has not, never half. (In a batch, each
 /// element counts as a write of its own.)
 ///
 /// A third-party store runs the `conformance` module's suite, which covers every sentence here.
@@ -137,7 +137,8 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// are sets: a store may return them in another order.
     async fn set_children(&self, key: &LeaseKey, children: &[ShardId]) -> Result<Write, StoreError>;
 
-    /// Gives the lease up if the counter is as expected: counter + 1, no owner, token, process, lease time or checkpoint owner.
+    /// Releases the lease if the counter is as expected: counter + 1, no owner, token, process, lease time or
+    /// checkpoint owner.
     async fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, StoreError>;
 
     /// Removes a finished lease: one at `SHARD_END`, outside a handoff, whose counter is as expected, so that no worker

@@ -187,7 +187,7 @@ pub struct Stores {
 
 impl Stores {
     /// No store is open yet. A call waits for other processes' locks no longer than a third of a `lease`, which is when
-    /// the lease keeper tries again.
+    /// the lease keeper retries.
     #[must_use]
     pub fn new(lease: Duration) -> Self {
         let mut options = SqliteOptions::default();
@@ -273,7 +273,7 @@ pub fn stream_region(config: &Config) -> &str {
     config.mappings.first().map_or("us-east-1", |mapping| &mapping.mapping.event_source().region)
 }
 
-/// Says what a file contains that has no effect or may surprise.
+/// Logs what a file contains that has no effect or may surprise.
 pub fn log_notes(loaded: &config::Loaded) {
     for note in &loaded.ignored {
         tracing::info!(line = note.line, "{}: {}", note.key, note.message);
@@ -286,7 +286,7 @@ pub fn log_notes(loaded: &config::Loaded) {
     }
 }
 
-/// Whose positions the mappings of a file have, disabled ones included.
+/// The identities under which the mappings of a file have positions, disabled ones included.
 #[must_use]
 pub fn identities(mappings: &[MappingConfig]) -> BTreeSet<String> {
     mappings.iter().map(|mapping| mapping.mapping.identity().to_owned()).collect()

@@ -19,7 +19,7 @@ use crate::run::SidecarError;
 const START_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Validates the file at `path`; with `online` also asks the stream, the destination, the store and the function of
-/// each mapping. Prints one line each and returns whether everything is well.
+/// each mapping. Prints one line each and returns whether everything is in order.
 ///
 /// # Errors
 /// The file is not valid, or a part of it could not be put to work: what `run` refuses.

@@ -32,7 +32,7 @@ const PER_READ: u64 = 2;
 /// A limit of descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
-    /// What the process may have; `None`: as many as it likes.
+    /// What the process may have; `None` if unlimited.
     pub limit: Option<u64>,
     /// What it might have had, if it was raised.
     pub raised_from: Option<u64>,
@@ -63,7 +63,7 @@ impl Descriptors {
         configured.min(usize::try_from(permitted).unwrap_or(usize::MAX)).max(1)
     }
 
-    /// Says what the limit is, and warns if it is too low for what is configured.
+    /// Logs the limit, and warns if it is too low for what is configured.
     pub fn log(&self, config: &Config) {
         let Some(limit) = self.limit else { return };
         match self.raised_from {

@@ -59,7 +59,7 @@ impl Positions {
         }
     }
 
-    /// Looks, and changes nothing.
+    /// Reads only, and changes nothing.
     ///
     /// # Errors
     /// The store does not answer.

@@ -152,7 +152,7 @@ fn bound_reads(config: &mut config::Config) -> usize {
     config.worker.maximum_concurrent_reads
 }
 
-/// Waits until the mappings have ended: all of them by themselves, or after the signal. Gives back why the last one
+/// Waits until the mappings have ended: all of them by themselves, or after the signal. Returns why the last one
 /// ended by itself.
 async fn wait(
     running: &mut JoinSet<(String, Result<RunReport, RunError>)>,

@@ -62,7 +62,7 @@ enum Wish {
     End,
 }
 
-/// Tells signals with a cause of their own from those that come along.
+/// Distinguishes signals with a cause of their own from those that accompany another.
 #[derive(Debug, Default)]
 struct Count {
     first: Option<Instant>,
@@ -141,7 +141,7 @@ impl Signals {
     }
 }
 
-/// Does this on a thread of its own. The receiver hears, by an error, when it is done.
+/// Does this on a thread of its own. The receiver gets an error when it is done.
 fn aside(act: impl FnOnce() + Send + 'static) -> Receiver<()> {
     let (done, is_done) = channel();
     let act = move || {

@@ -7,7 +7,7 @@ use std::path::Path;
 pub(super) struct FileSystem {
     /// `f_type` of statfs(2).
     pub(super) magic: u32,
-    /// The mount's type, such as `fuse.sshfs`; only where the number does not say enough.
+    /// The mount's type, such as `fuse.sshfs`; only where the number is not enough.
     pub(super) mount: Option<String>,
 }
 
@@ -37,7 +37,7 @@ const NETWORK: [(u32, &str); 16] = [
 /// What FUSE file systems share; the mount's type distinguishes them.
 const FUSE: u32 = 0x6573_5546;
 
-/// FUSE file systems that reach over a network. One that is not known may be a local one, and is believed to be.
+/// FUSE file systems that reach over a network. One that is not known may be a local one, and is taken to be.
 const NETWORK_FUSE: [&str; 18] = [
     "fuse.sshfs",
     "fuse.s3fs",

@@ -1,4 +1,4 @@
-//! The operations, each inside a transaction that someone else began.
+//! The operations, each inside a transaction that the caller began.
 
 use std::time::Duration;
 

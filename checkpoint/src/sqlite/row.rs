@@ -19,7 +19,7 @@ pub(super) const COLUMNS: &str = "account, region, stream, epoch, shard, lease_c
 /// A lease together with what a [`Lease`] does not show.
 pub(super) struct Stored {
     pub(super) lease: Lease,
-    /// All application state, also values that are no text and come from someone else.
+    /// All application state, including values that are not text and were written by another program.
     app: Map<String, Value>,
 }
 
@@ -144,7 +144,7 @@ impl Reader<'_> {
         Ok(millis.map(valid).transpose()?.map(Duration::from_millis))
     }
 
-    /// One that is no range of hash keys is unknown: it is only shown.
+    /// One that is not a range of hash keys is unknown: it is only shown.
     fn hash_range(&self) -> Result<Option<HashRange>, Fault> {
         let start: Option<String> = self.get(19, "starting_hash_key")?;
         let end: Option<String> = self.get(20, "ending_hash_key")?;

@@ -100,7 +100,7 @@ async fn connection(
     let served = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
     tokio::select! {
-        // A client that goes away or dawdles is its own affair.
+        // A client that goes away or dawdles affects only itself.
         _ = served.as_mut() => return,
         () = close.cancelled() => return,
         () = tokio::time::sleep(LIFE) => return,

@@ -26,7 +26,7 @@ pub struct MappingView {
     stream: String,
     function_arn: String,
     uuid: String,
-    /// None for a mapping that is disabled.
+    /// `None` for a mapping that is disabled.
     running: Option<(ConsumerStatus, FunctionState)>,
 }
 

@@ -138,7 +138,7 @@ pub struct Note {
     pub key: String,
     /// The line in the file, from 1.
     pub line: usize,
-    /// What there is to say about it.
+    /// The message.
     pub message: String,
 }
 

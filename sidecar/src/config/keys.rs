@@ -385,7 +385,7 @@ pub(super) fn is_used(name: &str) -> bool {
     anywhere(name).is_some_and(|key| !matches!(key.kind, Kind::Ignored | Kind::Refused(..)))
 }
 
-/// What to say about `name`, which is not in `tables`.
+/// The message about `name`, which is not in `tables`.
 pub(super) fn unknown(name: &str, tables: &[&'static [Key]]) -> String {
     let here = || tables.iter().flat_map(|table| table.iter());
     let usable = |key: &&Key| !matches!(key.kind, Kind::Ignored | Kind::Refused(..));

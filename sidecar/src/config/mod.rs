@@ -34,7 +34,7 @@ use tree::{Node, Value};
 /// No configuration is longer: 1 MiB.
 const LARGEST: usize = 1 << 20;
 
-/// A valid file and what there is to say about it.
+/// A valid file with its notes and warnings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// Its content.

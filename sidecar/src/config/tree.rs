@@ -7,7 +7,7 @@ use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
 use super::error::ConfigError;
 use super::vars;
 
-/// Nesting beyond this is no mapping.
+/// Nesting beyond this is not a mapping.
 const DEEPEST: usize = 32;
 /// Nodes after aliases are expanded: an alias of aliases must not fill the memory.
 const MOST_NODES: usize = 50_000;
@@ -95,7 +95,7 @@ impl Node {
         }
     }
 
-    /// What the value is, for a person.
+    /// The kind of the value, human-readable.
     pub(super) fn describe(&self) -> String {
         match &self.value {
             Value::List(_) => "is a list".to_owned(),

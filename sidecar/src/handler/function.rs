@@ -57,7 +57,7 @@ impl FunctionHandler {
         }
     }
 
-    /// Tells what is cancelled when the sidecar is to stop; see [`CommandHandler::stop_with`].
+    /// Passes on the token that is cancelled when the sidecar is to stop; see [`CommandHandler::stop_with`].
     pub fn stop_with(&self, stop: &CancellationToken) {
         if let Self::Command(handler) = self {
             handler.stop_with(stop);

@@ -17,7 +17,7 @@ use super::{ProbeError, Readiness};
 ///
 /// Lines of all shards are written one after the other and never mixed. A reader that is slow makes the shards wait.
 /// One that has gone away and a disk that is full say nothing about the records: they are not reached (R23), so no
-/// attempt is spent and nothing is discarded. While a disk is full `/readyz` is red and lines are tried again; a reader
+/// attempt is spent and nothing is discarded. While a disk is full `/readyz` is red and lines are retried; a reader
 /// that has gone away does not return, so that ends the run: see [`closed`](Self::closed).
 #[derive(Clone)]
 pub struct StdoutHandler {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const MAXIMUM_BYTES: usize = 8 * 1024 * 1024;
 /// Lines that wait to be written.
 const MAXIMUM_LINES: usize = 64 * 1024;
-/// How long to leave a descriptor alone that does not block and takes nothing now.
+/// The wait before a non-blocking descriptor that takes nothing now is retried.
 const BUSY: Duration = Duration::from_millis(20);
 
 /// What may wait to be written.

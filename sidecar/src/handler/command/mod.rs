@@ -190,15 +190,15 @@ impl CommandHandler {
         process::find_program(&self.pool.options).map(|_| ()).map_err(ProbeError)
     }
 
-    /// Tells whether processes can be started, now and whenever it changes.
+    /// Watches whether processes can be started.
     #[must_use]
     pub fn readiness(&self) -> watch::Receiver<Readiness> {
         self.pool.readiness()
     }
 
-    /// Tells what is cancelled when the sidecar is to stop. Supervisors may signal the functions' processes as well as
-    /// the sidecar: an invocation whose process dies of that is cut off by the stop, and no failure of the function.
-    /// Without effect from the second time on.
+    /// Sets the token that is cancelled when the sidecar is to stop. Supervisors may signal the functions' processes as
+    /// well as the sidecar: an invocation whose process dies of that is cut off by the stop, and no failure of the
+    /// function. Without effect from the second time on.
     pub fn stop_with(&self, stop: &CancellationToken) {
         self.pool.stop_with(stop.clone());
     }

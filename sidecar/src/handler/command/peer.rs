@@ -57,7 +57,7 @@ fn holder(socket: Socket, leader: i32, mark: &str) -> Peer {
         match holds(member.pid, socket.inode) {
             Some(true) => return Peer::Own,
             Some(false) => {}
-            // It runs as another user, or forbids to be looked at: then its user has to do.
+            // It runs as another user, or cannot be inspected: then its user must suffice.
             None if user(member) == Some(socket.uid) => return Peer::Own,
             None => {}
         }
@@ -88,7 +88,7 @@ fn holds(pid: i32, inode: u64) -> Option<bool> {
 
 /// The effective user of the process.
 fn user(entry: &Entry) -> Option<u32> {
-    // The folder of a process that may not be looked at belongs to root; its status shows the user.
+    // The folder of a process that cannot be inspected belongs to root; its status shows the user.
     let status = std::fs::read_to_string(tree::file(entry.pid, "status")).ok();
     let line = status.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("Uid:")));
     let effective = line.and_then(|line| line.split_ascii_whitespace().nth(1)?.parse().ok());

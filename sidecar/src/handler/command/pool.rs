@@ -102,7 +102,7 @@ impl Pool {
         if is_known(&self.leases.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(());
         }
-        // A thread of its own: processes of other shards are started and ended meanwhile. One look at a time, however
+        // A thread of its own: processes of other shards are started and ended meanwhile. One search at a time, however
         // many shards ask.
         let look = async {
             let turn = Arc::clone(&self.succession).lock_owned().await;
@@ -209,7 +209,7 @@ impl Pool {
         Ok(None)
     }
 
-    /// Takes note that no process can be started: the next try has to wait, and `/readyz` turns red.
+    /// Takes note that no process can be started: the next attempt has to wait, and `/readyz` turns red.
     pub(super) fn start_failed(&self, reason: String) -> HandlerError {
         let mut state = self.lock();
         let wait = FIRST_BACKOFF.saturating_mul(1 << state.failed_starts.min(16)).min(MAXIMUM_BACKOFF);

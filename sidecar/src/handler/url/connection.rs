@@ -27,7 +27,7 @@ use tower::Service as _;
 
 use crate::handler::chain;
 
-/// A connection that idled longer is not used again: something between may have forgotten it without telling.
+/// A connection that idled longer is not used again: something between may have silently forgotten it.
 const MAXIMUM_IDLE: Duration = Duration::from_secs(30);
 /// Idle connections that are kept.
 const MAXIMUM_POOLED: usize = 256;
