@@ -144,7 +144,7 @@ impl Alerts {
     }
 }
 
-/// A destination of one's own: once it returns `Ok`, the checkpoint may pass the batch.
+/// A custom destination: once it returns `Ok`, the checkpoint may pass the batch.
 #[async_trait]
 impl Destination for Alerts {
     async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {

@@ -206,7 +206,7 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
 
 /// How a connection ends.
 enum End {
-    /// Both sides have said all they had to say, or the mode cut it: closed in order (FIN).
+    /// Both sides have sent everything, or the mode cut it: an orderly close (FIN).
     Closed,
     /// Reset (RST).
     Reset,

@@ -189,7 +189,7 @@ impl FakeDynamoDbStreams {
         self.world().iterator_lifetime_ms = millis(lifetime);
     }
 
-    /// Sets how long records are kept: older ones, and closed shards that have none left, vanish. Without end unless set; the
+    /// Sets how long records are kept: older ones, and closed shards that have none left, vanish. Forever unless set; the
     /// service keeps 24 hours.
     pub fn set_retention(&self, retention: Duration) {
         self.world().retention_ms = Some(millis(retention));

@@ -293,7 +293,7 @@ pub struct InjectedFault {
 }
 
 impl InjectedFault {
-    /// Tells it from the other rules of its fake.
+    /// Distinguishes it from the other rules of its fake.
     pub(crate) const fn id(&self) -> u64 {
         self.id
     }
