@@ -12,6 +12,27 @@ use crate::{Result, cargo, process, root, suite};
 /// How long one example may run.
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(180);
 
+/// What the step "feature matrix" compiles: a package, and its features.
+const MATRIX: [(&str, &str); 17] = [
+    ("shardmill-checkpoint", ""),
+    ("shardmill-checkpoint", "sqlite"),
+    ("shardmill-checkpoint", "conformance"),
+    ("shardmill", ""),
+    ("shardmill", "conformance"),
+    ("shardmill", "lambda"),
+    ("shardmill", "aws"),
+    ("shardmill", "kinesis"),
+    ("shardmill", "dynamodb-streams"),
+    ("shardmill", "sqs"),
+    ("shardmill", "sns"),
+    ("shardmill", "s3"),
+    ("shardmill", "default"),
+    ("shardmill-sidecar", ""),
+    ("shardmill-sidecar", "sns"),
+    ("shardmill-sidecar", "s3"),
+    ("shardmill-examples", ""),
+];
+
 /// Runs every step up to the first that fails, and shows what each took.
 pub(crate) fn run() -> Result<()> {
     // In CI the checkout is clean at the start; at a desk it only has to stay as it was.
@@ -28,6 +49,7 @@ pub(crate) fn run() -> Result<()> {
         ("cargo audit", Box::new(audit)),
         ("clippy", Box::new(clippy)),
         ("documentation", Box::new(documentation)),
+        ("feature matrix", Box::new(features)),
         ("tests", Box::new(|| suite::run(&[]))),
         ("examples", Box::new(examples)),
         ("seeds of fuzzing", Box::new(fuzz_seeds)),
@@ -122,14 +144,23 @@ fn top(folder: &Path) -> PathBuf {
 }
 
 fn clippy() -> Result<()> {
-    process::run(
-        &cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
-        None,
-    )
+    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--locked"];
+    process::run(cargo(&clippy).args(["--", "-D", "warnings"]), None)
+}
+
+/// The combinations of features that users may have and no other step compiles. Checked as clippy checks, so that
+/// they share what clippy has compiled of the dependencies.
+fn features() -> Result<()> {
+    for (package, features) in MATRIX {
+        eprintln!("--> {package}: {}", if features.is_empty() { "no features" } else { features });
+        let check = ["clippy", "--quiet", "--locked", "--no-default-features", "--features", features];
+        process::run(cargo(&check).args(["--package", package, "--", "-D", "warnings"]), None)?;
+    }
+    Ok(())
 }
 
 fn documentation() -> Result<()> {
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    let mut doc = cargo(&["doc", "--workspace", "--all-features", "--no-deps", "--locked"]);
     process::run(doc.env("RUSTDOCFLAGS", "-Dwarnings"), None)
 }
 

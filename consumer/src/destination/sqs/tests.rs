@@ -157,7 +157,7 @@ async fn a_probe_asks_for_attributes_and_is_content_where_it_may_not() {
 
 #[tokio::test]
 async fn a_proxys_web_page_is_no_refusal_by_the_queue() {
-    let page = Answer::Http(403, "content-type: text/html\r\n", "<html>Forbidden</html>".into());
+    let page = Answer::Http(403, "content-type: text/html\r\n", "<html>Forbidden</html>");
     let error = destination(&FakeService::answering([page]).await).probe().await.unwrap_err().to_string();
     assert!(error.contains("HTTP status 403 with a web page") && error.contains("proxies"), "{error}");
 }
