@@ -45,6 +45,7 @@ pub(crate) fn run() -> Result<()> {
     let steps: Vec<Step<'_>> = vec![
         ("formatting", Box::new(|| process::run(&cargo(&["fmt", "--all", "--check"]), None))),
         ("engine's dependencies", Box::new(engine_is_pure)),
+        ("unused dependencies", Box::new(unused)),
         ("cargo deny", Box::new(deny)),
         ("cargo audit", Box::new(audit)),
         ("clippy", Box::new(clippy)),
@@ -87,6 +88,12 @@ fn engine_is_pure() -> Result<()> {
 fn impure(listing: &str) -> Vec<&str> {
     let names = listing.lines().filter_map(|line| line.split(' ').next());
     names.filter(|name| *name == "tokio" || name.starts_with("tokio-") || name.starts_with("aws-")).collect()
+}
+
+/// Dependencies that no source names, of the workspace's table too, and those that only tests name.
+fn unused() -> Result<()> {
+    let path = Home::open()?.path_to(Tool::Shear)?;
+    process::run(cargo(&["shear", "--locked", "--deny-warnings"]).env("PATH", path), None)
 }
 
 fn deny() -> Result<()> {

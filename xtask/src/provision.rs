@@ -24,6 +24,7 @@ pub(crate) enum Tool {
     Nextest,
     Deny,
     Audit,
+    Shear,
 }
 
 impl Tool {
@@ -32,6 +33,7 @@ impl Tool {
             Self::Nextest => ("cargo-nextest", "0.9.148"),
             Self::Deny => ("cargo-deny", "0.20.2"),
             Self::Audit => ("cargo-audit", "0.22.2"),
+            Self::Shear => ("cargo-shear", "1.14.0"),
         }
     }
 }
