@@ -13,6 +13,7 @@
 //!
 //! R1 to R80 and P1 to P19 are rules and parameters of Lambda's stream event source mapping, which `docs/semantics.md`
 //! in the repository states. I1 to I17 are the invariants that Shardmill keeps beyond them: `docs/invariants.md`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -73,6 +73,7 @@
 //!
 //! The library emits metrics through the `metrics` facade and events through `tracing`, with a span `shard` for every
 //! shard's run and a span `invocation` for every invocation; the embedding program installs recorder and subscriber.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(any(feature = "dynamodb-streams", feature = "kinesis")),
     allow(dead_code, reason = "the pace of reads is for polling sources")

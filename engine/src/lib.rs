@@ -44,6 +44,7 @@
 //! P19 its parameters: `docs/semantics.md` in the repository states them, `docs/rules.md` names the tests of each rule,
 //! and `docs/deviations.md` says where Shardmill differs. I1 to I17 are the invariants that Shardmill keeps beyond
 //! Lambda's rules: `docs/invariants.md`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod event;
 mod failure;

@@ -104,6 +104,7 @@
 //! Streams are active at once and a split or merge is done when it is answered. There are no consumers (enhanced
 //! fan-out), tags, encryption, resource policies or capacity changes: such calls get `UnknownOperationException`.
 //! Writes are never throttled unless a fault says so, and signatures are not checked.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod dynamodb;
 mod fakes;
