@@ -4,7 +4,7 @@ WORKDIR /src
 COPY . .
 # What `shardmill --version` shows: `--build-arg SHARDMILL_COMMIT=$(git rev-parse --short=12 HEAD)`.
 ARG SHARDMILL_COMMIT=
-RUN cargo build --release --locked --package shardmill-sidecar --features sns,s3
+RUN cargo build --profile dist --locked --package shardmill-sidecar --features sns,s3
 
 FROM debian:bookworm-20260824-slim
 # The service endpoints' certificates; SQLite and TLS are linked in.
@@ -13,7 +13,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --no-create-home shardmill \
     && install --directory --owner=shardmill /var/lib/shardmill
-COPY --from=build /src/target/release/shardmill /usr/local/bin/shardmill
+COPY --from=build /src/target/dist/shardmill /usr/local/bin/shardmill
 USER shardmill
 WORKDIR /var/lib/shardmill
 ENTRYPOINT ["/usr/local/bin/shardmill"]

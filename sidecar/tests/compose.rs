@@ -135,6 +135,15 @@ fn the_images_rust_is_no_older_than_the_workspace_asks_for() {
 }
 
 #[test]
+fn the_image_holds_the_binary_of_the_profile_without_symbols() {
+    let (cargo, dockerfile) = (read("Cargo.toml"), read("Dockerfile"));
+    let profile = cargo.split("[profile.dist]\n").nth(1).expect("the workspace has the profile");
+    assert!(profile.contains("strip = \"symbols\""), "{profile}");
+    assert!(dockerfile.contains("cargo build --profile dist "), "{dockerfile}");
+    assert!(dockerfile.contains("/src/target/dist/shardmill "), "{dockerfile}");
+}
+
+#[test]
 fn the_sidecars_configuration_in_the_example_is_valid_and_fits_the_other_services() {
     let services = services();
     let environment = |name: &str| services["sidecar"]["environment"][name].as_str().map(str::to_owned);
