@@ -2,34 +2,28 @@
 
 use std::fmt;
 
+use uuid::{Builder, Uuid};
+
 /// The request id of an invocation: stays the same while an unchanged batch is retried (R21).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(u128);
+pub struct RequestId(Uuid);
 
 impl RequestId {
     /// Makes a version 4 UUID of 128 random bits.
     #[must_use]
     pub const fn from_random(bits: u128) -> Self {
-        let version = (bits & !(0xf << 76)) | (0x4 << 76);
-        Self((version & !(0x3 << 62)) | (0x2 << 62))
+        Self(Builder::from_random_bytes(bits.to_be_bytes()).into_uuid())
     }
 
     /// The UUID as a number.
     pub(crate) const fn as_u128(self) -> u128 {
-        self.0
+        self.0.as_u128()
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e] = [
-            (self.0 >> 96) & 0xffff_ffff,
-            (self.0 >> 80) & 0xffff,
-            (self.0 >> 64) & 0xffff,
-            (self.0 >> 48) & 0xffff,
-            self.0 & 0xffff_ffff_ffff,
-        ];
-        write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
