@@ -8,7 +8,9 @@ use std::time::Duration;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
 use shardmill::engine::{EventSource, FailureDestination, StreamKind};
@@ -113,7 +115,7 @@ pub async fn aws(aws: &Aws, stream_region: &str) -> SdkConfig {
         .or_else(EnvironmentVariableRegionProvider::new())
         .or_else(of_profile.build())
         .or_else(Region::new(stream_region.to_owned()));
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(region);
+    let mut loader = aws_config::defaults(sdk_defaults()).region(region);
     if let Some(profile) = &aws.profile {
         loader = loader.profile_name(profile);
     }
@@ -122,10 +124,28 @@ pub async fn aws(aws: &Aws, stream_region: &str) -> SdkConfig {
     }
     let base = loader.load().await;
     let Some(role) = &aws.assume_role_arn else { return base };
-    let provider = AssumeRoleProvider::builder(role).configure(&base).session_name("shardmill").build().await;
+    let provider = AssumeRoleProvider::builder(role).configure(&for_assume_role(&base));
+    let provider = provider.session_name("shardmill").build().await;
     base.into_builder()
         .credentials_provider(aws_sdk_kinesis::config::SharedCredentialsProvider::new(provider))
         .build()
+}
+
+/// Named, so that a newer SDK does not bring other defaults.
+pub(crate) fn sdk_defaults() -> BehaviorVersion {
+    BehaviorVersion::v2026_01_12()
+}
+
+/// For the client of `AssumeRole`: three attempts in 5 seconds, which is how long the SDK waits for credentials.
+fn for_assume_role(base: &SdkConfig) -> SdkConfig {
+    let all = Duration::from_secs(5);
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(3))
+        .read_timeout(all)
+        .operation_timeout(all)
+        .build();
+    let retries = RetryConfig::standard().with_max_attempts(3);
+    base.to_builder().retry_config(retries).timeout_config(timeouts).build()
 }
 
 /// Puts one mapping's parts together; nothing is read from the stream.
@@ -156,7 +176,7 @@ pub fn parts(config: MappingConfig, aws: &SdkConfig, stores: &mut Stores) -> Res
 pub fn validate(config: &MappingConfig) -> Result<(), AssemblyError> {
     let mapping = &config.mapping;
     let aws = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
+        .behavior_version(sdk_defaults())
         .region(Region::new(mapping.event_source().region.clone()))
         .build();
     source(mapping.event_source(), &aws)?;
@@ -296,4 +316,24 @@ pub fn identities(mappings: &[MappingConfig]) -> BTreeSet<String> {
 #[must_use]
 pub fn split_enabled(config: Config) -> (Vec<MappingConfig>, Vec<MappingConfig>) {
     config.mappings.into_iter().partition(|mapping| mapping.mapping.enabled())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_of_assume_role_has_three_attempts_and_five_seconds() {
+        let given = SdkConfig::builder()
+            .region(Region::new("eu-west-1"))
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
+            .build();
+        let config = for_assume_role(&given);
+        assert_eq!(config.region(), given.region());
+        assert_eq!(config.retry_config().map(RetryConfig::max_attempts), Some(3));
+        let timeouts = config.timeout_config().unwrap();
+        let set = [timeouts.connect_timeout(), timeouts.read_timeout(), timeouts.operation_timeout()];
+        assert_eq!(set.map(|set| set.map(|set| set.as_secs())), [Some(3), Some(5), Some(5)]);
+    }
 }

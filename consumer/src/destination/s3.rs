@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{Builder, Region};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_types::SdkConfig;
@@ -70,7 +69,7 @@ impl S3Destination {
         let mut builder = Builder::from(config)
             .force_path_style(endpoint.is_some())
             .timeout_config(limits.timeouts())
-            .retry_config(RetryConfig::standard());
+            .retry_config(service::retries());
         builder.set_endpoint_url(endpoint.clone());
         Self::assembled(Client::from_conf(builder.build()), bucket_arn, endpoint, limits)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
@@ -36,6 +37,11 @@ impl Limits {
     pub(super) fn timeouts(&self) -> TimeoutConfig {
         TimeoutConfig::builder().connect_timeout(self.connect).read_timeout(self.read).build()
     }
+}
+
+/// How a delivery is repeated within its time, whatever the environment says.
+pub(super) fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(3)
 }
 
 /// One operation of a service.

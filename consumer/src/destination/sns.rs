@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use aws_sdk_sns::Client;
-use aws_sdk_sns::config::retry::RetryConfig;
 use aws_sdk_sns::config::{Builder, Region};
 use aws_types::SdkConfig;
 use shardmill_engine::FailureDestination;
@@ -58,7 +57,7 @@ impl SnsDestination {
         let mut builder = Builder::from(config)
             .region(Region::new(topic.region))
             .timeout_config(limits.timeouts())
-            .retry_config(RetryConfig::standard());
+            .retry_config(service::retries());
         builder.set_endpoint_url(endpoint);
         Ok(Self { client: Client::from_conf(builder.build()), service, arn: topic.arn })
     }

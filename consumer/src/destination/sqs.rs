@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{Builder, Region};
 use aws_sdk_sqs::types::QueueAttributeName;
 use aws_types::SdkConfig;
@@ -65,7 +64,7 @@ impl SqsDestination {
         let mut builder = Builder::from(config)
             .region(Region::new(queue.region.clone()))
             .timeout_config(limits.timeouts())
-            .retry_config(RetryConfig::standard());
+            .retry_config(service::retries());
         builder.set_endpoint_url(endpoint);
         Ok(Self { client: Client::from_conf(builder.build()), service: queue.service(&url, limits), url })
     }

@@ -1,8 +1,12 @@
 //! The stream of the demo and its producer: a Kinesis emulator in this process, or a table of DynamoDB Local.
 
+use std::time::Duration;
+
 use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use aws_sdk_kinesis::config::{Builder, Credentials, Region, SharedCredentialsProvider};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, StreamStatus};
 use serde_json::json;
@@ -11,6 +15,7 @@ use tokio::net::TcpListener;
 use super::DemoError;
 use super::table::Table;
 use super::verdict::Accepted;
+use crate::assembly::sdk_defaults;
 
 pub(super) const STREAM: &str = "orders";
 const REGION: &str = "us-east-1";
@@ -47,7 +52,7 @@ impl Stream {
         let address = listener.local_addr().map_err(failed)?;
         tokio::spawn(async move { axum::serve(listener, app).await });
         let sdk = made_up(&format!("http://{address}"));
-        let client = Client::new(&sdk);
+        let client = client(&sdk);
         create(&client).await?;
         let arn = format!("arn:aws:kinesis:{REGION}:000000000000:stream/{STREAM}");
         Ok(Self { sdk, arn, producer: Producer::Kinesis(client), accepted: Vec::new() })
@@ -155,15 +160,40 @@ async fn put_items(
     table.number(accepted).await
 }
 
+/// The producer's client: three attempts, each bounded.
+fn client(sdk: &SdkConfig) -> Client {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(3))
+        .read_timeout(Duration::from_secs(30))
+        .build();
+    let settings = Builder::from(sdk).timeout_config(timeouts);
+    Client::from_conf(settings.retry_config(RetryConfig::standard().with_max_attempts(3)).build())
+}
+
 /// Everything that the SDK would otherwise look for in the environment, in profiles or on the network.
 fn made_up(endpoint: &str) -> SdkConfig {
     let credentials = Credentials::new("demo", "demo", None, None, "shardmill demo");
     SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
+        .behavior_version(sdk_defaults())
         .region(Region::new(REGION))
         .endpoint_url(endpoint)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         // The default client would send loopback calls to a proxy that the environment names, and wants certificates.
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_of_the_producer_has_three_bounded_attempts() {
+        let client = client(&made_up("http://127.0.0.1:1"));
+        let config = client.config();
+        assert_eq!(config.retry_config().map(RetryConfig::max_attempts), Some(3));
+        let timeouts = config.timeout_config().unwrap();
+        let set = [timeouts.connect_timeout(), timeouts.read_timeout()];
+        assert_eq!(set.map(|set| set.map(|set| set.as_secs())), [Some(3), Some(30)]);
+    }
 }

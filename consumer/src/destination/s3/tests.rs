@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::testing::discarded;
-use super::super::testing::fake::{Answer, FakeService, PATIENT, Wire, config, dead_endpoint};
+use super::super::testing::fake::{Answer, FakeService, PATIENT, Wire, config, dead_endpoint, limits_of};
 use super::*;
 
 const BUCKET: &str = "arn:aws:s3:::orders-dlq";
@@ -162,4 +162,12 @@ fn texts_that_are_no_bucket_are_refused() {
         assert!(error.contains(arn) && error.contains(expected), "{error}");
         S3Destination::from_client(Client::new(&config()), arn).unwrap_err();
     }
+}
+
+#[test]
+fn a_client_of_its_own_has_three_attempts_and_bounded_calls() {
+    let destination = S3Destination::new(&config(), BUCKET).unwrap();
+    let client = destination.client();
+    let set = client.config();
+    assert_eq!(limits_of(set.retry_config(), set.timeout_config()), (3, [Some(3), Some(10)]));
 }

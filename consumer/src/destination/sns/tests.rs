@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::testing::discarded;
-use super::super::testing::fake::{Answer, FakeService, PATIENT, config, dead_endpoint};
+use super::super::testing::fake::{Answer, FakeService, PATIENT, config, dead_endpoint, limits_of};
 use super::*;
 
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:orders-dlq";
@@ -169,4 +169,12 @@ fn r77_fifo_topics_and_texts_that_are_no_topic_are_refused() {
         assert!(error.contains(arn) && error.contains(expected), "{error}");
         SnsDestination::from_client(Client::new(&config()), arn).unwrap_err();
     }
+}
+
+#[test]
+fn a_client_of_its_own_has_three_attempts_and_bounded_calls() {
+    let destination = SnsDestination::new(&config(), TOPIC).unwrap();
+    let client = destination.client;
+    let set = client.config();
+    assert_eq!(limits_of(set.retry_config(), set.timeout_config()), (3, [Some(3), Some(5)]));
 }

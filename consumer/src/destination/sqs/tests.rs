@@ -8,7 +8,7 @@ use aws_types::service_config::ServiceConfigKey;
 use serde_json::Value;
 
 use super::super::testing::discarded;
-use super::super::testing::fake::{Answer, FakeService, PATIENT, Wire, config, dead_endpoint};
+use super::super::testing::fake::{Answer, FakeService, PATIENT, Wire, config, dead_endpoint, limits_of};
 use super::*;
 
 const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:orders-dlq";
@@ -215,4 +215,12 @@ fn the_endpoint_is_found_where_the_sdk_finds_it() {
     let own = general.into_builder().service_config(Environment).build();
     assert_eq!(url(&own, None), "http://queues:1/123456789012/orders-dlq");
     assert_eq!(url(&own, Some("http://given:1")), "http://given:1/123456789012/orders-dlq");
+}
+
+#[test]
+fn a_client_of_its_own_has_three_attempts_and_bounded_calls() {
+    let destination = SqsDestination::new(&config(), QUEUE).unwrap();
+    let client = destination.client;
+    let set = client.config();
+    assert_eq!(limits_of(set.retry_config(), set.timeout_config()), (3, [Some(3), Some(5)]));
 }

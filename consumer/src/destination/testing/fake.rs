@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use aws_config::BehaviorVersion;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -160,6 +162,17 @@ async fn serve(
             Answer::Never => std::future::pending().await,
         }
     }
+}
+
+/// A client's attempts for each call, and its limits for connecting and for reading an answer in seconds.
+pub(in super::super) fn limits_of(
+    retries: Option<&RetryConfig>,
+    timeouts: Option<&TimeoutConfig>,
+) -> (u32, [Option<u64>; 2]) {
+    let timeouts = timeouts.unwrap();
+    let seconds =
+        [timeouts.connect_timeout(), timeouts.read_timeout()].map(|set| set.map(|set| set.as_secs()));
+    (retries.unwrap().max_attempts(), seconds)
 }
 
 pub(in super::super) fn config() -> SdkConfig {

@@ -103,6 +103,17 @@ fn an_arn_is_taken_apart_and_anything_else_is_refused_with_the_form() {
     }
 }
 
+#[test]
+fn a_client_of_the_source_repeats_nothing_and_its_calls_are_bounded() {
+    let case = Case::new();
+    let inner = case.source.inner();
+    let config = inner.client.config();
+    assert!(!config.retry_config().unwrap().has_retry(), "retries belong to the engine");
+    let timeouts = config.timeout_config().unwrap();
+    let set = [timeouts.connect_timeout(), timeouts.read_timeout(), timeouts.operation_timeout()];
+    assert_eq!(set.map(|set| set.map(|set| set.as_secs())), [Some(5), Some(30), Some(30)]);
+}
+
 // --- Records ---
 
 #[tokio::test(start_paused = true)]

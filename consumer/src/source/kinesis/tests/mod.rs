@@ -60,6 +60,9 @@ async fn a_source_made_from_a_configuration_asks_the_region_of_the_arn() {
     let config = inner.client.config();
     assert_eq!(config.region().unwrap().as_ref(), "eu-west-1");
     assert!(!config.retry_config().unwrap().has_retry(), "retries belong to the engine");
+    let timeouts = config.timeout_config().unwrap();
+    let set = [timeouts.connect_timeout(), timeouts.read_timeout(), timeouts.operation_timeout()];
+    assert_eq!(set.map(|set| set.map(|set| set.as_secs())), [Some(5), Some(30), Some(30)]);
     let error = source.shards().await.unwrap_err();
     assert_eq!(error.kind, Kind::AccessDenied, "{error}");
     assert!(error.to_string().contains("no usable credentials"), "{error}");
