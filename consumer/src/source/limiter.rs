@@ -15,6 +15,7 @@ const SPACING: Duration = Duration::from_millis(200);
 /// 10 DescribeStream a second over all DynamoDB streams of an account and region (DynamoDB, "Service, account, and table
 /// quotas").
 const DESCRIBE_SPACING: Duration = Duration::from_millis(100);
+#[cfg(feature = "dynamodb-streams")]
 
 /// 2 MiB a second and shard: after a page of 10 MiB the next calls are refused for 5 seconds (GetRecords).
 const BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
@@ -104,6 +105,7 @@ impl ReadLimiter {
     /// The pace of DescribeStream in one account and region, which all DynamoDB streams there share. These calls are no
     /// reads and do not count as such.
     pub(crate) fn describe_stream(&self, account: &str, region: &str) -> ShardPace {
+    #[cfg(feature = "dynamodb-streams")]
         let key = (Arc::from(format!("{account}.{region}")), ShardId::from("DescribeStream"));
         ShardPace { slot: self.slot(key, DESCRIBE_SPACING), party: None }
     }
@@ -272,6 +274,7 @@ mod tests {
         let limiter = ReadLimiter::new();
         let begin = Instant::now();
         pace(&limiter, "s").start().await.finish(2 * 1024 * 1024);
+    #[cfg(feature = "dynamodb-streams")]
         pace(&limiter, "s").start().await.finish(0);
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
     }
