@@ -1,10 +1,11 @@
 //! A stream in memory whose cost can be separated from that of its consumer.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use shardmill::{
     Data, Page, Position, Record, Seq, Shard, ShardId, ShardListing, ShardReader, SourceError, StreamSource,
 };
@@ -65,7 +66,7 @@ impl MemorySource {
 
     /// The CPU time that making pages took: no part of what the consumer costs.
     pub(crate) fn spent(&self) -> Duration {
-        *self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.spent.lock()
     }
 }
 
@@ -119,7 +120,7 @@ impl ShardReader for MemoryReader {
         let watch = Stopwatch::of_this_thread();
         let page = pages.make(self.read);
         self.read += 1;
-        *self.source.spent.lock().unwrap_or_else(PoisonError::into_inner) += watch.lap().cpu;
+        *self.source.spent.lock() += watch.lap().cpu;
         Ok(page)
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region};
@@ -14,6 +14,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::routing::post;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -166,7 +167,7 @@ impl Emulator {
             async move {
                 let began = Instant::now();
                 let response = next.run(request).await;
-                noted.lock().unwrap_or_else(PoisonError::into_inner).push((began, Instant::now()));
+                noted.lock().push((began, Instant::now()));
                 response
             }
         };
@@ -179,12 +180,12 @@ impl Emulator {
     }
 
     fn forget(&self) {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.calls.lock().clear();
     }
 
     /// The time before `end` in which at least one answer was under way.
     fn busy(&self, end: Instant) -> Duration {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut calls = self.calls.lock().clone();
         calls.sort_unstable();
         let (mut busy, mut covered) = (Duration::ZERO, None::<Instant>);
         for (began, ended) in calls {

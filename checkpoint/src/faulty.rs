@@ -1,10 +1,11 @@
 //! A store that fails on demand, for tests.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use shardmill_engine::{LeaseKey, ShardId};
 
 use crate::{
@@ -121,7 +122,7 @@ impl<S: LeaseStore> FaultyStore<S> {
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        self.plan.lock()
     }
 
     fn begin(&self, operation: Operation) -> Option<Fault> {

@@ -1,9 +1,10 @@
 //! Leases in memory.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use shardmill_engine::{LeaseKey, ShardId};
 
 use crate::rules;
@@ -29,8 +30,7 @@ impl MemoryStore {
     }
 
     fn leases(&self) -> MutexGuard<'_, BTreeMap<LeaseKey, Lease>> {
-        // No write can leave a lease half changed, so a panic elsewhere does no harm.
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+        self.leases.lock()
     }
 
     fn write(&self, key: &LeaseKey, change: impl FnOnce(&mut Lease) -> bool) -> Write {
@@ -125,12 +125,12 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn note(&self, name: &str, value: &str) -> Result<Option<String>, StoreError> {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.notes.lock();
         Ok(Some(notes.entry(name.to_owned()).or_insert_with(|| value.to_owned()).clone()))
     }
 
     async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.notes.lock().remove(name);
         Ok(())
     }
 

@@ -4,8 +4,9 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// A shard that buffers nothing may read even when the budget is exhausted; otherwise one stuck shard would block all
@@ -104,12 +105,12 @@ impl Budget {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        locked(&self.shared.state)
+        self.shared.state.lock()
     }
 
     /// Room for a page of at most `asked` records of about `record_bytes` each; `None` if the budget is exhausted.
     fn take(&self, state: &mut State, wish: &Wish) -> Option<Room> {
-        let own = locked(&wish.own);
+        let own = wish.own.lock();
         let limit = self.shared.limit;
         let free = limit.saturating_sub(state.used + state.reserved);
         if free == 0 && own.records > 0 {
@@ -127,7 +128,7 @@ impl Budget {
     /// Takes room, or a place in the queue.
     fn enter(&self, wish: &Wish) -> Result<Room, Place> {
         let mut state = self.state();
-        if (state.waiting.is_empty() || locked(&wish.own).records == 0)
+        if (state.waiting.is_empty() || wish.own.lock().records == 0)
             && let Some(room) = self.take(&mut state, wish)
         {
             return Ok(room);
@@ -135,7 +136,7 @@ impl Budget {
         let (granted, room) = oneshot::channel();
         state.last_ticket += 1;
         let ticket = state.last_ticket;
-        locked(&wish.own).ticket = Some(ticket);
+        wish.own.lock().ticket = Some(ticket);
         state.waiting.insert(ticket, Waiter { wish: wish.clone(), granted });
         Err(Place { budget: self.clone(), ticket, room })
     }
@@ -175,14 +176,14 @@ impl Share {
     /// Notes how much the shard holds now, in bytes, and how many records of it are not resolved.
     pub(crate) fn set(&self, bytes: usize, records: usize) {
         let unchanged = {
-            let own = locked(&self.own);
+            let own = self.own.lock();
             own.held == bytes && own.records == records
         };
         if unchanged {
             return;
         }
         let mut state = self.budget.state();
-        let mut own = locked(&self.own);
+        let mut own = self.own.lock();
         let before = std::mem::replace(&mut own.held, bytes);
         let is_emptied = std::mem::replace(&mut own.records, records) > 0 && records == 0;
         let emptied = own.ticket.filter(|_| is_emptied);
@@ -196,7 +197,7 @@ impl Share {
     /// Notes how many bytes of records a page brought.
     pub(crate) fn read(&self, bytes: usize) {
         let mut state = self.budget.state();
-        let mut own = locked(&self.own);
+        let mut own = self.own.lock();
         // What comes next may be twice as much.
         own.expected = Some(bytes * 2);
         let is_active = bytes > 0;
@@ -233,7 +234,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.set(0, 0);
-        let is_active = locked(&self.own).is_active;
+        let is_active = self.own.lock().is_active;
         let mut state = self.budget.state();
         state.shards = state.shards.saturating_sub(1);
         state.active = state.active.saturating_sub(usize::from(is_active));
@@ -246,9 +247,4 @@ impl Drop for Room {
         state.reserved = state.reserved.saturating_sub(self.reserved);
         self.budget.serve(state, None);
     }
-}
-
-/// A panic elsewhere leaves nothing half-written here.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

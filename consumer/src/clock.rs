@@ -6,9 +6,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use shardmill_engine::{Mono, Now, Wall};
 use tokio::time::Instant;
 
@@ -94,7 +95,7 @@ impl ServiceClock {
     /// The clock of one endpoint, such as `kinesis eu-west-1`: the same for the same name, on the same host's clock.
     #[must_use]
     pub fn for_endpoint(&self, name: &str) -> Self {
-        let mut endpoints = lock(&self.inner.endpoints);
+        let mut endpoints = self.inner.endpoints.lock();
         let clock = || Self::with_base(self.inner.base, name.to_owned());
         endpoints.entry(name.to_owned()).or_insert_with(clock).clone()
     }
@@ -144,7 +145,7 @@ impl ServiceClock {
     #[must_use]
     pub fn offset(&self) -> i64 {
         let own = self.inner.offset.load(Ordering::Acquire);
-        let endpoints = lock(&self.inner.endpoints);
+        let endpoints = self.inner.endpoints.lock();
         let all = endpoints.values().map(Self::offset).chain([own]);
         all.max_by_key(|offset| offset.unsigned_abs()).unwrap_or(own)
     }
@@ -155,7 +156,7 @@ impl ServiceClock {
     pub fn doubt(&self) -> Option<Duration> {
         let own = self.inner.doubt.load(Ordering::Acquire);
         let own = (own > 0).then(|| Duration::from_millis(own));
-        lock(&self.inner.endpoints).values().filter_map(Self::doubt).chain(own).max()
+        self.inner.endpoints.lock().values().filter_map(Self::doubt).chain(own).max()
     }
 
     /// Takes the `Date` header of a successful answer that arrived just now, in milliseconds since the epoch.
@@ -175,7 +176,7 @@ impl ServiceClock {
         let at_least = date_header_ms.saturating_sub(self.host(received));
         let at_most =
             date_header_ms.saturating_add(DATE_WIDTH_MS).saturating_sub(self.host(sent.min(received)));
-        let mut estimate = lock(&self.inner.estimate);
+        let mut estimate = self.inner.estimate.lock();
         let present = self.inner.offset.load(Ordering::Acquire);
         match estimate.take(present, Sighting { at: received, at_least, at_most }) {
             Verdict::Agrees(offset) => {
@@ -205,7 +206,7 @@ impl ServiceClock {
     /// The offset was stored before: a reader that sees no doubt sees the time that settled it.
     fn set_doubt(&self, off: u64, now: Mono) {
         self.inner.doubt.store(off, Ordering::Release);
-        let mut doubted = lock(&self.inner.doubted);
+        let mut doubted = self.inner.doubted.lock();
         let (since, told) = doubted.unwrap_or((now, false));
         if off == 0 {
             *doubted = None;
@@ -243,11 +244,6 @@ impl Default for ServiceClock {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Every state is whole at every moment, so a panic elsewhere leaves nothing broken.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn signed(mono: Mono) -> i64 {

@@ -3,9 +3,9 @@
 mod vanished;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use shardmill_checkpoint::{Lease, LeaseList};
 use shardmill_engine::{HashRange, LeaseKey, Mono, Position, ShardId};
 use tokio::time::Instant;
@@ -95,7 +95,7 @@ impl Listed {
         summary: &StreamSummary,
         list: &LeaseList,
     ) -> Option<(usize, Vec<HashRange>)> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         let stream = inner.stream.as_ref().filter(|stream| stream.epoch == summary.epoch)?;
         let leases: Vec<&Lease> =
             list.leases.iter().filter(|lease| lease.key.is_sibling_of(stream)).collect();
@@ -117,7 +117,7 @@ impl Listed {
         list: &LeaseList,
         shards: &BTreeMap<ShardId, Vec<ShardId>>,
     ) -> MutexGuard<'_, Vanished> {
-        let mut vanished = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut vanished = self.1.lock();
         vanished.look(stream, of_stream(stream, list), |shard| shards.contains_key(shard), Instant::now());
         vanished
     }
@@ -130,20 +130,20 @@ impl Listed {
         listing: &BTreeMap<ShardId, Vec<ShardId>>,
         began: Instant,
     ) -> BTreeSet<ShardId> {
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).shards.clone();
+        let before = self.0.lock().shards.clone();
         self.look(stream, list, &before).listed(|shard| listing.contains_key(shard), began)
     }
 
     pub(crate) fn is_forgotten(&self, shard: &ShardId) -> bool {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).is_forgotten(shard)
+        self.1.lock().is_forgotten(shard)
     }
 
     pub(crate) fn created(&self, shards: Vec<ShardId>) {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).created(shards.into_iter());
+        self.1.lock().created(shards.into_iter());
     }
 
     pub(crate) fn set(&self, mut new: LastListing) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         let is_known = !new.childless.is_empty() && new.childless.is_subset(&inner.childless);
         let [first, longest] = CHILDREN_AGAIN;
         new.childless_pause = if is_known { (inner.childless_pause * 2).min(longest) } else { first };
@@ -152,12 +152,12 @@ impl Listed {
 
     /// How long the stream keeps records, if it does not refuse a position that it no longer holds.
     pub(crate) fn retention(&self) -> Option<Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retention
+        self.0.lock().retention
     }
 
     /// When the last listing began, if it shows the shard's stream without the shard.
     pub(crate) fn lacks(&self, key: &LeaseKey) -> Option<Mono> {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.0.lock();
         let is_of_stream = inner.stream.as_ref().is_some_and(|stream| key.is_sibling_of(stream));
         inner.began_at.filter(|_| is_of_stream && !inner.shards.contains_key(&key.shard))
     }

@@ -1,8 +1,8 @@
 //! Whether a function can be reached at present, and which shard tries it while it cannot (docs/adr/0020).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -136,8 +136,7 @@ impl Reach {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every state is whole at every moment, so a panic elsewhere leaves nothing broken.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a running consumer shows of itself.
 
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use shardmill_checkpoint::UnreadableLease;
 use shardmill_engine::{Counters, HashRange, Mono, Now, ShardId, ShardSnapshot, Wall};
 
@@ -135,7 +136,7 @@ impl ShardCell {
         troubles: Vec<LaneTrouble>,
         oldest: Duration,
     ) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.troubles = troubles;
         state.oldest_waiting_millis = Some(u64::try_from(oldest.as_millis()).unwrap_or(u64::MAX));
         state.now = now;
@@ -143,45 +144,45 @@ impl ShardCell {
     }
 
     pub(crate) fn failed(&self, what: &str, error: &dyn Display) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let at = state.snapshot.is_some().then_some(state.now.wall);
         state.last_error = Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at });
     }
 
     /// Lanes whose batch failed and is retried.
     pub(crate) fn retrying(&self) -> usize {
-        lock(&self.state).troubles.len()
+        self.state.lock().troubles.len()
     }
 
     pub(crate) fn oldest_waiting_millis(&self) -> Option<u64> {
-        lock(&self.state).oldest_waiting_millis
+        self.state.lock().oldest_waiting_millis
     }
 
     pub(crate) fn counters(&self) -> Counters {
-        lock(&self.state).snapshot.as_ref().map(|snapshot| snapshot.counters).unwrap_or_default()
+        self.state.lock().snapshot.as_ref().map(|snapshot| snapshot.counters).unwrap_or_default()
     }
 
     /// Invocations that a stop has cut off; known even if the shard's last checkpoint or release never ends.
     pub(crate) fn cut_invocations(&self) -> usize {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         state.cut + state.snapshot.as_ref().map_or(0, |snapshot| snapshot.cut_invocations)
     }
 
     /// Counts an invocation that the stop ended before its deadline.
     pub(crate) fn cut(&self) {
-        lock(&self.state).cut += 1;
+        self.state.lock().cut += 1;
     }
 
     pub(crate) fn children_told(&self) -> bool {
-        lock(&self.state).snapshot.as_ref().is_some_and(|snapshot| snapshot.children_told)
+        self.state.lock().snapshot.as_ref().is_some_and(|snapshot| snapshot.children_told)
     }
 
     pub(crate) fn millis_behind(&self) -> Option<u64> {
-        lock(&self.state).snapshot.as_ref()?.millis_behind
+        self.state.lock().snapshot.as_ref()?.millis_behind
     }
 
     fn report(&self) -> ShardReport {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         ShardReport {
             shard: self.shard.clone(),
             snapshot: state.snapshot.clone(),
@@ -197,7 +198,7 @@ impl ConsumerStatus {
     /// The consumer at this moment.
     #[must_use]
     pub fn report(&self) -> ConsumerReport {
-        let inner = lock(&self.inner);
+        let inner = self.inner.lock();
         let store_error = inner.board.as_ref().and_then(|board| board.trouble());
         ConsumerReport {
             state: inner.state,
@@ -221,7 +222,7 @@ impl ConsumerStatus {
     /// For a program that probes the function before records arrive: why it is not there, or `None` if it is.
     /// Both are logged as for an invocation, and shown in [`ConsumerReport::troubles`].
     pub fn function_probed(&self, problem: Option<&str>) {
-        let Some(troubles) = lock(&self.inner).troubles.clone() else { return };
+        let Some(troubles) = self.inner.lock().troubles.clone() else { return };
         match problem {
             Some(error) => {
                 let facts = Facts { error: error.to_owned(), ..Facts::default() };
@@ -232,66 +233,61 @@ impl ConsumerStatus {
     }
 
     pub(crate) fn attach(&self, troubles: Arc<Troubles>) {
-        lock(&self.inner).troubles = Some(troubles);
+        self.inner.lock().troubles = Some(troubles);
     }
 
     pub(crate) fn set_state(&self, state: RunState) {
-        lock(&self.inner).state = state;
+        self.inner.lock().state = state;
     }
 
     /// Notes that the run completed an iteration now.
     pub(crate) fn tick(&self, now: Mono) {
-        lock(&self.inner).ticked = now;
+        self.inner.lock().ticked = now;
     }
 
     pub(crate) fn watch(&self, board: Arc<Board>) {
-        lock(&self.inner).board = Some(board);
+        self.inner.lock().board = Some(board);
     }
 
     pub(crate) fn source_answered(&self) {
-        lock(&self.inner).source_answered = true;
+        self.inner.lock().source_answered = true;
     }
 
     pub(crate) fn store_answered(&self, known_shards: usize) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         inner.store_answered = true;
         inner.known_shards = known_shards;
     }
 
     pub(crate) fn failed(&self, what: &str, error: &dyn Display, at: Wall) {
-        lock(&self.inner).last_error =
+        self.inner.lock().last_error =
             Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at: Some(at) });
     }
 
     /// Notes what the last listing does not cover; returns whether that is a change.
     pub(crate) fn uncovered(&self, holes: &[HashRange]) -> bool {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         let is_news = inner.uncovered_hash_keys != holes;
         inner.uncovered_hash_keys = holes.to_vec();
         is_news
     }
 
     pub(crate) fn gap(&self, gap: &str, at: Wall) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         inner.stream_gaps += 1;
         inner.last_stream_gap =
             Some(ErrorReport { what: "gap".to_owned(), message: gap.to_owned(), at: Some(at) });
     }
 
     pub(crate) fn recovered(&self) {
-        lock(&self.inner).last_error = None;
+        self.inner.lock().last_error = None;
     }
 
     pub(crate) fn add(&self, cell: Arc<ShardCell>) {
-        lock(&self.inner).shards.push(cell);
+        self.inner.lock().shards.push(cell);
     }
 
     pub(crate) fn remove(&self, cell: &Arc<ShardCell>) {
-        lock(&self.inner).shards.retain(|other| !Arc::ptr_eq(other, cell));
+        self.inner.lock().shards.retain(|other| !Arc::ptr_eq(other, cell));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every state is whole at every moment, so a panic elsewhere leaves nothing broken.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

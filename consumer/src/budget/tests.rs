@@ -50,7 +50,7 @@ async fn i13_two_thousand_shards_that_catch_up_at_once_stay_within_the_budget_an
             let bytes = room.records * RECORD;
             share.read(bytes);
             drop(room);
-            let own = locked(&share.own).held + bytes;
+            let own = share.own.lock().held + bytes;
             share.set(own, own / RECORD);
         }
         held = budget.state().used;

@@ -1,7 +1,6 @@
 //! Discarded batches, with their records, to an S3 bucket.
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -9,6 +8,7 @@ use aws_sdk_s3::config::{Builder, Region};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_types::SdkConfig;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use shardmill_engine::FailureDestination;
 
 use super::service::{self, Failed, Limits, Operation, Service};
@@ -94,7 +94,7 @@ impl S3Destination {
     }
 
     fn client(&self) -> Client {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.client.lock().clone()
     }
 
     /// Makes a call, and retries it once if the bucket turns out to be in another region.
@@ -109,7 +109,7 @@ impl S3Destination {
         let here = config.region().map(AsRef::<str>::as_ref);
         let Some(there) = failed.header(REGION).filter(|there| Some(*there) != here) else { return result };
         let moved = Client::from_conf(config.to_builder().region(Region::new(there.to_owned())).build());
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = moved.clone();
+        *self.client.lock() = moved.clone();
         self.service.within(Box::pin(call(moved))).await
     }
 }

@@ -1,8 +1,8 @@
 //! What the keeper shows of its work.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use shardmill_checkpoint::{Lease, UnreadableLease};
 use shardmill_engine::{Mono, Position, ShardId};
 
@@ -40,25 +40,25 @@ impl Board {
 
     /// Every lease of the stream, as it was last listed.
     pub(crate) fn listed(&self) -> Vec<LeaseReport> {
-        locked(&self.listed).clone()
+        self.listed.lock().clone()
     }
 
     /// Leases of the stream that the store cannot read.
     pub(crate) fn unreadable(&self) -> Vec<UnreadableLease> {
-        locked(&self.unreadable).clone()
+        self.unreadable.lock().clone()
     }
 
     /// What the store fails with, and since when.
     pub(crate) fn trouble(&self) -> Option<ErrorReport> {
-        locked(&self.trouble).clone()
+        self.trouble.lock().clone()
     }
 
     pub(super) fn set_unreadable(&self, unreadable: Vec<UnreadableLease>) {
-        *locked(&self.unreadable) = unreadable;
+        *self.unreadable.lock() = unreadable;
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<ErrorReport>) {
-        *locked(&self.trouble) = trouble;
+        *self.trouble.lock() = trouble;
     }
 
     pub(super) fn set_listed(&self, leases: &[Lease]) {
@@ -68,10 +68,6 @@ impl Board {
             checkpoint: lease.checkpoint.clone(),
         };
         let listed = leases.iter().map(report).collect();
-        *locked(&self.listed) = listed;
+        *self.listed.lock() = listed;
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 #[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
-use std::{
-    fmt,
-    sync::{Mutex, MutexGuard, PoisonError, Weak},
-};
+use std::{fmt, sync::Weak};
+
+#[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
+use parking_lot::{Mutex, MutexGuard};
 
 use super::ReadLimiter;
 #[cfg(any(feature = "dynamodb-streams", feature = "kinesis"))]
@@ -101,8 +101,7 @@ impl<T> Attachment<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // A panic elsewhere leaves nothing half-written here.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! How often one process reads one shard, over all of its mappings (I12).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use shardmill_engine::ShardId;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,8 +15,8 @@ const SPACING: Duration = Duration::from_millis(200);
 
 /// 10 DescribeStream a second over all DynamoDB streams of an account and region (DynamoDB, "Service, account, and table
 /// quotas").
-const DESCRIBE_SPACING: Duration = Duration::from_millis(100);
 #[cfg(feature = "dynamodb-streams")]
+const DESCRIBE_SPACING: Duration = Duration::from_millis(100);
 
 /// 2 MiB a second and shard: after a page of 10 MiB the next calls are refused for 5 seconds (GetRecords).
 const BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
@@ -104,15 +105,15 @@ impl ReadLimiter {
 
     /// The pace of DescribeStream in one account and region, which all DynamoDB streams there share. These calls are no
     /// reads and do not count as such.
-    pub(crate) fn describe_stream(&self, account: &str, region: &str) -> ShardPace {
     #[cfg(feature = "dynamodb-streams")]
+    pub(crate) fn describe_stream(&self, account: &str, region: &str) -> ShardPace {
         let key = (Arc::from(format!("{account}.{region}")), ShardId::from("DescribeStream"));
         ShardPace { slot: self.slot(key, DESCRIBE_SPACING), party: None }
     }
 
     fn slot(&self, key: ShardKey, spacing: Duration) -> Option<Arc<Slot>> {
         self.pacing.as_ref().map(|registry| {
-            let mut registry = locked(registry);
+            let mut registry = registry.lock();
             if registry.shards.len() >= registry.sweep_at.max(SMALL_REGISTRY) {
                 let now = Instant::now();
                 registry.shards.retain(|_, slot| !slot.is_idle(now));
@@ -130,7 +131,7 @@ impl Slot {
 
     /// When the next read may start, given when the last one did.
     fn ready_at(&self, last_start: Option<Instant>) -> Option<Instant> {
-        last_start.map(|at| at + self.spacing).max(*locked(&self.drained))
+        last_start.map(|at| at + self.spacing).max(*self.drained.lock())
     }
 
     /// Whether nobody reads the shard any more and its pace holds nobody up.
@@ -205,16 +206,11 @@ impl Reading<'_> {
     pub(crate) fn finish(self, bytes: usize) {
         if let Some((slot, started)) = self.of {
             let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-            let mut drained = locked(&slot.drained);
+            let mut drained = slot.drained.lock();
             let from = drained.map_or(started, |at| at.max(started));
             *drained = Some(from + Duration::from_micros(bytes.saturating_mul(1_000_000) / BYTES_PER_SECOND));
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere leaves nothing half-written here.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -274,11 +270,11 @@ mod tests {
         let limiter = ReadLimiter::new();
         let begin = Instant::now();
         pace(&limiter, "s").start().await.finish(2 * 1024 * 1024);
-    #[cfg(feature = "dynamodb-streams")]
         pace(&limiter, "s").start().await.finish(0);
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
     }
 
+    #[cfg(feature = "dynamodb-streams")]
     #[tokio::test(start_paused = true)]
     async fn incident_62_descriptions_of_all_streams_of_an_account_share_ten_calls_a_second() {
         let limiter = ReadLimiter::new().with_concurrent_reads(1);
@@ -313,9 +309,9 @@ mod tests {
             advance(SPACING).await;
         }
         let registry = limiter.pacing.as_ref().unwrap();
-        let known = locked(registry).shards.len();
+        let known = registry.lock().shards.len();
         assert!(known <= SMALL_REGISTRY, "{known} shards are remembered");
-        assert!(locked(registry).shards.values().any(|slot| Arc::ptr_eq(slot, kept.slot.as_ref().unwrap())));
+        assert!(registry.lock().shards.values().any(|slot| Arc::ptr_eq(slot, kept.slot.as_ref().unwrap())));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,9 @@
 //! Which stream's call goes next when only so many may be in flight.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// Half of the permits are divided evenly among the sources and kept for them; the other half goes to whoever asks.
@@ -63,8 +64,7 @@ impl Permits {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere leaves nothing half-written here.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Writes what the ledger decides, and counts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use shardmill_engine::{RequestId, Seq, ShardId};
 
 use super::{Holder, Lasts, Ledger, Over, Say, TroubleKind, TroubleReport};
@@ -218,8 +219,7 @@ impl Troubles {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        // The ledger is whole at every moment, so a panic elsewhere leaves nothing broken.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use shardmill::{Batch, BatchResponse, Handler, HandlerError, InvokeContext, Places};
@@ -30,7 +30,7 @@ pub struct StdoutHandler {
 }
 
 /// The one of the process: two that write to one pipe would write into each other's lines.
-static OF_PROCESS: StdMutex<Option<StdoutHandler>> = StdMutex::new(None);
+static OF_PROCESS: parking_lot::Mutex<Option<StdoutHandler>> = parking_lot::Mutex::new(None);
 
 const CLOSED: &str = "stdout is closed: the program that read it has ended";
 
@@ -47,8 +47,7 @@ impl StdoutHandler {
     /// # Errors
     /// If the thread cannot be started.
     pub fn of_process() -> io::Result<Self> {
-        // A panic elsewhere leaves nothing half-written here.
-        let mut one = OF_PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut one = OF_PROCESS.lock();
         if let Some(handler) = &*one {
             return Ok(handler.clone());
         }

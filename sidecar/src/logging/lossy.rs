@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Bytes of lines that wait to be written.
 const MAXIMUM_BYTES: usize = 8 * 1024 * 1024;
@@ -86,12 +88,9 @@ impl Lossy {
         let until = Instant::now() + limit;
         let mut queue = self.shared.lock();
         while queue.writing || !queue.lines.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
+            if self.shared.emptied.wait_until(&mut queue, until).timed_out() {
+                return !queue.writing && queue.lines.is_empty();
             }
-            let woken = self.shared.emptied.wait_timeout(queue, left);
-            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
@@ -122,9 +121,8 @@ impl Queue {
 }
 
 impl Shared {
-    /// A panic elsewhere leaves nothing half-written here.
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn write_all(&self, mut output: impl Write, report: impl Fn(u64)) {
@@ -151,7 +149,7 @@ impl Shared {
                 queue.writing = true;
                 return line;
             }
-            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            self.filled.wait(&mut queue);
         }
     }
 
@@ -201,7 +199,7 @@ mod tests {
     impl Write for Held {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
-            self.1.lock().unwrap().push_str(std::str::from_utf8(bytes).unwrap());
+            self.1.lock().push_str(std::str::from_utf8(bytes).unwrap());
             Ok(bytes.len())
         }
         fn flush(&mut self) -> io::Result<()> {
@@ -227,7 +225,7 @@ mod tests {
         assert!(!log.flush(Duration::ZERO), "it is not read");
         drop(permit);
         assert!(log.flush(LONG));
-        assert_eq!(*text.lock().unwrap(), "a\nb\nc\nd\ne\n");
+        assert_eq!(*text.lock(), "a\nb\nc\nd\ne\n");
         assert_eq!(reports.try_iter().collect::<Vec<_>>(), [2], "once, and before all is flushed");
     }
 

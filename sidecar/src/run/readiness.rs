@@ -1,8 +1,9 @@
 //! What is known of whether functions answer.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use shardmill::{CancellationToken, ConsumerStatus};
 
 use crate::handler::{FunctionHandler, Readiness};
@@ -30,7 +31,7 @@ impl FunctionState {
                 let result = handler.probe().await.err().map(|error| error.to_string());
                 status.function_probed(result.as_deref());
                 let failed = result.is_some();
-                *unanswered.lock().unwrap_or_else(PoisonError::into_inner) = result;
+                *unanswered.lock() = result;
                 if !failed {
                     return;
                 }
@@ -46,6 +47,6 @@ impl FunctionState {
         if let Readiness::NotReady { reason } = self.handler.readiness() {
             return Some(reason.to_string());
         }
-        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.unanswered.lock().clone()
     }
 }

@@ -10,11 +10,12 @@ use crate::kinesis::{
 use api::Input;
 use aws_config::SdkConfig;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use state::{Change, Status, World, counter_of, sequence};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -381,7 +382,7 @@ impl FakeDynamoDbStreams {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.shared.world.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.world.lock()
     }
 }
 

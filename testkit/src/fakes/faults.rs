@@ -2,10 +2,10 @@
 
 use super::Refused;
 use crate::kinesis::{Calls, Fault, Faults, InjectedFault, Operation};
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ impl Default for Injected {
 
 impl Injected {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, InjectedFault>> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+        self.faults.lock()
     }
 
     pub(super) fn clear(&self) {

@@ -22,10 +22,11 @@ use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 pub(crate) use calls::CallLog;
 use faults::Cut;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use state::{Stream, StreamKey, World};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 pub(crate) use transport::{Service, config, http_client, serve};
@@ -436,7 +437,7 @@ impl FakeKinesis {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.shared.world.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.world.lock()
     }
 
     fn with<T>(

@@ -10,12 +10,13 @@ mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::config::Builder;
 use aws_types::SdkConfig;
+use parking_lot::Mutex;
 use shardmill_engine::{Position, ShardId};
 use tokio::sync::Semaphore;
 
@@ -212,16 +213,15 @@ impl DynamoDbSource {
 
 impl Inner {
     fn is_closed(&self, shard: &ShardId) -> bool {
-        // A panic elsewhere leaves nothing half-written here.
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner).contains(shard)
+        self.closed.lock().contains(shard)
     }
 
     fn add_closed(&self, closed: impl IntoIterator<Item = ShardId>) {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner).extend(closed);
+        self.closed.lock().extend(closed);
     }
 
     fn set_closed(&self, closed: HashSet<ShardId>) {
-        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = closed;
+        *self.closed.lock() = closed;
     }
 }
 

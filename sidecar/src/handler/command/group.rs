@@ -3,9 +3,10 @@
 //! Its process group is one handle, and works on every Unix. What has gone into a session of its own is found by `/proc`:
 //! below the leader while that lives, and by the [mark](super::tree::MARK) in its environment.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::tree::{self, Entry};
@@ -57,7 +58,7 @@ impl Group {
     }
 
     fn leader(&self) -> MutexGuard<'_, Option<Pid>> {
-        self.leader.lock().unwrap_or_else(PoisonError::into_inner)
+        self.leader.lock()
     }
 
     pub(super) fn signal(&self, signal: Signal) {
@@ -91,7 +92,7 @@ fn raw(pid: Pid) -> i32 {
 }
 
 fn registry() -> MutexGuard<'static, Vec<Weak<Group>>> {
-    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+    ALL.lock()
 }
 
 fn living() -> Vec<Arc<Group>> {

@@ -1,9 +1,10 @@
 //! The function's processes: those that wait for work, and when another one may be started.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use shardmill::engine::ShardId;
 use shardmill::{CancellationToken, HandlerError, InvokeContext};
 use tokio::sync::watch;
@@ -99,7 +100,7 @@ impl Pool {
     pub(super) async fn succeed(&self, cx: &InvokeContext, by: Instant) -> Result<(), HandlerError> {
         let Some(records) = &self.records else { return Ok(()) };
         let is_known = |leases: &HashMap<ShardId, u64>| leases.get(&cx.shard) == Some(&cx.fencing_token);
-        if is_known(&self.leases.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if is_known(&self.leases.lock()) {
             return Ok(());
         }
         // A thread of its own: processes of other shards are started and ended meanwhile. One search at a time, however
@@ -125,13 +126,13 @@ impl Pool {
                 return Err(not_reached(reason, Some(Duration::ZERO)));
             }
         }
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut leases = self.leases.lock();
         leases.insert(cx.shard.clone(), cx.fencing_token);
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn readiness(&self) -> watch::Receiver<Readiness> {

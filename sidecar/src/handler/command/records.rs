@@ -10,8 +10,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shardmill::checkpoint::ProcessIdentity;
 
@@ -76,7 +76,7 @@ impl Records {
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Recorded>)) {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut record = self.record.lock();
         change(&mut record.processes);
         if record.processes.is_empty() {
             return self.remove_file();
