@@ -64,7 +64,7 @@ pub enum BuildError {
     /// The source reads another stream than the mapping's.
     #[error(
         "the source reads {source_arn}, but EventSourceArn of the mapping is {mapping_arn}; make the source with \
-         mapping.event_source().arn"
+         mapping.event_source()"
     )]
     OtherStream {
         /// The source's value.
@@ -188,9 +188,9 @@ impl ConsumerBuilder {
         if !mapping.enabled() {
             return Err(BuildError::Disabled { mapping: mapping.application_name().to_owned() });
         }
-        let mapping_arn = &mapping.event_source().arn;
-        if let Some(source_arn) = self.source.stream_arn().filter(|arn| arn != mapping_arn) {
-            let (source_arn, mapping_arn) = (source_arn.to_owned(), mapping_arn.clone());
+        let mapping_arn = mapping.event_source().arn.as_str();
+        if let Some(source_arn) = self.source.stream_arn().filter(|arn| *arn != mapping_arn) {
+            let (source_arn, mapping_arn) = (source_arn.to_owned(), mapping_arn.to_owned());
             return Err(BuildError::OtherStream { source_arn, mapping_arn });
         }
         match self.discovery_interval {

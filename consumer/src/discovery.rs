@@ -172,8 +172,8 @@ fn left_behind(stream: &LeaseKey, others: &[Lease]) -> Option<String> {
 fn stream_key(mapping: &EventSourceMapping, listing: &ShardListing) -> LeaseKey {
     let source = mapping.event_source();
     LeaseKey {
-        account: source.account.clone(),
-        region: source.region.clone(),
+        account: source.arn.account().to_owned(),
+        region: source.arn.region().to_owned(),
         stream: source.stream.clone(),
         epoch: listing.epoch.clone(),
         shard: ShardId::new(""),

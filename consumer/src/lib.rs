@@ -34,7 +34,7 @@
 //! let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/orders";
 //! let mapping = EventSourceMapping::builder(arn, "orders-worker").build()?;
 //! // Elsewhere: aws_config::load_from_env().await
-//! let source = KinesisSource::new(&kinesis.sdk_config(), arn)?;
+//! let source = KinesisSource::new(&kinesis.sdk_config(), mapping.event_source())?;
 //!
 //! // Elsewhere: shutdown_on_signals()
 //! let shutdown = CancellationToken::new();
@@ -147,9 +147,9 @@ pub use shardmill_engine::{
 };
 pub use signals::shutdown_on_signals;
 #[cfg(feature = "dynamodb-streams")]
-pub use source::{DynamoDbSource, DynamoDbStream};
+pub use source::DynamoDbSource;
 #[cfg(feature = "kinesis")]
-pub use source::{KinesisSource, KinesisStream};
+pub use source::KinesisSource;
 pub use source::{
     ReadLimiter, ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind, StreamSource,
     StreamSummary,

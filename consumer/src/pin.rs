@@ -196,12 +196,13 @@ fn made_at(epoch: &str) -> Option<i64> {
 }
 
 fn is_of(source: &EventSource, key: &LeaseKey) -> bool {
-    (&key.account, &key.region, &key.stream) == (&source.account, &source.region, &source.stream)
+    (&*key.account, &*key.region, &*key.stream)
+        == (source.arn.account(), source.arn.region(), &*source.stream)
 }
 
 /// An application may come to read another stream: each has its note.
 fn name(source: &EventSource) -> String {
-    format!("{PINNED_START} {}/{}/{}", source.account, source.region, source.stream)
+    format!("{PINNED_START} {}/{}/{}", source.arn.account(), source.arn.region(), source.stream)
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ impl FailureNames {
     /// The names of a mapping.
     #[must_use]
     pub fn of(mapping: &EventSourceMapping) -> Self {
-        let stream = &mapping.event_source().arn;
+        let stream = mapping.event_source().arn.as_str();
         Self::new(mapping.function_arn(), mapping.executed_version(), stream, mapping.uuid())
     }
 }

@@ -46,6 +46,7 @@
 //! Lambda's rules: `docs/invariants.md`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod arn;
 mod event;
 mod failure;
 mod filter;
@@ -65,6 +66,7 @@ mod shown;
 mod time;
 mod window;
 
+pub use arn::Arn;
 pub use event::{
     AttributeModel, AttributeRef, Attributes, DynamoDbEncoder, DynamoDbFields, EventContext, InvalidItem,
     UserIdentity, encode, encoded_len,

@@ -15,8 +15,8 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
 use shardmill::engine::{EventSource, FailureDestination, StreamKind};
 use shardmill::{
-    Consumer, Destination, DestinationError, DynamoDbSource, KinesisSource, SourceError, SqsDestination,
-    StreamSource, Worker, WorkerError, WorkerOptions, connect_destination,
+    Consumer, Destination, DestinationError, DynamoDbSource, KinesisSource, SourceError, StreamSource,
+    Worker, WorkerError, WorkerOptions, connect_destination,
 };
 
 use crate::config::{self, Aws, Checkpoints, Config, MappingConfig, Target};
@@ -177,11 +177,11 @@ pub fn validate(config: &MappingConfig) -> Result<(), AssemblyError> {
     let mapping = &config.mapping;
     let aws = SdkConfig::builder()
         .behavior_version(sdk_defaults())
-        .region(Region::new(mapping.event_source().region.clone()))
+        .region(Region::new(mapping.event_source().arn.region().to_owned()))
         .build();
     source(mapping.event_source(), &aws)?;
-    if let Some(FailureDestination::Sqs { arn, .. }) = mapping.failure_destination() {
-        SqsDestination::new(&aws, arn)?;
+    if let Some(queue @ FailureDestination::Sqs(_)) = mapping.failure_destination() {
+        connect_destination(queue, &aws)?;
     }
     // Of the standard output there is one, and nothing to refuse.
     if config.function.target != Target::Stdout {
@@ -191,10 +191,9 @@ pub fn validate(config: &MappingConfig) -> Result<(), AssemblyError> {
 }
 
 fn source(event_source: &EventSource, aws: &SdkConfig) -> Result<SourceParts, SourceError> {
-    let arn = &event_source.arn;
     Ok(SourceParts(match event_source.kind {
-        StreamKind::Kinesis => Arc::new(KinesisSource::new(aws, arn)?),
-        StreamKind::DynamoDb => Arc::new(DynamoDbSource::new(aws, arn)?),
+        StreamKind::Kinesis => Arc::new(KinesisSource::new(aws, event_source)?),
+        StreamKind::DynamoDb => Arc::new(DynamoDbSource::new(aws, event_source)?),
     }))
 }
 
@@ -260,7 +259,7 @@ fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {
             if let Checkpoints::Sqlite(path) = &config.checkpoints {
                 options.records = Some(crate::handler::records_beside(path));
             }
-            options.region = Some(mapping.event_source().region.clone());
+            options.region = Some(mapping.event_source().arn.region().to_owned());
             FunctionHandler::Command(CommandHandler::new(options).map_err(|e| refused(&e))?)
         }
         Target::Stdout => {
@@ -290,7 +289,7 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The region of the first mapping's stream.
 #[must_use]
 pub fn stream_region(config: &Config) -> &str {
-    config.mappings.first().map_or("us-east-1", |mapping| &mapping.mapping.event_source().region)
+    config.mappings.first().map_or("us-east-1", |mapping| mapping.mapping.event_source().arn.region())
 }
 
 /// Logs what a file contains that has no effect or may surprise.

@@ -196,8 +196,8 @@ impl Positions {
     fn stream(&self) -> LeaseKey {
         let source = self.mapping.event_source();
         LeaseKey {
-            account: source.account.clone(),
-            region: source.region.clone(),
+            account: source.arn.account().to_owned(),
+            region: source.arn.region().to_owned(),
             stream: source.stream.clone(),
             epoch: String::new(),
             shard: ShardId::new(""),

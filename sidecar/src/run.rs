@@ -193,7 +193,7 @@ fn log_start(parts: &Parts, worker: &Worker) {
     let mapping = &parts.config.mapping;
     tracing::info!(
         mapping = mapping.application_name(),
-        stream = mapping.event_source().arn,
+        stream = %mapping.event_source().arn,
         identity = mapping.identity(),
         checkpoints = parts.store.describe(),
         destination = parts.destination.as_ref().map(|d| d.0.describe()),

@@ -144,7 +144,7 @@ fn what_the_aws_cli_prints_is_accepted() {
     assert_eq!(m.batching_window(), Duration::from_secs(1));
     assert!(m.report_batch_item_failures() && m.bisect_batch_on_function_error());
     assert!(
-        matches!(m.failure_destination(), Some(FailureDestination::Sqs { queue, .. }) if queue == "orders-dlq")
+        matches!(m.failure_destination(), Some(FailureDestination::Sqs(queue)) if queue.resource() == "orders-dlq")
     );
     assert_eq!(
         loaded.config.mappings[0].function.target,
@@ -204,7 +204,7 @@ fn every_key_arrives_where_it_belongs() {
 
     let [orders, bills] = &config.mappings[..] else { panic!("{}", config.mappings.len()) };
     let m = &orders.mapping;
-    assert_eq!(m.event_source().arn, "arn:aws:kinesis:eu-west-1:123456789012:stream/orders");
+    assert_eq!(m.event_source().arn.as_str(), "arn:aws:kinesis:eu-west-1:123456789012:stream/orders");
     assert_eq!(m.application_name(), "orders");
     assert_eq!(m.batch_size(), 42, "a number from the environment");
     assert!(m.bisect_batch_on_function_error(), "a boolean from a default");

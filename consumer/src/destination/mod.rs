@@ -75,17 +75,17 @@ pub fn connect(
     match destination {
         FailureDestination::File(path) => Ok(Arc::new(FileDestination::open_blocking(path)?)),
         #[cfg(feature = "sqs")]
-        FailureDestination::Sqs { arn, .. } => Ok(Arc::new(SqsDestination::new(config, arn)?)),
+        FailureDestination::Sqs(queue) => Ok(Arc::new(SqsDestination::of(config, queue)?)),
         #[cfg(not(feature = "sqs"))]
-        FailureDestination::Sqs { .. } => Err(not_enabled(destination, "sqs")),
+        FailureDestination::Sqs(_) => Err(not_enabled(destination, "sqs")),
         #[cfg(feature = "sns")]
-        FailureDestination::Sns { arn, .. } => Ok(Arc::new(SnsDestination::new(config, arn)?)),
+        FailureDestination::Sns(topic) => Ok(Arc::new(SnsDestination::of(config, topic.clone()))),
         #[cfg(not(feature = "sns"))]
-        FailureDestination::Sns { .. } => Err(not_enabled(destination, "sns")),
+        FailureDestination::Sns(_) => Err(not_enabled(destination, "sns")),
         #[cfg(feature = "s3")]
-        FailureDestination::S3 { arn, .. } => Ok(Arc::new(S3Destination::new(config, arn)?)),
+        FailureDestination::S3(bucket) => Ok(Arc::new(S3Destination::of(config, bucket))),
         #[cfg(not(feature = "s3"))]
-        FailureDestination::S3 { .. } => Err(not_enabled(destination, "s3")),
+        FailureDestination::S3(_) => Err(not_enabled(destination, "s3")),
         _ => Err(DestinationError::new(format!("{destination} is of a kind that is not known here"))),
     }
 }

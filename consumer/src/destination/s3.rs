@@ -9,7 +9,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_types::SdkConfig;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shardmill_engine::FailureDestination;
+use shardmill_engine::{Arn, FailureDestination};
 
 use super::service::{self, Failed, Limits, Operation, Service};
 use super::{Destination, DestinationError, Discarded, Probe};
@@ -48,7 +48,7 @@ impl S3Destination {
     /// # Errors
     /// `bucket_arn` is not the ARN of a bucket.
     pub fn new(config: &SdkConfig, bucket_arn: &str) -> Result<Self, DestinationError> {
-        Self::with_limits(config, bucket_arn, None, LIMITS)
+        Ok(Self::of(config, &bucket_named(bucket_arn)?))
     }
 
     /// A destination that puts objects through `client` as it is.
@@ -56,41 +56,33 @@ impl S3Destination {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn from_client(client: Client, bucket_arn: &str) -> Result<Self, DestinationError> {
-        Self::assembled(client, bucket_arn, None, LIMITS)
+        Ok(Self::assembled(client, &bucket_named(bucket_arn)?, None, LIMITS))
     }
 
-    fn with_limits(
-        config: &SdkConfig,
-        bucket_arn: &str,
-        endpoint_url: Option<&str>,
-        limits: Limits,
-    ) -> Result<Self, DestinationError> {
+    /// As [`new`](Self::new), of a mapping's destination.
+    pub(super) fn of(config: &SdkConfig, bucket: &Arn) -> Self {
+        Self::with_limits(config, bucket, None, LIMITS)
+    }
+
+    fn with_limits(config: &SdkConfig, bucket: &Arn, endpoint_url: Option<&str>, limits: Limits) -> Self {
         let endpoint = service::endpoint(config, "S3", endpoint_url);
         let mut builder = Builder::from(config)
             .force_path_style(endpoint.is_some())
             .timeout_config(limits.timeouts())
             .retry_config(service::retries());
         builder.set_endpoint_url(endpoint.clone());
-        Self::assembled(Client::from_conf(builder.build()), bucket_arn, endpoint, limits)
+        Self::assembled(Client::from_conf(builder.build()), bucket, endpoint, limits)
     }
 
-    fn assembled(
-        client: Client,
-        bucket_arn: &str,
-        endpoint: Option<String>,
-        limits: Limits,
-    ) -> Result<Self, DestinationError> {
-        let FailureDestination::S3 { arn, bucket } = service::parse(bucket_arn, "bucket")? else {
-            return Err(service::not_a("S3 bucket", bucket_arn));
-        };
+    fn assembled(client: Client, bucket: &Arn, endpoint: Option<String>, limits: Limits) -> Self {
         let service = Service {
-            what: format!("S3 bucket {arn}"),
+            what: format!("S3 bucket {bucket}"),
             noun: "bucket",
             at: endpoint.unwrap_or_else(|| "S3".to_owned()),
-            missing: format!("create bucket {bucket}, or correct the destination's ARN"),
+            missing: format!("create bucket {}, or correct the destination's ARN", bucket.resource()),
             limits,
         };
-        Ok(Self { client: Mutex::new(client), bucket, service })
+        Self { client: Mutex::new(client), bucket: bucket.resource().to_owned(), service }
     }
 
     fn client(&self) -> Client {
@@ -143,6 +135,13 @@ impl Destination for S3Destination {
 
     fn describe(&self) -> String {
         self.service.what.clone()
+    }
+}
+
+fn bucket_named(arn: &str) -> Result<Arn, DestinationError> {
+    match service::parse(arn, "bucket")? {
+        FailureDestination::S3(arn) => Ok(arn),
+        _ => Err(service::not_a("S3 bucket", arn)),
     }
 }
 

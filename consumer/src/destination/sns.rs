@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_sns::Client;
 use aws_sdk_sns::config::{Builder, Region};
 use aws_types::SdkConfig;
-use shardmill_engine::FailureDestination;
+use shardmill_engine::{Arn, FailureDestination};
 
 use super::service::{self, Limits, Operation, Service};
 use super::{Destination, DestinationError, Discarded, Probe};
@@ -19,7 +19,7 @@ const ASK: Operation = Operation { name: "GetTopicAttributes", action: "sns:GetT
 #[derive(Clone, Debug)]
 pub struct SnsDestination {
     client: Client,
-    arn: String,
+    topic: Arn,
     service: Service,
 }
 
@@ -33,7 +33,7 @@ impl SnsDestination {
     /// # Errors
     /// `topic_arn` is not the ARN of a standard topic: FIFO topics are refused, as Lambda does (R77).
     pub fn new(config: &SdkConfig, topic_arn: &str) -> Result<Self, DestinationError> {
-        Self::with_limits(config, topic_arn, None, Limits::DEFAULT)
+        Ok(Self::of(config, topic_named(topic_arn)?))
     }
 
     /// A destination that publishes through `client` as it is; its region must be the topic's.
@@ -41,32 +41,32 @@ impl SnsDestination {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn from_client(client: Client, topic_arn: &str) -> Result<Self, DestinationError> {
-        let topic = Topic::parse(topic_arn)?;
-        Ok(Self { client, service: topic.service(None, Limits::DEFAULT), arn: topic.arn })
+        let topic = topic_named(topic_arn)?;
+        Ok(Self { client, service: service(&topic, None, Limits::DEFAULT), topic })
     }
 
-    fn with_limits(
-        config: &SdkConfig,
-        topic_arn: &str,
-        endpoint_url: Option<&str>,
-        limits: Limits,
-    ) -> Result<Self, DestinationError> {
-        let topic = Topic::parse(topic_arn)?;
+    /// As [`new`](Self::new), of a mapping's destination.
+    pub(super) fn of(config: &SdkConfig, topic: Arn) -> Self {
+        Self::with_limits(config, topic, None, Limits::DEFAULT)
+    }
+
+    fn with_limits(config: &SdkConfig, topic: Arn, endpoint_url: Option<&str>, limits: Limits) -> Self {
         let endpoint = service::endpoint(config, "SNS", endpoint_url);
-        let service = topic.service(endpoint.as_deref(), limits);
+        let service = service(&topic, endpoint.as_deref(), limits);
         let mut builder = Builder::from(config)
-            .region(Region::new(topic.region))
+            .region(Region::new(topic.region().to_owned()))
             .timeout_config(limits.timeouts())
             .retry_config(service::retries());
         builder.set_endpoint_url(endpoint);
-        Ok(Self { client: Client::from_conf(builder.build()), service, arn: topic.arn })
+        Self { client: Client::from_conf(builder.build()), service, topic }
     }
 }
 
 #[async_trait]
 impl Destination for SnsDestination {
     async fn deliver(&self, discarded: &Discarded) -> Result<(), DestinationError> {
-        let publishing = self.client.publish().topic_arn(&self.arn).message(discarded.message()).send();
+        let publishing =
+            self.client.publish().topic_arn(self.topic.as_str()).message(discarded.message()).send();
         match self.service.within(publishing).await {
             Ok(answer) if answer.message_id().is_none() => Err(self.service.no_receipt("message id")),
             Ok(_) => Ok(()),
@@ -76,7 +76,7 @@ impl Destination for SnsDestination {
 
     /// By `GetTopicAttributes`, which deliveries do not need: if it is not allowed, the topic is not asked.
     async fn probe(&self) -> Result<Probe, DestinationError> {
-        let asking = self.client.get_topic_attributes().topic_arn(&self.arn).send();
+        let asking = self.client.get_topic_attributes().topic_arn(self.topic.as_str()).send();
         self.service.probed(ASK, self.service.within(asking).await)
     }
 
@@ -85,35 +85,24 @@ impl Destination for SnsDestination {
     }
 }
 
-/// The parts of `arn:<partition>:sns:<region>:<account>:<name>`.
-struct Topic {
-    arn: String,
-    region: String,
-    account: String,
-    name: String,
+fn topic_named(arn: &str) -> Result<Arn, DestinationError> {
+    match service::parse(arn, "topic")? {
+        FailureDestination::Sns(arn) => Ok(arn),
+        _ => Err(service::not_a("SNS topic", arn)),
+    }
 }
 
-impl Topic {
-    fn parse(arn: &str) -> Result<Self, DestinationError> {
-        match service::parse(arn, "topic")? {
-            FailureDestination::Sns { arn, region, account, topic: name } => {
-                Ok(Self { arn, region, account, name })
-            }
-            _ => Err(service::not_a("SNS topic", arn)),
-        }
-    }
-
-    fn service(&self, endpoint: Option<&str>, limits: Limits) -> Service {
-        let Self { arn, region, account, name } = self;
-        Service {
-            what: format!("SNS topic {arn}"),
-            noun: "topic",
-            at: endpoint.map_or_else(|| format!("SNS in {region}"), str::to_owned),
-            missing: format!(
-                "create topic {name} in {region}, account {account}, or correct the destination's ARN"
-            ),
-            limits,
-        }
+/// How errors name the topic.
+fn service(topic: &Arn, endpoint: Option<&str>, limits: Limits) -> Service {
+    let (name, region, account) = (topic.resource(), topic.region(), topic.account());
+    Service {
+        what: format!("SNS topic {topic}"),
+        noun: "topic",
+        at: endpoint.map_or_else(|| format!("SNS in {region}"), str::to_owned),
+        missing: format!(
+            "create topic {name} in {region}, account {account}, or correct the destination's ARN"
+        ),
+        limits,
     }
 }
 

@@ -5,7 +5,7 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{Builder, Region};
 use aws_sdk_sqs::types::QueueAttributeName;
 use aws_types::SdkConfig;
-use shardmill_engine::FailureDestination;
+use shardmill_engine::{Arn, FailureDestination};
 
 use super::service::{self, Limits, Operation, Service};
 use super::{Destination, DestinationError, Discarded, Probe};
@@ -35,7 +35,7 @@ impl SqsDestination {
     /// `queue_arn` is not the ARN of a standard queue (FIFO queues are refused, as Lambda does, R77), or the endpoint is
     /// not a URL.
     pub fn new(config: &SdkConfig, queue_arn: &str) -> Result<Self, DestinationError> {
-        Self::with_limits(config, queue_arn, None, Limits::DEFAULT)
+        Self::of(config, &queue_named(queue_arn)?)
     }
 
     /// A destination that sends through `client` as it is; its region must be the queue's.
@@ -47,26 +47,29 @@ impl SqsDestination {
         queue_arn: &str,
         queue_url: impl Into<String>,
     ) -> Result<Self, DestinationError> {
-        let queue = Queue::parse(queue_arn)?;
-        let url = queue_url.into();
-        Ok(Self { client, service: queue.service(&url, Limits::DEFAULT), url })
+        let (queue, url) = (queue_named(queue_arn)?, queue_url.into());
+        Ok(Self { client, service: service(&queue, &url, Limits::DEFAULT), url })
+    }
+
+    /// As [`new`](Self::new), of a mapping's destination.
+    pub(super) fn of(config: &SdkConfig, queue: &Arn) -> Result<Self, DestinationError> {
+        Self::with_limits(config, queue, None, Limits::DEFAULT)
     }
 
     fn with_limits(
         config: &SdkConfig,
-        queue_arn: &str,
+        queue: &Arn,
         endpoint_url: Option<&str>,
         limits: Limits,
     ) -> Result<Self, DestinationError> {
-        let queue = Queue::parse(queue_arn)?;
         let endpoint = service::endpoint(config, "SQS", endpoint_url);
-        let url = queue.url(endpoint.as_deref())?;
+        let url = url(queue, endpoint.as_deref())?;
         let mut builder = Builder::from(config)
-            .region(Region::new(queue.region.clone()))
+            .region(Region::new(queue.region().to_owned()))
             .timeout_config(limits.timeouts())
             .retry_config(service::retries());
         builder.set_endpoint_url(endpoint);
-        Ok(Self { client: Client::from_conf(builder.build()), service: queue.service(&url, limits), url })
+        Ok(Self { client: Client::from_conf(builder.build()), service: service(queue, &url, limits), url })
     }
 }
 
@@ -94,50 +97,38 @@ impl Destination for SqsDestination {
     }
 }
 
-/// The parts of `arn:<partition>:sqs:<region>:<account>:<name>`.
-struct Queue {
-    arn: String,
-    partition: String,
-    region: String,
-    account: String,
-    name: String,
+fn queue_named(arn: &str) -> Result<Arn, DestinationError> {
+    match service::parse(arn, "queue")? {
+        FailureDestination::Sqs(arn) => Ok(arn),
+        _ => Err(service::not_a("SQS queue", arn)),
+    }
 }
 
-impl Queue {
-    fn parse(arn: &str) -> Result<Self, DestinationError> {
-        match service::parse(arn, "queue")? {
-            FailureDestination::Sqs { arn, partition, region, account, queue: name } => {
-                Ok(Self { arn, partition, region, account, name })
-            }
-            _ => Err(service::not_a("SQS queue", arn)),
-        }
+/// How errors name the queue.
+fn service(queue: &Arn, url: &str, limits: Limits) -> Service {
+    let (name, region, account) = (queue.resource(), queue.region(), queue.account());
+    Service {
+        what: format!("SQS queue {queue}"),
+        noun: "queue",
+        at: url.to_owned(),
+        missing: format!(
+            "create queue {name} in {region}, account {account}, or correct the destination's ARN"
+        ),
+        limits,
     }
+}
 
-    fn service(&self, url: &str, limits: Limits) -> Service {
-        let Self { arn, region, account, name, .. } = self;
-        Service {
-            what: format!("SQS queue {arn}"),
-            noun: "queue",
-            at: url.to_owned(),
-            missing: format!(
-                "create queue {name} in {region}, account {account}, or correct the destination's ARN"
-            ),
-            limits,
+fn url(queue: &Arn, endpoint: Option<&str>) -> Result<String, DestinationError> {
+    let (name, region, account) = (queue.resource(), queue.region(), queue.account());
+    match endpoint {
+        Some(base) if base.starts_with("http://") || base.starts_with("https://") => {
+            Ok(format!("{}/{account}/{name}", base.trim_end_matches('/')))
         }
-    }
-
-    fn url(&self, endpoint: Option<&str>) -> Result<String, DestinationError> {
-        let Self { account, name, region, .. } = self;
-        match endpoint {
-            Some(base) if base.starts_with("http://") || base.starts_with("https://") => {
-                Ok(format!("{}/{account}/{name}", base.trim_end_matches('/')))
-            }
-            Some(base) => Err(DestinationError::new(format!(
-                "endpoint \"{}\" is not a URL; write it with http:// or https:// in front",
-                crate::ShownUrl(base)
-            ))),
-            None => Ok(format!("https://sqs.{region}.{}/{account}/{name}", dns_suffix(&self.partition))),
-        }
+        Some(base) => Err(DestinationError::new(format!(
+            "endpoint \"{}\" is not a URL; write it with http:// or https:// in front",
+            crate::ShownUrl(base)
+        ))),
+        None => Ok(format!("https://sqs.{region}.{}/{account}/{name}", dns_suffix(queue.partition()))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use shardmill_engine::ShardId;
+use shardmill_engine::{Arn, ShardId};
 use tokio::time::{Instant, sleep_until};
 
 use super::permits::{Party, Permit, Permits};
@@ -98,16 +98,17 @@ impl ReadLimiter {
         self.party.clone().or_else(|| self.permits.as_ref().map(Permits::join))
     }
 
-    /// The pace of one shard of the stream `arn`.
-    pub(crate) fn shard(&self, arn: &Arc<str>, shard: &ShardId) -> ShardPace {
-        ShardPace { slot: self.slot((Arc::clone(arn), shard.clone()), SPACING), party: self.party() }
+    /// The pace of one shard of a stream.
+    pub(crate) fn shard(&self, stream: &Arn, shard: &ShardId) -> ShardPace {
+        ShardPace { slot: self.slot((stream.into(), shard.clone()), SPACING), party: self.party() }
     }
 
-    /// The pace of DescribeStream in one account and region, which all DynamoDB streams there share. These calls are no
+    /// The pace of DescribeStream in the stream's account and region, which all DynamoDB streams there share. These calls are no
     /// reads and do not count as such.
     #[cfg(feature = "dynamodb-streams")]
-    pub(crate) fn describe_stream(&self, account: &str, region: &str) -> ShardPace {
-        let key = (Arc::from(format!("{account}.{region}")), ShardId::from("DescribeStream"));
+    pub(crate) fn describe_stream(&self, stream: &Arn) -> ShardPace {
+        let key =
+            (Arc::from(format!("{}.{}", stream.account(), stream.region())), ShardId::from("DescribeStream"));
         ShardPace { slot: self.slot(key, DESCRIBE_SPACING), party: None }
     }
 
@@ -220,7 +221,11 @@ mod tests {
     use tokio::time::{advance, timeout};
 
     fn pace(limiter: &ReadLimiter, shard: &str) -> ShardPace {
-        limiter.shard(&Arc::from("arn"), &ShardId::from(shard))
+        limiter.shard(&arn("eu-west-1"), &ShardId::from(shard))
+    }
+
+    fn arn(region: &str) -> Arn {
+        Arn::parse(&format!("arn:aws:kinesis:{region}:123456789012:stream/orders")).unwrap()
     }
 
     /// Reads until `end` and returns when each read started.
@@ -281,10 +286,10 @@ mod tests {
         let shard = pace(&limiter, "s");
         let reading = shard.start().await;
         let begin = Instant::now();
-        let streams: Vec<ShardPace> = (0..100).map(|_| limiter.describe_stream("1", "eu-west-1")).collect();
+        let streams: Vec<ShardPace> = (0..100).map(|_| limiter.describe_stream(&arn("eu-west-1"))).collect();
         join_all(streams.iter().map(ShardPace::start)).await;
         assert_eq!(begin.elapsed(), Duration::from_millis(9_900), "reads do not hold them up");
-        limiter.describe_stream("1", "us-east-1").start().await.finish(0);
+        limiter.describe_stream(&arn("us-east-1")).start().await.finish(0);
         assert_eq!(begin.elapsed(), Duration::from_millis(9_900), "another region has its own budget");
         reading.finish(0);
     }

@@ -12,9 +12,9 @@ mod permits;
 
 pub use context::SourceContext;
 #[cfg(feature = "dynamodb-streams")]
-pub use dynamodb::{DynamoDbSource, DynamoDbStream};
+pub use dynamodb::DynamoDbSource;
 #[cfg(feature = "kinesis")]
-pub use kinesis::{KinesisSource, KinesisStream};
+pub use kinesis::KinesisSource;
 pub use limiter::ReadLimiter;
 
 use std::sync::Arc;

@@ -83,8 +83,7 @@ pub(crate) fn of_table_as(
     store: &(impl LeaseStore + Clone),
 ) -> ConsumerBuilder {
     let mapping = mapping.build().unwrap();
-    let arn = mapping.event_source().arn.clone();
-    let source = DynamoDbSource::new(&fake.sdk_config(), &arn).unwrap();
+    let source = DynamoDbSource::new(&fake.sdk_config(), mapping.event_source()).unwrap();
     shardmill::Consumer::builder(mapping, source, handler)
         .lease_store(store.clone())
         .worker(Arc::clone(worker))

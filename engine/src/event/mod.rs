@@ -43,8 +43,8 @@ impl EventContext {
     pub fn new(mapping: &EventSourceMapping, shard: ShardId) -> Self {
         let source = mapping.event_source();
         Self {
-            event_source_arn: source.arn.as_str().into(),
-            region: source.region.as_str().into(),
+            event_source_arn: (&source.arn).into(),
+            region: source.arn.region().into(),
             invoke_identity_arn: mapping.invoke_identity_arn().into(),
             shard,
         }

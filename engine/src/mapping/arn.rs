@@ -1,6 +1,9 @@
-//! Amazon Resource Names: the stream, the function, the role.
+//! What a mapping's ARNs name: the stream, the function, the role.
+
+use std::fmt;
 
 use super::error::{MappingError, MappingErrorKind};
+use crate::arn::{Arn, is_account, is_name};
 
 pub(super) const EVENT_SOURCE: &str = "EventSourceArn";
 pub(super) const FUNCTION: &str = "FunctionName";
@@ -9,6 +12,9 @@ pub(super) const ROLE: &str = "Function.RoleArn";
 
 const MAX_SOURCE: usize = 10_000;
 const MAX_FUNCTION: usize = 256;
+
+/// Between a table and the label of its stream.
+const LABEL: &str = "/stream/";
 
 /// What a mapping reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,28 +26,69 @@ pub enum StreamKind {
 }
 
 /// The stream that a mapping reads, from its ARN.
+///
+/// It is read from a text with [`TryFrom`]: `EventSource::try_from("arn:aws:kinesis:…")`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct EventSource {
-    /// The ARN as configured.
-    pub arn: String,
+    /// The stream's ARN, with its region and account.
+    pub arn: Arn,
     /// Which service's stream.
     pub kind: StreamKind,
-    /// `aws`, `aws-cn`, `aws-us-gov` …
-    pub partition: String,
-    /// The stream's region.
-    pub region: String,
-    /// The account that owns the stream, 12 digits.
-    pub account: String,
-    /// The stream's name; of a DynamoDB stream, the table's: its label, which changes when the stream is enabled anew, is
-    /// the epoch of its leases.
+    /// The stream's name; of a DynamoDB stream, the table's.
     pub stream: String,
 }
 
 impl EventSource {
+    /// A DynamoDB stream's label, which changes when the stream is enabled anew: the epoch of its leases. `None` for a
+    /// Kinesis stream.
+    #[must_use]
+    pub fn label(&self) -> Option<&str> {
+        self.arn.resource().split_once(LABEL).map(|(_, label)| label)
+    }
+
     /// `invokeIdentityArn` of the events where no role is configured.
     pub(super) fn default_role(&self) -> String {
-        format!("arn:{}:iam::{}:role/shardmill", self.partition, self.account)
+        format!("arn:{}:iam::{}:role/shardmill", self.arn.partition(), self.arn.account())
+    }
+}
+
+impl TryFrom<&str> for EventSource {
+    type Error = MappingError;
+
+    /// Reads the ARN of a Kinesis or DynamoDB stream (P1).
+    fn try_from(arn: &str) -> Result<Self, MappingError> {
+        event_source(arn)
+    }
+}
+
+impl TryFrom<&String> for EventSource {
+    type Error = MappingError;
+
+    /// As from a `&str`.
+    fn try_from(arn: &String) -> Result<Self, MappingError> {
+        event_source(arn)
+    }
+}
+
+impl TryFrom<&Self> for EventSource {
+    type Error = MappingError;
+
+    /// A clone. Never fails.
+    fn try_from(source: &Self) -> Result<Self, MappingError> {
+        Ok(source.clone())
+    }
+}
+
+impl fmt::Display for EventSource {
+    /// What and where the stream is, human-readable.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { arn, stream, .. } = self;
+        match self.label() {
+            None => write!(f, "Kinesis stream {stream}")?,
+            Some(label) => write!(f, "DynamoDB stream {label} of table {stream}")?,
+        }
+        write!(f, " in {} ({})", arn.region(), arn.account())
     }
 }
 
@@ -69,48 +116,6 @@ impl Function {
             _ => "$LATEST",
         }
     }
-}
-
-/// The parts of `arn:partition:service:region:account:resource`.
-pub(super) struct Arn<'a> {
-    pub(super) partition: &'a str,
-    pub(super) service: &'a str,
-    pub(super) region: &'a str,
-    pub(super) account: &'a str,
-    pub(super) resource: &'a str,
-}
-
-impl<'a> Arn<'a> {
-    pub(super) fn parse(text: &'a str) -> Option<Self> {
-        let mut parts = text.splitn(6, ':');
-        let mut next = || parts.next();
-        if next()? != "arn" {
-            return None;
-        }
-        let (partition, service, region, account, resource) = (next()?, next()?, next()?, next()?, next()?);
-        let known = partition == "aws" || partition.starts_with("aws-");
-        (known && is_name(partition) && !resource.is_empty()).then_some(Self {
-            partition,
-            service,
-            region,
-            account,
-            resource,
-        })
-    }
-
-    /// Whether region and account are filled in and well formed.
-    pub(super) fn is_located(&self) -> bool {
-        is_name(self.region) && is_account(self.account)
-    }
-}
-
-fn is_account(text: &str) -> bool {
-    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// Letters, digits, hyphen and underscore, at least one.
-pub(super) fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 pub(super) fn invalid(field: &'static str, value: &str, problem: &str) -> MappingError {
@@ -147,9 +152,9 @@ pub(super) fn event_source(text: &str) -> Result<EventSource, MappingError> {
     }
     let bad = |problem| invalid(EVENT_SOURCE, text, problem).permitted(FORM).remedy("write the stream's ARN");
     let arn = Arn::parse(text).ok_or_else(|| bad("is not an ARN"))?;
-    let kind = match arn.service {
+    let kind = match arn.service() {
         "kinesis" => StreamKind::Kinesis,
-        "dynamodb" if arn.resource.contains("/stream/") => StreamKind::DynamoDb,
+        "dynamodb" if arn.resource().contains(LABEL) => StreamKind::DynamoDb,
         "dynamodb" => {
             return Err(bad("is a table, not its stream").remedy(latest_stream(&arn)));
         }
@@ -164,43 +169,32 @@ pub(super) fn event_source(text: &str) -> Result<EventSource, MappingError> {
         return Err(bad("has no region or no account of 12 digits"));
     }
     let stream = match kind {
-        StreamKind::Kinesis => kinesis_stream(&arn, text, bad)?,
+        StreamKind::Kinesis => kinesis_stream(&arn, bad)?,
         StreamKind::DynamoDb => table_of_stream(&arn)
             .ok_or_else(|| bad("has a table name or a stream label that DynamoDB does not permit"))?,
     };
-    Ok(EventSource {
-        arn: text.to_owned(),
-        kind,
-        partition: arn.partition.to_owned(),
-        region: arn.region.to_owned(),
-        account: arn.account.to_owned(),
-        stream: stream.to_owned(),
-    })
+    Ok(EventSource { stream: stream.to_owned(), arn, kind })
 }
 
 /// How to find the ARN of a table's stream, whose label only the service knows.
-fn latest_stream(table: &Arn<'_>) -> String {
-    let name = table.resource.strip_prefix("table/").unwrap_or_default();
+fn latest_stream(table: &Arn) -> String {
+    let name = table.resource().strip_prefix("table/").unwrap_or_default();
     let name = name.split('/').next().filter(|name| !name.is_empty()).unwrap_or("<table>");
-    let region = if is_name(table.region) { table.region } else { "<region>" };
+    let region = if is_name(table.region()) { table.region() } else { "<region>" };
     format!(
         "write the stream's ARN, which this prints: aws dynamodb describe-table --region {region} --table-name {name} \
          --query Table.LatestStreamArn --output text (None: the table has no stream yet)"
     )
 }
 
-fn kinesis_stream<'a>(
-    arn: &Arn<'a>,
-    text: &str,
-    bad: impl Fn(&'static str) -> MappingError,
-) -> Result<&'a str, MappingError> {
-    let name = arn.resource.strip_prefix("stream/").ok_or_else(|| bad("does not name a stream"))?;
+fn kinesis_stream(arn: &Arn, bad: impl Fn(&'static str) -> MappingError) -> Result<&str, MappingError> {
+    let name = arn.resource().strip_prefix("stream/").ok_or_else(|| bad("does not name a stream"))?;
     if let Some((stream, consumer)) = name.split_once('/')
         && is_stream_name(stream)
         && consumer.starts_with("consumer/")
     {
         let remedy = "enhanced fan-out is not there yet: write the stream's own ARN to poll it";
-        return Err(MappingError::not_supported(EVENT_SOURCE, text, remedy));
+        return Err(MappingError::not_supported(EVENT_SOURCE, arn.as_str(), remedy));
     }
     match is_stream_name(name) {
         true => Ok(name),
@@ -213,8 +207,8 @@ fn is_stream_name(name: &str) -> bool {
 }
 
 /// The table of `table/<table>/stream/<label>`; a label is a time such as `2026-09-17T14:10:44.560`.
-fn table_of_stream<'a>(arn: &Arn<'a>) -> Option<&'a str> {
-    let (table, label) = arn.resource.strip_prefix("table/")?.split_once("/stream/")?;
+fn table_of_stream(arn: &Arn) -> Option<&str> {
+    let (table, label) = arn.resource().strip_prefix("table/")?.split_once(LABEL)?;
     let is_table = (1..=255).contains(&table.len()) && has_name_characters(table);
     let is_label = !label.is_empty()
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':' | b'.' | b'_'));
@@ -247,11 +241,13 @@ pub(super) fn function(
             .permitted(FORM)
             .remedy("letters, digits, hyphens and underscores only")
     };
-    let (partition, region, source_account) =
-        source.map_or(("aws", "us-east-1", "000000000000"), |s| (&*s.partition, &*s.region, &*s.account));
+    let (partition, region, source_account) = source.map_or(("aws", "us-east-1", "000000000000"), |source| {
+        (source.arn.partition(), source.arn.region(), source.arn.account())
+    });
+    let arn;
     let (account, tail, is_arn) = if text.starts_with("arn:") {
-        let arn = Arn::parse(text).filter(|a| a.service == "lambda" && a.is_located()).ok_or_else(bad)?;
-        (arn.account, arn.resource.strip_prefix("function:").ok_or_else(bad)?, true)
+        arn = Arn::parse(text).filter(|a| a.service() == "lambda" && a.is_located()).ok_or_else(bad)?;
+        (arn.account(), arn.resource().strip_prefix("function:").ok_or_else(bad)?, true)
     } else if let Some((account, name)) = text.split_once(":function:") {
         if !is_account(account) {
             return Err(bad());
@@ -276,11 +272,7 @@ pub(super) fn function(
 
 /// An IAM role's ARN.
 pub(super) fn role(text: &str) -> Result<String, MappingError> {
-    let ok = Arn::parse(text).is_some_and(|arn| {
-        let name = arn.resource.strip_prefix("role/").unwrap_or_default();
-        arn.service == "iam" && arn.region.is_empty() && is_account(arn.account) && !name.is_empty()
-    });
-    match ok {
+    match Arn::parse(text).is_some_and(|arn| arn.is_role()) {
         true => Ok(text.to_owned()),
         false => Err(invalid(ROLE, text, "is not a role's ARN")
             .permitted("arn:aws:iam::<account>:role/<name>")

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::arn::{Arn, invalid, is_name, refused, too_long};
+use super::arn::{invalid, refused, too_long};
 use super::error::MappingError;
+use crate::arn::{Arn, is_name};
 
 pub(super) const DESTINATION: &str = "DestinationConfig.OnFailure.Destination";
 
@@ -15,37 +16,12 @@ const MAX_LENGTH: usize = 350;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureDestination {
-    /// A standard queue.
-    Sqs {
-        /// The queue's ARN as configured.
-        arn: String,
-        /// `aws`, `aws-cn`, `aws-us-gov` …
-        partition: String,
-        /// The queue's region: the client's, too.
-        region: String,
-        /// The account that owns the queue, 12 digits.
-        account: String,
-        /// The queue's name.
-        queue: String,
-    },
-    /// A standard topic.
-    Sns {
-        /// The topic's ARN as configured.
-        arn: String,
-        /// The topic's region: the client's, too.
-        region: String,
-        /// The account that owns the topic, 12 digits.
-        account: String,
-        /// The topic's name.
-        topic: String,
-    },
-    /// A bucket. Its ARN names neither region nor account.
-    S3 {
-        /// The bucket's ARN as configured.
-        arn: String,
-        /// The bucket's name.
-        bucket: String,
-    },
+    /// A standard queue: the ARN's resource is its name, the ARN's region the client's.
+    Sqs(Arn),
+    /// A standard topic: the ARN's resource is its name, the ARN's region the client's.
+    Sns(Arn),
+    /// A bucket: the ARN's resource is its name. The ARN names neither region nor account.
+    S3(Arn),
     /// A file of JSON Lines on this host.
     File(PathBuf),
 }
@@ -54,7 +30,7 @@ impl fmt::Display for FailureDestination {
     /// As a mapping writes it: the ARN, or `file:PATH`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sqs { arn, .. } | Self::Sns { arn, .. } | Self::S3 { arn, .. } => f.write_str(arn),
+            Self::Sqs(arn) | Self::Sns(arn) | Self::S3(arn) => arn.fmt(f),
             Self::File(path) => write!(f, "file:{}", path.display()),
         }
     }
@@ -86,72 +62,61 @@ impl FailureDestination {
             return Err(error);
         }
         let arn = Arn::parse(text).ok_or_else(|| bad("is not an ARN").remedy("write the queue's ARN"))?;
-        match arn.service {
-            "sqs" | "sns" if arn.resource.ends_with(".fifo") => Err(refused(
+        match arn.service() {
+            "sqs" | "sns" if arn.resource().ends_with(".fifo") => Err(refused(
                 DESTINATION,
                 text,
                 "is a FIFO queue or topic, which Lambda refuses as a destination",
             )
             .permitted(FORM)
             .remedy("use a standard queue")),
-            "sqs" => queue(text, &arn),
-            "sns" => topic(text, &arn),
-            "s3" => bucket(text, &arn),
+            "sqs" => queue(arn),
+            "sns" => topic(arn),
+            "s3" => bucket(arn),
             _ => Err(bad("is not a destination for discarded batches").remedy("use a standard SQS queue")),
         }
         .map(Some)
     }
 }
 
-fn queue(text: &str, arn: &Arn<'_>) -> Result<FailureDestination, MappingError> {
-    let bad = |problem| invalid(DESTINATION, text, problem).permitted(FORM);
+fn queue(arn: Arn) -> Result<FailureDestination, MappingError> {
+    let bad = |problem| invalid(DESTINATION, arn.as_str(), problem).permitted(FORM);
     if !arn.is_located() {
         return Err(bad("has no region or no account of 12 digits").remedy("write the queue's ARN"));
     }
-    if !is_name(arn.resource) || arn.resource.len() > 80 {
+    if !is_name(arn.resource()) || arn.resource().len() > 80 {
         return Err(
             bad("has a queue name that SQS does not permit").remedy("write the queue's ARN, not its URL")
         );
     }
-    Ok(FailureDestination::Sqs {
-        arn: text.to_owned(),
-        partition: arn.partition.to_owned(),
-        region: arn.region.to_owned(),
-        account: arn.account.to_owned(),
-        queue: arn.resource.to_owned(),
-    })
+    Ok(FailureDestination::Sqs(arn))
 }
 
-fn topic(text: &str, arn: &Arn<'_>) -> Result<FailureDestination, MappingError> {
-    let bad = |problem| invalid(DESTINATION, text, problem).permitted(FORM);
+fn topic(arn: Arn) -> Result<FailureDestination, MappingError> {
+    let bad = |problem| invalid(DESTINATION, arn.as_str(), problem).permitted(FORM);
     if !arn.is_located() {
         return Err(bad("has no region or no account of 12 digits").remedy("write the topic's ARN"));
     }
-    if !is_name(arn.resource) || arn.resource.len() > 256 {
+    if !is_name(arn.resource()) || arn.resource().len() > 256 {
         return Err(bad("has a topic name that SNS does not permit")
             .remedy("write the topic's ARN, not that of a subscription"));
     }
-    Ok(FailureDestination::Sns {
-        arn: text.to_owned(),
-        region: arn.region.to_owned(),
-        account: arn.account.to_owned(),
-        topic: arn.resource.to_owned(),
-    })
+    Ok(FailureDestination::Sns(arn))
 }
 
-fn bucket(text: &str, arn: &Arn<'_>) -> Result<FailureDestination, MappingError> {
+fn bucket(arn: Arn) -> Result<FailureDestination, MappingError> {
     let bad = |problem| {
-        invalid(DESTINATION, text, problem)
+        invalid(DESTINATION, arn.as_str(), problem)
             .permitted(FORM)
             .remedy("write arn:aws:s3:::<bucket>, without a key")
     };
-    if !arn.region.is_empty() || !arn.account.is_empty() {
+    if !arn.region().is_empty() || !arn.account().is_empty() {
         return Err(bad("is an access point or another resource than a bucket"));
     }
-    if !is_bucket_name(arn.resource) {
+    if !is_bucket_name(arn.resource()) {
         return Err(bad("has a bucket name that S3 does not permit"));
     }
-    Ok(FailureDestination::S3 { arn: text.to_owned(), bucket: arn.resource.to_owned() })
+    Ok(FailureDestination::S3(arn))
 }
 
 /// S3's rules for general purpose buckets, as far as their letters go.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::arn::Arn;
 use crate::time::Wall;
 
 const STREAM: &str = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders";
@@ -57,9 +58,9 @@ fn identity_comes_from_the_stream_and_the_function_name() {
     let m = RawMapping::new("arn:aws-cn:kinesis:cn-north-1:123456789012:stream/orders.v2", "orders-worker:7")
         .build()
         .unwrap();
-    assert_eq!(m.event_source().partition, "aws-cn");
-    assert_eq!(m.event_source().region, "cn-north-1");
-    assert_eq!(m.event_source().account, "123456789012");
+    assert_eq!(m.event_source().arn.partition(), "aws-cn");
+    assert_eq!(m.event_source().arn.region(), "cn-north-1");
+    assert_eq!(m.event_source().arn.account(), "123456789012");
     assert_eq!(m.event_source().stream, "orders.v2");
     assert_eq!(m.function_arn(), "arn:aws-cn:lambda:cn-north-1:123456789012:function:orders-worker:7");
     assert_eq!(m.function_name(), "orders-worker");
@@ -177,28 +178,17 @@ fn r77_destinations_are_queues_topics_buckets_and_files_never_fifo() {
     let queue = "arn:aws:sqs:eu-central-1:999999999999:dead";
     assert_eq!(
         *to(queue).build().unwrap().failure_destination().unwrap(),
-        FailureDestination::Sqs {
-            arn: queue.into(),
-            partition: "aws".into(),
-            region: "eu-central-1".into(),
-            account: "999999999999".into(),
-            queue: "dead".into()
-        }
+        FailureDestination::Sqs(Arn::parse(queue).unwrap())
     );
     let topic = "arn:aws-cn:sns:cn-north-1:999999999999:dead";
     assert_eq!(
         *to(topic).build().unwrap().failure_destination().unwrap(),
-        FailureDestination::Sns {
-            arn: topic.into(),
-            region: "cn-north-1".into(),
-            account: "999999999999".into(),
-            topic: "dead".into()
-        }
+        FailureDestination::Sns(Arn::parse(topic).unwrap())
     );
     let bucket = "arn:aws:s3:::dead.letters-1";
     assert_eq!(
         *to(bucket).build().unwrap().failure_destination().unwrap(),
-        FailureDestination::S3 { arn: bucket.into(), bucket: "dead.letters-1".into() }
+        FailureDestination::S3(Arn::parse(bucket).unwrap())
     );
     assert_eq!(
         *to("file:./dead.jsonl").build().unwrap().failure_destination().unwrap(),
@@ -264,12 +254,12 @@ fn p1_the_stream_of_a_table_is_a_source_named_after_the_table() {
     let m = RawMapping::new(TABLE, "f").build().unwrap();
     let source = m.event_source();
     assert_eq!((source.kind, source.stream.as_str()), (StreamKind::DynamoDb, "orders"));
-    assert_eq!((source.region.as_str(), source.arn.as_str()), ("eu-west-1", TABLE));
+    assert_eq!((source.arn.region(), source.arn.as_str()), ("eu-west-1", TABLE));
     assert_eq!(m.application_name(), "f@123456789012.eu-west-1.orders", "the same when it is enabled anew");
     assert_eq!(orders().build().unwrap().event_source().kind, StreamKind::Kinesis);
     let local = "arn:aws:dynamodb:ddblocal:000000000000:table/My.Table_1/stream/2026-01-01T00:00:00.000";
     let local = RawMapping::new(local, "f").build().unwrap();
-    assert_eq!(local.event_source().region, "ddblocal");
+    assert_eq!(local.event_source().arn.region(), "ddblocal");
 }
 
 #[test]
@@ -422,8 +412,8 @@ proptest! {
         let arn = format!("arn:aws-us-gov:kinesis:us-gov-east-1:{account}:stream/{name}");
         let m = RawMapping::new(&arn, "f").build().unwrap();
         prop_assert_eq!(&m.event_source().stream, &name);
-        prop_assert_eq!(&m.event_source().account, &account);
-        prop_assert_eq!(&m.event_source().arn, &arn);
+        prop_assert_eq!(m.event_source().arn.account(), &account);
+        prop_assert_eq!(m.event_source().arn.as_str(), &arn);
     }
 }
 

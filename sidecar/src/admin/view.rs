@@ -43,7 +43,7 @@ impl MappingView {
         let mapping = &config.mapping;
         Self {
             name: mapping.application_name().to_owned(),
-            stream: mapping.event_source().arn.clone(),
+            stream: mapping.event_source().arn.to_string(),
             function_arn: mapping.function_arn().to_owned(),
             uuid: mapping.uuid().to_owned(),
             running: None,

@@ -177,8 +177,8 @@ const FEATURES: Features = Features { sns: cfg!(feature = "sns"), s3: cfg!(featu
 /// The service of a destination and the feature that it lacks.
 fn missing_feature(destination: &FailureDestination, has: Features) -> Option<(&'static str, &'static str)> {
     match destination {
-        FailureDestination::Sns { .. } if !has.sns => Some(("SNS", "sns")),
-        FailureDestination::S3 { .. } if !has.s3 => Some(("S3", "s3")),
+        FailureDestination::Sns(_) if !has.sns => Some(("SNS", "sns")),
+        FailureDestination::S3(_) if !has.s3 => Some(("S3", "s3")),
         _ => None,
     }
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shardmill_engine::Arn;
+
 use super::keys;
 use super::section::{Report, Section};
 use super::types::{Admin, Aws, Checkpoints, Worker};
@@ -93,16 +95,14 @@ pub(super) fn aws(top: &Section<'_>, report: &mut Report) -> Aws {
         }
     }
     check_url(&section, "EndpointUrl", report);
-    if let Some(role) = section.text("AssumeRoleArn") {
-        let parts: Vec<&str> = role.splitn(6, ':').collect();
-        if !matches!(parts.as_slice(), ["arn", _, "iam", "", account, r] if account.len() == 12 && r.starts_with("role/"))
-        {
-            let message = format!(
-                "{} is not a role's ARN; permitted: arn:aws:iam::<account>:role/<name>; copy it from IAM",
-                section.shown("AssumeRoleArn")
-            );
-            report.error(section.place("AssumeRoleArn"), section.path("AssumeRoleArn"), message);
-        }
+    if let Some(role) = section.text("AssumeRoleArn")
+        && !Arn::parse(role).is_some_and(|arn| arn.is_role())
+    {
+        let message = format!(
+            "{} is not a role's ARN; permitted: arn:aws:iam::<account>:role/<name>; copy it from IAM",
+            section.shown("AssumeRoleArn")
+        );
+        report.error(section.place("AssumeRoleArn"), section.path("AssumeRoleArn"), message);
     }
     let profile = name(&section, "Profile", report);
     let text = |key| section.text(key).map(str::to_owned);

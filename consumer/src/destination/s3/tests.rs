@@ -15,7 +15,7 @@ const fn xml(status: u16, body: &'static str) -> Answer {
 }
 
 fn destination(bucket: &FakeService) -> S3Destination {
-    S3Destination::with_limits(&config(), BUCKET, Some(&bucket.endpoint), PATIENT).unwrap()
+    S3Destination::with_limits(&config(), &bucket_named(BUCKET).unwrap(), Some(&bucket.endpoint), PATIENT)
 }
 
 #[tokio::test]
@@ -129,8 +129,12 @@ async fn i3_an_answer_without_an_etag_does_not_count_as_delivered() {
 
 #[tokio::test]
 async fn a_bucket_that_cannot_be_reached_is_an_error_with_its_cause() {
-    let destination =
-        S3Destination::with_limits(&config(), BUCKET, Some(&dead_endpoint().await), LIMITS).unwrap();
+    let destination = S3Destination::with_limits(
+        &config(),
+        &bucket_named(BUCKET).unwrap(),
+        Some(&dead_endpoint().await),
+        LIMITS,
+    );
     let error = destination.deliver(&discarded("49", 10)).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(error.source.is_some());

@@ -15,7 +15,7 @@ const fn xml(status: u16, body: &'static str) -> Answer {
 }
 
 fn destination(topic: &FakeService) -> SnsDestination {
-    SnsDestination::with_limits(&config(), TOPIC, Some(&topic.endpoint), PATIENT).unwrap()
+    SnsDestination::with_limits(&config(), topic_named(TOPIC).unwrap(), Some(&topic.endpoint), PATIENT)
 }
 
 /// The fields of a form.
@@ -131,8 +131,12 @@ async fn a_topic_that_accepts_and_never_answers_fails_by_the_deliverys_limit_and
 
 #[tokio::test]
 async fn a_topic_that_cannot_be_reached_is_an_error_with_its_cause() {
-    let destination =
-        SnsDestination::with_limits(&config(), TOPIC, Some(&dead_endpoint().await), Limits::DEFAULT).unwrap();
+    let destination = SnsDestination::with_limits(
+        &config(),
+        topic_named(TOPIC).unwrap(),
+        Some(&dead_endpoint().await),
+        Limits::DEFAULT,
+    );
     let error = destination.deliver(&discarded("49", 10)).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(error.source.is_some());

@@ -19,7 +19,8 @@ const fn json(status: u16, body: &'static str) -> Answer {
 }
 
 fn destination(queue: &FakeService) -> SqsDestination {
-    SqsDestination::with_limits(&config(), QUEUE, Some(&queue.endpoint), PATIENT).unwrap()
+    SqsDestination::with_limits(&config(), &queue_named(QUEUE).unwrap(), Some(&queue.endpoint), PATIENT)
+        .unwrap()
 }
 
 #[tokio::test]
@@ -103,7 +104,9 @@ async fn a_queue_that_accepts_and_never_answers_fails_by_the_deliverys_limit_and
 async fn an_attempt_that_is_never_answered_is_repeated_after_the_read_timeout() {
     let queue = FakeService::answering([Answer::Never, json(200, SENT)]).await;
     let limits = Limits { read: Duration::from_secs(1), ..PATIENT };
-    let destination = SqsDestination::with_limits(&config(), QUEUE, Some(&queue.endpoint), limits).unwrap();
+    let destination =
+        SqsDestination::with_limits(&config(), &queue_named(QUEUE).unwrap(), Some(&queue.endpoint), limits)
+            .unwrap();
     destination.deliver(&discarded("49", 10)).await.unwrap();
     assert!(queue.requests().len() >= 2);
 }
@@ -123,8 +126,13 @@ async fn a_client_without_timeouts_does_not_hang_either() {
 #[tokio::test]
 async fn a_queue_that_cannot_be_reached_is_an_error_with_its_cause() {
     let endpoint = dead_endpoint().await;
-    let destination =
-        SqsDestination::with_limits(&config(), QUEUE, Some(&endpoint), Limits::DEFAULT).unwrap();
+    let destination = SqsDestination::with_limits(
+        &config(),
+        &queue_named(QUEUE).unwrap(),
+        Some(&endpoint),
+        Limits::DEFAULT,
+    )
+    .unwrap();
     let error = destination.deliver(&discarded("49", 10)).await.unwrap_err();
     assert!(error.to_string().contains("refused"), "{error}");
     assert!(error.source.is_some());
@@ -182,15 +190,22 @@ fn r77_fifo_queues_and_texts_that_are_no_queue_are_refused() {
 #[test]
 fn the_queues_url_comes_from_its_arn_or_from_the_endpoint() {
     let url = |arn: &str, endpoint: Option<&str>| {
-        SqsDestination::with_limits(&config(), arn, endpoint, Limits::DEFAULT).unwrap().url
+        SqsDestination::with_limits(&config(), &queue_named(arn).unwrap(), endpoint, Limits::DEFAULT)
+            .unwrap()
+            .url
     };
     assert_eq!(url(QUEUE, None), "https://sqs.eu-west-1.amazonaws.com/123456789012/orders-dlq");
     let chinese = "arn:aws-cn:sqs:cn-north-1:123456789012:q";
     assert_eq!(url(chinese, None), "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/q");
     let local = Some("http://localhost:4566/");
     assert_eq!(url(QUEUE, local), "http://localhost:4566/123456789012/orders-dlq");
-    let error =
-        SqsDestination::with_limits(&config(), QUEUE, Some("localhost:4566"), Limits::DEFAULT).unwrap_err();
+    let error = SqsDestination::with_limits(
+        &config(),
+        &queue_named(QUEUE).unwrap(),
+        Some("localhost:4566"),
+        Limits::DEFAULT,
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("write it with http://"), "{error}");
 }
 
@@ -208,7 +223,7 @@ impl aws_types::service_config::LoadServiceConfig for Environment {
 #[test]
 fn the_endpoint_is_found_where_the_sdk_finds_it() {
     let url = |config: &SdkConfig, given| {
-        SqsDestination::with_limits(config, QUEUE, given, Limits::DEFAULT).unwrap().url
+        SqsDestination::with_limits(config, &queue_named(QUEUE).unwrap(), given, Limits::DEFAULT).unwrap().url
     };
     let general = config().into_builder().endpoint_url("http://all:1").build();
     assert_eq!(url(&general, None), "http://all:1/123456789012/orders-dlq");

@@ -1,31 +1,23 @@
 //! What an error of the SDK means for a reader, and how to say it.
 
 use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use shardmill_engine::{Position, ShardId};
+use shardmill_engine::{EventSource, Position, ShardId, StreamKind};
 
 use super::undecodable::body_of;
 use crate::source::{SourceError, SourceErrorKind};
 use crate::web_page;
 
-/// The stream that a call is about; displayed, it says what and where it is.
-pub(in crate::source) trait Named: fmt::Display + Sync {
-    /// Its ARN.
-    fn arn(&self) -> &str;
-    /// The service as IAM's actions name it.
-    fn service(&self) -> &'static str;
-}
-
 /// A call, for messages.
 #[derive(Clone, Copy)]
 pub(in crate::source) struct Call<'a> {
     pub(in crate::source) api: &'static str,
-    pub(in crate::source) stream: &'a dyn Named,
+    pub(in crate::source) stream: &'a EventSource,
     pub(in crate::source) shard: Option<&'a ShardId>,
     /// Where the shard is read.
     pub(in crate::source) at: Option<&'a Position>,
@@ -132,7 +124,7 @@ impl Call<'_> {
                 "records between the last position and the oldest one that the service holds are gone"
                     .to_owned()
             }
-            SourceErrorKind::NotFound if self.stream.service() == "dynamodb" => {
+            SourceErrorKind::NotFound if self.stream.kind == StreamKind::DynamoDb => {
                 "check table, label, account and region of EventSourceArn: \
                  a stream that was disabled and enabled again has a new ARN"
                     .to_owned()
@@ -142,7 +134,7 @@ impl Call<'_> {
                 "the stream's KMS key must be enabled and allow kms:Decrypt".to_owned()
             }
             SourceErrorKind::AccessDenied if code.contains("AccessDenied") => {
-                format!("allow {}:{} on {}", self.stream.service(), self.api, self.stream.arn())
+                format!("allow {}:{} on {}", self.stream.arn.service(), self.api, self.stream.arn)
             }
             SourceErrorKind::AccessDenied => {
                 "check that the credentials are valid and not expired".to_owned()

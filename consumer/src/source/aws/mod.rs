@@ -5,9 +5,12 @@ mod error;
 mod undecodable;
 
 pub(super) use client::{KeepDate, ObserveDate, bounded, millis};
-pub(super) use error::{Call, Named, root};
+pub(super) use error::{Call, root};
 pub(super) use undecodable::{Parts, Replay, body_of, number_in};
 
+use shardmill_engine::{EventSource, MappingError, StreamKind};
+
+use super::{SourceError, SourceErrorKind};
 use crate::clock::ServiceClock;
 
 /// Whose clock a source hears.
@@ -28,9 +31,27 @@ impl Hears {
     }
 }
 
+/// The stream that the caller of a source names, if it is of the source's kind.
+pub(super) fn stream_named<S>(named: S, kind: StreamKind) -> Result<EventSource, SourceError>
+where
+    S: TryInto<EventSource, Error = MappingError>,
+{
+    let arn = match named.try_into() {
+        Ok(stream) if stream.kind == kind => return Ok(stream),
+        Ok(other) => other.arn.as_str().to_owned(),
+        Err(error) => error.value().to_owned(),
+    };
+    let (what, form) = match kind {
+        StreamKind::Kinesis => ("Kinesis data stream", "kinesis:REGION:ACCOUNT:stream/NAME"),
+        StreamKind::DynamoDb => ("DynamoDB stream", "dynamodb:REGION:ACCOUNT:table/TABLE/stream/LABEL"),
+    };
+    let message = format!("`{arn}` is not the ARN of a {what}; it has the form arn:aws:{form}");
+    Err(SourceError::new(SourceErrorKind::Rejected, "EventSourceArn", message))
+}
+
 /// What a clock belongs to: clients of the same service, region and endpoint hear the same clock.
-pub(super) fn endpoint(stream: &dyn Named, region: &str, url: Option<&str>) -> String {
-    let service = stream.service();
+pub(super) fn endpoint(stream: &EventSource, url: Option<&str>) -> String {
+    let (service, region) = (stream.arn.service(), stream.arn.region());
     url.map_or_else(
         || format!("{service} {region}"),
         |url| format!("{service} {region} {}", without_secrets(url)),

@@ -5,14 +5,14 @@ use aws_sdk_dynamodbstreams::config::retry::RetryConfig;
 use aws_sdk_dynamodbstreams::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodbstreams::config::{Builder, Region, StalledStreamProtectionConfig};
 use aws_types::SdkConfig;
+use shardmill_engine::EventSource;
 
-use super::DynamoDbStream;
 use crate::clock::ServiceClock;
 use crate::source::aws::{ObserveDate, bounded};
 
 /// The settings of a client for the stream's own region.
-pub(super) fn from_config(config: &SdkConfig, stream: &DynamoDbStream) -> Builder {
-    let builder = Builder::from(config).region(Region::new(stream.region().to_owned()));
+pub(super) fn from_config(config: &SdkConfig, stream: &EventSource) -> Builder {
+    let builder = Builder::from(config).region(Region::new(stream.arn.region().to_owned()));
     for_polling(builder, config.timeout_config())
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
     repair(&mut shards, drains);
     source.set_closed(shards.iter().filter(|shard| !shard.open).map(|shard| shard.id.clone()).collect());
     Ok(ShardListing {
-        epoch: source.stream.label().to_owned(),
+        epoch: super::epoch(&source.stream),
         shards,
         service_time: date.map(Wall::from_millis),
         // TrimmedDataAccessException says it.
@@ -129,14 +129,14 @@ async fn page(
     after: Option<&str>,
     date: &KeepDate,
 ) -> Result<DescribeStreamOutput, SourceError> {
-    let pace = source.limiter.describe_stream(source.stream.account(), source.stream.region());
+    let pace = source.limiter.describe_stream(&source.stream.arn);
     let mut attempt = 1;
     loop {
         pace.start().await.finish(0);
         let filter = children_of.map(|shard| {
             ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(shard.as_str()).build()
         });
-        let request = source.client.describe_stream().stream_arn(source.stream.arn());
+        let request = source.client.describe_stream().stream_arn(source.stream.arn.as_str());
         let request =
             request.set_shard_filter(filter).set_exclusive_start_shard_id(after.map(ToOwned::to_owned));
         let answer = request.customize().interceptor(date.clone()).send().await;

@@ -9,7 +9,6 @@ mod salvage;
 mod tests;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,110 +16,22 @@ use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::config::Builder;
 use aws_types::SdkConfig;
 use parking_lot::Mutex;
-use shardmill_engine::{Position, ShardId};
+use shardmill_engine::{EventSource, MappingError, Position, ShardId, StreamKind};
 use tokio::sync::Semaphore;
 
-use super::aws::{Hears, Named, endpoint};
+use super::aws::{Hears, endpoint, stream_named};
 use super::context::Attachment;
 use super::limiter::ReadLimiter;
-use super::{
-    ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind, StreamSource, StreamSummary,
-};
+use super::{ShardListing, ShardReader, SourceContext, SourceError, StreamSource, StreamSummary};
 use crate::clock::ServiceClock;
 
 /// Shards of one stream that are asked about their end at the same time. These calls have a pace of their own, for which
 /// they would wait with permits that reads need.
 const CONCURRENT_ENDS: usize = 8;
 
-/// The stream of a DynamoDB table, as its ARN names it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct DynamoDbStream {
-    arn: Arc<str>,
-    region: String,
-    account: String,
-    table: String,
-    label: String,
-}
-
-impl DynamoDbStream {
-    /// Reads `arn:PARTITION:dynamodb:REGION:ACCOUNT:table/TABLE/stream/LABEL`.
-    ///
-    /// # Errors
-    /// [`SourceErrorKind::Rejected`] if `arn` has another form.
-    pub fn from_arn(arn: &str) -> Result<Self, SourceError> {
-        let parsed = || {
-            let mut parts = arn.splitn(6, ':');
-            let is_arn = parts.next()? == "arn" && !parts.next()?.is_empty() && parts.next()? == "dynamodb";
-            let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
-            let (table, label) = resource.strip_prefix("table/")?.split_once("/stream/")?;
-            let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-            let named = [region, account, table].iter().all(|part| !part.is_empty() && is_name(part));
-            let complete = is_arn && named && !label.is_empty() && !label.contains('/');
-            complete.then(|| Self {
-                arn: arn.into(),
-                region: region.to_owned(),
-                account: account.to_owned(),
-                table: table.to_owned(),
-                label: label.to_owned(),
-            })
-        };
-        parsed().ok_or_else(|| SourceError {
-            kind: SourceErrorKind::Rejected,
-            api: "EventSourceArn",
-            message: format!(
-                "`{arn}` is not the ARN of a DynamoDB stream; \
-                 it has the form arn:aws:dynamodb:REGION:ACCOUNT:table/TABLE/stream/LABEL"
-            ),
-            source: None,
-        })
-    }
-
-    /// The whole ARN.
-    #[must_use]
-    pub fn arn(&self) -> &str {
-        &self.arn
-    }
-
-    /// The region, such as `eu-west-1`; `ddblocal` in DynamoDB Local.
-    #[must_use]
-    pub fn region(&self) -> &str {
-        &self.region
-    }
-
-    /// The id of the account that owns the table.
-    #[must_use]
-    pub fn account(&self) -> &str {
-        &self.account
-    }
-
-    /// The table's name.
-    #[must_use]
-    pub fn table(&self) -> &str {
-        &self.table
-    }
-
-    /// The stream's label: when it was enabled. A stream that is disabled and enabled again has a new one.
-    #[must_use]
-    pub fn label(&self) -> &str {
-        &self.label
-    }
-}
-
-impl Named for DynamoDbStream {
-    fn arn(&self) -> &str {
-        &self.arn
-    }
-
-    fn service(&self) -> &'static str {
-        "dynamodb"
-    }
-}
-
-impl fmt::Display for DynamoDbStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, label, region, account, .. } = self;
-        write!(f, "DynamoDB stream {label} of table {table} in {region} ({account})")
-    }
+/// The epoch of a stream: its label, which is when it was enabled.
+fn epoch(stream: &EventSource) -> String {
+    stream.label().unwrap_or_default().to_owned()
 }
 
 /// Reads a DynamoDB stream by polling. Cheap to clone.
@@ -136,7 +47,7 @@ pub struct DynamoDbSource {
 /// What a source is before it has a context.
 #[derive(Debug)]
 struct Shared {
-    stream: DynamoDbStream,
+    stream: EventSource,
     settings: Builder,
     hears: Hears,
     attachment: Attachment<Inner>,
@@ -159,7 +70,7 @@ impl Shared {
 #[derive(Debug)]
 struct Inner {
     client: Client,
-    stream: DynamoDbStream,
+    stream: EventSource,
     limiter: ReadLimiter,
     clock: ServiceClock,
     /// Shards that take no more records, as far as descriptions told.
@@ -169,17 +80,21 @@ struct Inner {
 }
 
 impl DynamoDbSource {
-    /// A source with a client of its own for the stream's region, whatever region `config` names.
+    /// A source of `stream`, an ARN or a mapping's [`event_source`](crate::EventSourceMapping::event_source), with a client
+    /// of its own for the stream's region, whatever region `config` names.
     ///
     /// The SDK's retries are off: the driver backs off without losing its place. A connection may take 5 s, an answer
     /// 30 s, unless `config` sets other timeouts. The service's time is learned from every successful answer, for all
     /// sources of the worker with the same endpoint.
     ///
     /// # Errors
-    /// [`SourceErrorKind::Rejected`] if `stream_arn` names no DynamoDB stream.
-    pub fn new(config: &SdkConfig, stream_arn: &str) -> Result<Self, SourceError> {
-        let stream = DynamoDbStream::from_arn(stream_arn)?;
-        let hears = Hears::Endpoint(endpoint(&stream, stream.region(), config.endpoint_url()));
+    /// [`SourceErrorKind::Rejected`](crate::SourceErrorKind::Rejected) if `stream` names no DynamoDB stream.
+    pub fn new<S>(config: &SdkConfig, stream: S) -> Result<Self, SourceError>
+    where
+        S: TryInto<EventSource, Error = MappingError>,
+    {
+        let stream = stream_named(stream, StreamKind::DynamoDb)?;
+        let hears = Hears::Endpoint(endpoint(&stream, config.endpoint_url()));
         let settings = client::from_config(config, &stream);
         Ok(Self::of(stream, settings, hears))
     }
@@ -188,15 +103,18 @@ impl DynamoDbSource {
     /// [`new`](Self::new), but no other source shares what it learns of the service's time.
     ///
     /// # Errors
-    /// [`SourceErrorKind::Rejected`] if `stream_arn` names no DynamoDB stream.
+    /// [`SourceErrorKind::Rejected`](crate::SourceErrorKind::Rejected) if `stream` names no DynamoDB stream.
     #[expect(clippy::needless_pass_by_value, reason = "a client is a handle, and destinations keep theirs")]
-    pub fn from_client(client: Client, stream_arn: &str) -> Result<Self, SourceError> {
-        let stream = DynamoDbStream::from_arn(stream_arn)?;
-        let hears = Hears::Client(endpoint(&stream, stream.region(), None));
+    pub fn from_client<S>(client: Client, stream: S) -> Result<Self, SourceError>
+    where
+        S: TryInto<EventSource, Error = MappingError>,
+    {
+        let stream = stream_named(stream, StreamKind::DynamoDb)?;
+        let hears = Hears::Client(endpoint(&stream, None));
         Ok(Self::of(stream, client::from_client(&client), hears))
     }
 
-    fn of(stream: DynamoDbStream, settings: Builder, hears: Hears) -> Self {
+    fn of(stream: EventSource, settings: Builder, hears: Hears) -> Self {
         Self { shared: Arc::new(Shared { stream, settings, hears, attachment: Attachment::new() }) }
     }
 
@@ -206,7 +124,7 @@ impl DynamoDbSource {
 
     /// The stream that this source reads.
     #[must_use]
-    pub fn stream(&self) -> &DynamoDbStream {
+    pub fn stream(&self) -> &EventSource {
         &self.shared.stream
     }
 }
@@ -233,7 +151,7 @@ impl StreamSource for DynamoDbSource {
     }
 
     fn stream_arn(&self) -> Option<&str> {
-        Some(self.shared.stream.arn())
+        Some(self.shared.stream.arn.as_str())
     }
 
     async fn shards(&self) -> Result<ShardListing, SourceError> {
@@ -243,7 +161,7 @@ impl StreamSource for DynamoDbSource {
     /// There is no call that tells it, and none is needed: a stream that is enabled again has another ARN, and every
     /// new shard follows one that somebody reads to its end.
     async fn summary(&self) -> Result<Option<StreamSummary>, SourceError> {
-        let epoch = self.shared.stream.label().to_owned();
+        let epoch = epoch(&self.shared.stream);
         Ok(Some(StreamSummary { epoch, open_shards: None, retention: None }))
     }
 

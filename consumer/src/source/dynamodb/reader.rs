@@ -108,7 +108,7 @@ impl DynamoDbReader {
 
     async fn iterator_at(&self, at: &Position) -> Result<String, SourceError> {
         let call = self.call("GetShardIterator");
-        let request = self.source.client.get_shard_iterator().stream_arn(self.source.stream.arn());
+        let request = self.source.client.get_shard_iterator().stream_arn(self.source.stream.arn.as_str());
         let request = request.shard_id(self.shard.as_str());
         let request = match at {
             Position::TrimHorizon => request.shard_iterator_type(ShardIteratorType::TrimHorizon),

@@ -73,8 +73,8 @@ fn number(change: &StoredChange) -> &str {
 
 fn event(source: &DynamoDbSource, records: Vec<Record>) -> Value {
     let cx = EventContext {
-        event_source_arn: source.stream().arn().into(),
-        region: source.stream().region().into(),
+        event_source_arn: (&source.stream().arn).into(),
+        region: source.stream().arn.region().into(),
         invoke_identity_arn: "arn:aws:iam::000000000000:role/shardmill".into(),
         shard: "s".into(),
     };
@@ -86,9 +86,14 @@ fn event(source: &DynamoDbSource, records: Vec<Record>) -> Value {
 #[test]
 fn an_arn_is_taken_apart_and_anything_else_is_refused_with_the_form() {
     let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/my.orders/stream/2026-09-17T14:10:44.560";
-    let stream = DynamoDbStream::from_arn(arn).unwrap();
-    assert_eq!((stream.table(), stream.label()), ("my.orders", "2026-09-17T14:10:44.560"));
-    assert_eq!((stream.region(), stream.account(), stream.arn()), ("eu-west-1", "123456789012", arn));
+    let config = FakeDynamoDbStreams::new().sdk_config();
+    let source = |arn: &str| DynamoDbSource::new(&config, arn);
+    let stream = source(arn).unwrap().stream().clone();
+    assert_eq!((stream.stream.as_str(), stream.arn.as_str()), ("my.orders", arn));
+    assert_eq!(
+        stream.to_string(),
+        "DynamoDB stream 2026-09-17T14:10:44.560 of table my.orders in eu-west-1 (123456789012)"
+    );
     for wrong in [
         "",
         "orders",
@@ -97,9 +102,13 @@ fn an_arn_is_taken_apart_and_anything_else_is_refused_with_the_form() {
         "arn:aws:dynamodb::123456789012:table/orders/stream/2026",
         "arn:aws:kinesis:eu-west-1:123456789012:stream/orders",
     ] {
-        let error = DynamoDbStream::from_arn(wrong).unwrap_err();
+        let error = source(wrong).unwrap_err();
         assert_eq!(error.kind, Kind::Rejected, "{wrong}");
-        assert!(error.to_string().contains("table/TABLE/stream/LABEL"), "{error}");
+        let text = format!(
+            "EventSourceArn: `{wrong}` is not the ARN of a DynamoDB stream; \
+             it has the form arn:aws:dynamodb:REGION:ACCOUNT:table/TABLE/stream/LABEL"
+        );
+        assert_eq!(error.to_string(), text);
     }
 }
 
@@ -142,7 +151,7 @@ async fn changes_arrive_in_order_as_lambdas_events_with_the_images_that_were_wri
         let seconds = at.as_millis() / 1000;
         let mut expected = json!({
             "eventName": change.event_name, "eventVersion": "1.1", "eventSource": "aws:dynamodb",
-            "awsRegion": "us-east-1", "eventSourceARN": case.source.stream().arn(),
+            "awsRegion": "us-east-1", "eventSourceARN": case.source.stream().arn.as_str(),
             "eventID": record["eventID"],
             "dynamodb": {
                 "ApproximateCreationDateTime": seconds as f64, "Keys": change.keys,

@@ -50,7 +50,8 @@ pub(super) async fn children_if_ended(
 pub(super) async fn summary(source: &Inner) -> Result<StreamSummary, SourceError> {
     let call = Call { api: "DescribeStreamSummary", stream: &source.stream, shard: None, at: None };
     let request = source.client.describe_stream_summary();
-    let answer = request.stream_name(source.stream.name()).stream_arn(source.stream.arn()).send().await;
+    let answer =
+        request.stream_name(&source.stream.stream).stream_arn(source.stream.arn.as_str()).send().await;
     let answer = answer.map_err(|error| call.failed(error))?;
     let summary =
         answer.stream_description_summary().ok_or_else(|| call.unusable("it describes no stream"))?;
@@ -76,7 +77,8 @@ async fn pages(source: &Inner, call: Call<'_>) -> Result<Option<Pages>, SourceEr
             // A token stands for the stream; naming both is refused.
             Some(token) => request.next_token(token).send().await,
             None => {
-                let request = request.stream_name(source.stream.name()).stream_arn(source.stream.arn());
+                let request =
+                    request.stream_name(&source.stream.stream).stream_arn(source.stream.arn.as_str());
                 request.customize().interceptor(date.clone()).send().await
             }
         };

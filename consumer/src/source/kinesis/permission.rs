@@ -18,7 +18,7 @@ const WOULD_SUCCEED: &str = "DryRunOperationException";
 pub(super) async fn prove(source: &Arc<Inner>, shard: &ShardId) -> Result<(), SourceError> {
     let iterator = KinesisReader::new(source, shard, &Position::TrimHorizon).iterator_at_start().await?;
     let request = source.client.get_records().shard_iterator(iterator).limit(1).dry_run(true);
-    let Err(error) = request.stream_arn(source.stream.arn()).send().await else { return Ok(()) };
+    let Err(error) = request.stream_arn(source.stream.arn.as_str()).send().await else { return Ok(()) };
     if error.code() == Some(WOULD_SUCCEED) {
         return Ok(());
     }

@@ -70,8 +70,12 @@ impl KinesisReader {
     async fn iterator(&self, at: &Position) -> Result<String, SourceError> {
         let call = self.call("GetShardIterator");
         let stream = &self.source.stream;
-        let request =
-            self.source.client.get_shard_iterator().stream_name(stream.name()).stream_arn(stream.arn());
+        let request = self
+            .source
+            .client
+            .get_shard_iterator()
+            .stream_name(&stream.stream)
+            .stream_arn(stream.arn.as_str());
         let request = request.shard_id(self.shard.as_str());
         let request = match at {
             Position::TrimHorizon => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
@@ -117,7 +121,7 @@ impl KinesisReader {
         let call = self.call("GetRecords");
         let reading = self.pace.start().await;
         let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
-        let answer = request.stream_arn(self.source.stream.arn()).send().await;
+        let answer = request.stream_arn(self.source.stream.arn.as_str()).send().await;
         let (answer, skipped) = match answer {
             Ok(answer) => (answer, Vec::new()),
             Err(error) => match self.salvage(&error).await {

@@ -339,7 +339,7 @@ impl RawMapping {
 
 /// `<function name and qualifier>@<account>.<region>.<stream>`.
 fn default_application_name(source: &arn::EventSource, function: &str) -> String {
-    format!("{function}@{}.{}.{}", source.account, source.region, source.stream)
+    format!("{function}@{}.{}.{}", source.arn.account(), source.arn.region(), source.stream)
 }
 
 fn iso8601(milliseconds: i64) -> String {

@@ -22,7 +22,7 @@ async fn a_listing_of_several_pages_is_complete_and_knows_parents_and_label() {
     assert_eq!(names(&listing), all.iter().map(|shard| shard.id.as_str()).collect::<Vec<_>>());
     assert_eq!((names(&listing)[4], open(&listing)), (child.as_str(), vec![false, true, true, true, true]));
     assert_eq!(listing.shards[4].parents, [first]);
-    assert_eq!(listing.epoch, case.source.stream().label());
+    assert_eq!(listing.epoch, case.source.stream().label().unwrap());
     assert_eq!(listing.service_time.unwrap().as_millis(), now / 1000 * 1000);
     assert_eq!(case.asked(Operation::DescribeStream), 3);
 }
@@ -42,8 +42,8 @@ async fn incident_62_a_throttled_page_is_asked_again_and_the_budget_of_the_accou
     let case = Case::with_shards(1_000);
     case.fake.set_list_page_size(10);
     case.fake.faults().on(Operation::DescribeStream).skip(50).times(3).inject(Fault::LimitExceeded);
-    let other = Case::source(&case.fake, case.source.stream().arn());
-    let other = DynamoDbSource::from_client(other.inner().client.clone(), other.stream().arn()).unwrap();
+    let other = Case::source(&case.fake, case.source.stream().arn.as_str());
+    let other = DynamoDbSource::from_client(other.inner().client.clone(), other.stream()).unwrap();
     let limiter = case.source.inner().limiter.clone();
     other.attach(&SourceContext::new(ServiceClock::new(), limiter)).unwrap();
     let (one, two) = tokio::join!(case.source.shards(), other.shards());

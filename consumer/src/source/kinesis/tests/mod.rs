@@ -31,8 +31,10 @@ fn numbers(page: &Page) -> Vec<&str> {
 
 #[test]
 fn an_arn_is_taken_apart_and_anything_else_is_refused_with_the_form() {
-    let stream = KinesisStream::from_arn(ARN).unwrap();
-    assert_eq!((stream.name(), stream.region(), stream.account()), ("orders", "eu-west-1", "123456789012"));
+    let source = |arn: &str| KinesisSource::from_client(Service::new([]).client(), arn);
+    let stream = source(ARN).unwrap().stream().clone();
+    assert_eq!((stream.stream.as_str(), stream.arn.as_str()), ("orders", ARN));
+    assert_eq!(stream.to_string(), "Kinesis stream orders in eu-west-1 (123456789012)");
     for wrong in [
         "",
         "orders",
@@ -41,9 +43,13 @@ fn an_arn_is_taken_apart_and_anything_else_is_refused_with_the_form() {
         "arn:aws:kinesis::123456789012:stream/orders",
         "arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/2026-01-01T00:00:00.000",
     ] {
-        let error = KinesisStream::from_arn(wrong).unwrap_err();
+        let error = source(wrong).unwrap_err();
         assert_eq!(error.kind, Kind::Rejected, "{wrong}");
-        assert!(error.to_string().contains("arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"), "{error}");
+        let text = format!(
+            "EventSourceArn: `{wrong}` is not the ARN of a Kinesis data stream; \
+             it has the form arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"
+        );
+        assert_eq!(error.to_string(), text);
     }
 }
 

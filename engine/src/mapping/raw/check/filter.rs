@@ -33,7 +33,7 @@ fn filter_source(builder: &RawMapping, source: Option<&EventSource>) -> FilterSo
     match source.filter(|source| source.kind == StreamKind::Kinesis) {
         Some(source) => FilterSource::Kinesis {
             event_source_arn: arn.into(),
-            region: source.region.as_str().into(),
+            region: source.arn.region().into(),
             invoke_identity_arn: builder.role_arn.clone().unwrap_or_else(|| source.default_role()).into(),
         },
         None => FilterSource::DynamoDb { event_source_arn: arn.into() },
