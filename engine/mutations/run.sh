@@ -4,14 +4,22 @@
 #   engine/mutations/run.sh seeded [name…]    twelve planted bugs, against explorer, model and random runs
 #   engine/mutations/run.sh lineage [name…]   planted bugs of the gate between parents and children, against its tests
 #   engine/mutations/run.sh rules [name…]     one-line mutations, each against the tests of the rule it is named after
+#   engine/mutations/run.sh check             only whether every patch applies to the work tree; nothing is built
 #
 # A name may be the beginning of a patch's: `rules r24` or `seeded 07`. LIMIT: seconds that one run of tests may take.
 #
 # Ends with an error if a patch does not apply, does not compile or is not caught, or only by a run that did not end.
 set -uo pipefail
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
-kind=${1:?seeded, lineage or rules}
+kind=${1:?seeded, lineage, rules or check}
 shift
+if [ "$kind" = check ]; then
+    failed=0
+    for patch in "$root"/engine/mutations/*/*.patch; do
+        git -C "$root" apply --check "$patch" || { echo "DOES NOT APPLY: ${patch#"$root"/}"; failed=1; }
+    done
+    exit $failed
+fi
 patches=$root/engine/mutations/$kind
 [ -d "$patches" ] || { echo "no folder $patches" >&2; exit 2; }
 copy=$root/target/mutations/copy-$kind
