@@ -59,7 +59,7 @@ fn incident_103_a_pattern_that_no_dynamodb_record_can_match_is_told_with_what_wa
             (r#"{"dynamodb": {"newImage": {"a": {"S": ["x"]}}}}"#, &["did you mean NewImage?"]),
             (
                 r#"{"NewImage": {"a": {"S": ["x"]}}}"#,
-                &["stands in dynamodb", r#"{"dynamodb": {"NewImage": {"a": {"S": [...]}}}}"#],
+                &["belongs in dynamodb", r#"{"dynamodb": {"NewImage": {"a": {"S": [...]}}}}"#],
             ),
             (
                 r#"{"dynamodb": {"NewImage": {"status": ["paid"]}}}"#,
