@@ -40,7 +40,7 @@ pub struct RunReport {
     pub cut_invocations: usize,
 }
 
-/// Why a run ended that was not asked to stop. Faults that may pass never end a run.
+/// Why a run ended without being asked to. Transient faults never end a run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -48,7 +48,7 @@ pub enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Records were lost before they were read, and `OnGap` is `stop` (I17).
-    #[error("{0}; OnGap is stop: set it to continue to go on at the oldest record")]
+    #[error("{0}; OnGap is stop: set it to continue to resume at the oldest record")]
     Gap(String),
 }
 
