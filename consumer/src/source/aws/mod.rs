@@ -1,9 +1,11 @@
 //! What the sources that speak to AWS through its SDK have in common.
 
+mod attachment;
 mod client;
 mod error;
 mod undecodable;
 
+pub(super) use attachment::Attachment;
 pub(super) use client::{KeepDate, ObserveDate, bounded, millis};
 pub(super) use error::{Call, root};
 pub(super) use undecodable::{Parts, Replay, body_of, number_in};

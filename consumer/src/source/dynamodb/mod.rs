@@ -19,8 +19,7 @@ use parking_lot::Mutex;
 use shardmill_engine::{EventSource, MappingError, Position, ShardId, StreamKind};
 use tokio::sync::Semaphore;
 
-use super::aws::{Hears, endpoint, stream_named};
-use super::context::Attachment;
+use super::aws::{Attachment, Hears, endpoint, stream_named};
 use super::limiter::ReadLimiter;
 use super::{ShardListing, ShardReader, SourceContext, SourceError, StreamSource, StreamSummary};
 use crate::clock::ServiceClock;
@@ -41,30 +40,7 @@ fn epoch(stream: &EventSource) -> String {
 /// several mappings and other readers add up.
 #[derive(Clone, Debug)]
 pub struct DynamoDbSource {
-    shared: Arc<Shared>,
-}
-
-/// What a source is before it has a context.
-#[derive(Debug)]
-struct Shared {
-    stream: EventSource,
-    settings: Builder,
-    hears: Hears,
-    attachment: Attachment<Inner>,
-}
-
-impl Shared {
-    fn inner(&self, cx: &SourceContext) -> Inner {
-        let clock = self.hears.of(cx.clock());
-        Inner {
-            client: client::observed(&self.settings, &clock),
-            stream: self.stream.clone(),
-            limiter: cx.limiter().clone().for_source(),
-            clock,
-            closed: Mutex::default(),
-            ends: Semaphore::new(CONCURRENT_ENDS),
-        }
-    }
+    attachment: Arc<Attachment<Builder, Inner>>,
 }
 
 #[derive(Debug)]
@@ -115,21 +91,33 @@ impl DynamoDbSource {
     }
 
     fn of(stream: EventSource, settings: Builder, hears: Hears) -> Self {
-        Self { shared: Arc::new(Shared { stream, settings, hears, attachment: Attachment::new() }) }
+        Self { attachment: Arc::new(Attachment::new(stream, settings, hears, Inner::new)) }
     }
 
     fn inner(&self) -> Arc<Inner> {
-        self.shared.attachment.get(|cx| self.shared.inner(cx))
+        self.attachment.part()
     }
 
     /// The stream that this source reads.
     #[must_use]
     pub fn stream(&self) -> &EventSource {
-        &self.shared.stream
+        &self.attachment.stream
     }
 }
 
 impl Inner {
+    fn new(settings: &Builder, stream: EventSource, limiter: ReadLimiter, clock: ServiceClock) -> Self {
+        let client = client::observed(settings, &clock);
+        Self {
+            client,
+            stream,
+            limiter,
+            clock,
+            closed: Mutex::default(),
+            ends: Semaphore::new(CONCURRENT_ENDS),
+        }
+    }
+
     fn is_closed(&self, shard: &ShardId) -> bool {
         self.closed.lock().contains(shard)
     }
@@ -146,12 +134,11 @@ impl Inner {
 #[async_trait]
 impl StreamSource for DynamoDbSource {
     fn attach(&self, cx: &SourceContext) -> Result<(), SourceError> {
-        let shared = &self.shared;
-        shared.attachment.attach(cx, &shared.stream, |cx| shared.inner(cx))
+        self.attachment.attach(cx)
     }
 
     fn stream_arn(&self) -> Option<&str> {
-        Some(self.shared.stream.arn.as_str())
+        Some(self.attachment.stream.arn.as_str())
     }
 
     async fn shards(&self) -> Result<ShardListing, SourceError> {
@@ -161,7 +148,7 @@ impl StreamSource for DynamoDbSource {
     /// There is no call that tells it, and none is needed: a stream that is enabled again has another ARN, and every
     /// new shard follows one that somebody reads to its end.
     async fn summary(&self) -> Result<Option<StreamSummary>, SourceError> {
-        let epoch = epoch(&self.shared.stream);
+        let epoch = epoch(&self.attachment.stream);
         Ok(Some(StreamSummary { epoch, open_shards: None, retention: None }))
     }
 
@@ -180,6 +167,6 @@ impl StreamSource for DynamoDbSource {
     }
 
     fn describe(&self) -> String {
-        self.shared.stream.to_string()
+        self.attachment.stream.to_string()
     }
 }

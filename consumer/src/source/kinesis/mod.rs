@@ -17,8 +17,7 @@ use aws_sdk_kinesis::config::Builder;
 use aws_types::SdkConfig;
 use shardmill_engine::{EventSource, MappingError, Position, ShardId, StreamKind};
 
-use super::aws::{Hears, endpoint, stream_named};
-use super::context::Attachment;
+use super::aws::{Attachment, Hears, endpoint, stream_named};
 use super::limiter::ReadLimiter;
 use super::{ShardListing, ShardReader, SourceContext, SourceError, StreamSource, StreamSummary};
 use crate::clock::ServiceClock;
@@ -28,28 +27,7 @@ use crate::clock::ServiceClock;
 /// Needs `kinesis:DescribeStreamSummary`, `kinesis:ListShards`, `kinesis:GetShardIterator` and `kinesis:GetRecords`.
 #[derive(Clone, Debug)]
 pub struct KinesisSource {
-    shared: Arc<Shared>,
-}
-
-/// What a source is before it has a context.
-#[derive(Debug)]
-struct Shared {
-    stream: EventSource,
-    settings: Builder,
-    hears: Hears,
-    attachment: Attachment<Inner>,
-}
-
-impl Shared {
-    fn inner(&self, cx: &SourceContext) -> Inner {
-        let clock = self.hears.of(cx.clock());
-        Inner {
-            client: client::observed(&self.settings, &clock),
-            stream: self.stream.clone(),
-            limiter: cx.limiter().clone().for_source(),
-            clock,
-        }
-    }
+    attachment: Arc<Attachment<Builder, Inner>>,
 }
 
 #[derive(Debug)]
@@ -58,6 +36,13 @@ struct Inner {
     stream: EventSource,
     limiter: ReadLimiter,
     clock: ServiceClock,
+}
+
+impl Inner {
+    fn new(settings: &Builder, stream: EventSource, limiter: ReadLimiter, clock: ServiceClock) -> Self {
+        let client = client::observed(settings, &clock);
+        Self { client, stream, limiter, clock }
+    }
 }
 
 impl KinesisSource {
@@ -96,29 +81,28 @@ impl KinesisSource {
     }
 
     fn of(stream: EventSource, settings: Builder, hears: Hears) -> Self {
-        Self { shared: Arc::new(Shared { stream, settings, hears, attachment: Attachment::new() }) }
+        Self { attachment: Arc::new(Attachment::new(stream, settings, hears, Inner::new)) }
     }
 
     fn inner(&self) -> Arc<Inner> {
-        self.shared.attachment.get(|cx| self.shared.inner(cx))
+        self.attachment.part()
     }
 
     /// The stream that this source reads.
     #[must_use]
     pub fn stream(&self) -> &EventSource {
-        &self.shared.stream
+        &self.attachment.stream
     }
 }
 
 #[async_trait]
 impl StreamSource for KinesisSource {
     fn attach(&self, cx: &SourceContext) -> Result<(), SourceError> {
-        let shared = &self.shared;
-        shared.attachment.attach(cx, &shared.stream, |cx| shared.inner(cx))
+        self.attachment.attach(cx)
     }
 
     fn stream_arn(&self) -> Option<&str> {
-        Some(self.shared.stream.arn.as_str())
+        Some(self.attachment.stream.arn.as_str())
     }
 
     async fn shards(&self) -> Result<ShardListing, SourceError> {
@@ -143,6 +127,6 @@ impl StreamSource for KinesisSource {
     }
 
     fn describe(&self) -> String {
-        self.shared.stream.to_string()
+        self.attachment.stream.to_string()
     }
 }
