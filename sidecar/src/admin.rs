@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
-use shardmill::{MetricDescription, Worker};
+use shardmill::{MetricDescription, MetricKind, Worker};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +75,8 @@ pub async fn upkeep(metrics: PrometheusHandle) {
 }
 
 /// The sidecar's own metric, in addition to [those of the library](shardmill::METRICS).
-pub const LOG_LINES_LOST: MetricDescription = MetricDescription::counter(
+pub const LOG_LINES_LOST: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_log_lines_lost_total",
     "lines",
     &[],

@@ -31,33 +31,16 @@ pub enum MetricKind {
 }
 
 impl MetricDescription {
-    /// A counter.
+    /// A metric of a program that embeds the library, in addition to [`METRICS`].
     #[must_use]
-    pub const fn counter(
+    pub const fn new(
+        kind: MetricKind,
         name: &'static str,
         unit: &'static str,
         labels: &'static [&'static str],
         text: &'static str,
     ) -> Self {
-        Self { name, kind: MetricKind::Counter, unit, labels, text }
-    }
-
-    const fn gauge(
-        name: &'static str,
-        unit: &'static str,
-        labels: &'static [&'static str],
-        text: &'static str,
-    ) -> Self {
-        Self { name, kind: MetricKind::Gauge, unit, labels, text }
-    }
-
-    const fn histogram(
-        name: &'static str,
-        unit: &'static str,
-        labels: &'static [&'static str],
-        text: &'static str,
-    ) -> Self {
-        Self { name, kind: MetricKind::Histogram, unit, labels, text }
+        Self { name, kind, unit, labels, text }
     }
 
     /// Describes the metric to the installed recorder; a consumer does so for those of [`METRICS`] when it starts.
@@ -79,139 +62,162 @@ impl MetricDescription {
 const MAPPING: &[&str] = &["mapping"];
 const SHARD: &[&str] = &["mapping", "shard"];
 
-pub(super) const POLLED: MetricDescription = MetricDescription::counter(
+pub(super) const POLLED: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_polled_events_total",
     "records",
     MAPPING,
     "read from the stream (PolledEventCount)",
 );
-pub(super) const FILTERED: MetricDescription = MetricDescription::counter(
+pub(super) const FILTERED: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_filtered_out_events_total",
     "records",
     MAPPING,
     "records that did not pass the filters (FilteredOutEventCount)",
 );
-pub(super) const INVOKED: MetricDescription = MetricDescription::counter(
+pub(super) const INVOKED: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_invoked_events_total",
     "records",
     MAPPING,
     "handed to the function, again for every retry; one that did not reach it does not count (InvokedEventCount)",
 );
-pub(super) const FAILED: MetricDescription = MetricDescription::counter(
+pub(super) const FAILED: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_failed_invoke_events_total",
     "records",
     MAPPING,
     "in failed invocations; with a partial response, from the lowest failed record on (FailedInvokeEventCount)",
 );
-pub(super) const DROPPED: MetricDescription = MetricDescription::counter(
+pub(super) const DROPPED: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_dropped_events_total",
     "records",
     MAPPING,
     "discarded with no destination, or refused by it under `OnDestinationFailure: drop` (DroppedEventCount). Alert above 0",
 );
-pub(super) const GAPS: MetricDescription = MetricDescription::counter(
+pub(super) const GAPS: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_gaps_total",
     "gaps",
     MAPPING,
     "records of a shard or a stream were lost before they were read, or may have been. Alert above 0",
 );
-pub(super) const DELIVERED: MetricDescription = MetricDescription::counter(
+pub(super) const DELIVERED: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_on_failure_destination_delivered_events_total",
     "records",
     MAPPING,
     "discarded and taken by the destination (OnFailureDestinationDeliveredEventCount)",
 );
-pub(super) const DELIVERY_FAILURES: MetricDescription = MetricDescription::counter(
+pub(super) const DELIVERY_FAILURES: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_destination_delivery_failures_total",
     "messages",
     MAPPING,
     "refused deliveries, once per attempt (DestinationDeliveryFailures). Alert when it rises",
 );
-pub(super) const UNDELIVERED: MetricDescription = MetricDescription::gauge(
+pub(super) const UNDELIVERED: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
     "shardmill_undelivered_discards",
     "batches",
     SHARD,
     "discarded and not yet taken by the destination",
 );
-pub(super) const ITERATOR_AGE: MetricDescription = MetricDescription::gauge(
+pub(super) const ITERATOR_AGE: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
     "shardmill_iterator_age_milliseconds",
     "ms",
     SHARD,
     "age of the oldest record that waits (`oldestWaitingMilliseconds` of the status): 0 for a shard that is read to its tip, also after a burst; it grows while a record waits, and while the shard cannot be read (IteratorAge, which moves with invocations only). Alert on its growth",
 );
-pub(super) const TROUBLED_LANES: MetricDescription = MetricDescription::gauge(
+pub(super) const TROUBLED_LANES: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
     "shardmill_troubled_lanes",
     "lanes",
     &["mapping", "kind"],
     "in trouble of this kind now, see Logs. Alert when it stays above 0; `blocked` at once",
 );
-pub(super) const BUFFERED: MetricDescription = MetricDescription::gauge(
+pub(super) const BUFFERED: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
     "shardmill_buffered_bytes",
     "bytes",
     SHARD,
     "held for records that are read and not resolved: their pages, events in flight, window states",
 );
-pub(super) const INVOCATIONS: MetricDescription = MetricDescription::counter(
+pub(super) const INVOCATIONS: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_invocations_total",
     "invocations",
     &["mapping", "outcome"],
     "`success` (the function answered, also if it reported failed records), `function_error`, `too_large`, `not_reached`, `unusable_answer` (the answer fails its whole batch: it names no record of it, or lacks the state of its window)",
 );
-pub(super) const INVOCATION_DURATION: MetricDescription = MetricDescription::histogram(
+pub(super) const INVOCATION_DURATION: MetricDescription = MetricDescription::new(
+    MetricKind::Histogram,
     "shardmill_invocation_duration_seconds",
     "seconds",
     MAPPING,
     "over all outcomes",
 );
-pub(super) const CHECKPOINT_DURATION: MetricDescription = MetricDescription::histogram(
+pub(super) const CHECKPOINT_DURATION: MetricDescription = MetricDescription::new(
+    MetricKind::Histogram,
     "shardmill_checkpoint_duration_seconds",
     "seconds",
     MAPPING,
     "one observation for each call to the store, which may carry many shards",
 );
-pub(super) const THROTTLES: MetricDescription = MetricDescription::counter(
+pub(super) const THROTTLES: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_throttles_total",
     "calls",
     &["mapping", "api"],
     "throttled by the service",
 );
-pub(super) const SOURCE_ERRORS: MetricDescription = MetricDescription::counter(
+pub(super) const SOURCE_ERRORS: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_source_errors_total",
     "calls",
     &["mapping", "kind"],
     "failed reads: `throttled`, `unavailable`, `iterator_expired`, `trimmed`, `not_found`, `access_denied`, `rejected`, `undecodable`",
 );
-pub(super) const LEASES_HELD: MetricDescription = MetricDescription::gauge(
+pub(super) const LEASES_HELD: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
     "shardmill_leases_held",
     "leases",
     MAPPING,
     "held by this worker. Over all workers it should equal the number of shards that can be read now",
 );
-pub(super) const LEASES_LOST: MetricDescription = MetricDescription::counter(
+pub(super) const LEASES_LOST: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_leases_lost_total",
     "leases",
     MAPPING,
     "lost without being released",
 );
-pub(super) const LEASES_DELETED: MetricDescription = MetricDescription::counter(
+pub(super) const LEASES_DELETED: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_leases_deleted_total",
     "leases",
     MAPPING,
     "deleted by this worker: finished, and their shards gone from the stream",
 );
-pub(super) const STORE_FAILING: MetricDescription = MetricDescription::gauge(
+pub(super) const STORE_FAILING: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
     "shardmill_store_failing",
     "0 or 1",
     MAPPING,
     "1 while calls to the checkpoint store fail, reads or writes. Alert on it",
 );
-pub(super) const STORE_ERRORS: MetricDescription = MetricDescription::counter(
+pub(super) const STORE_ERRORS: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
     "shardmill_store_errors_total",
     "calls",
     MAPPING,
     "failed calls to the checkpoint store",
 );
-pub(super) const CLOCK_OFFSET: MetricDescription = MetricDescription::gauge(
+pub(super) const CLOCK_OFFSET: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
     "shardmill_clock_offset_milliseconds",
     "ms",
     MAPPING,
