@@ -43,6 +43,7 @@ pub(crate) fn run() -> Result<()> {
     let steps: Vec<Step<'_>> = vec![
         ("formatting", Box::new(|| process::run(&cargo(&["fmt", "--all", "--check"]), None))),
         ("engine's dependencies", Box::new(engine_is_pure)),
+        ("seeded bugs apply", Box::new(seeded_bugs_apply)),
         ("unused dependencies", Box::new(unused)),
         ("cargo deny", Box::new(deny)),
         ("cargo audit", Box::new(audit)),
@@ -86,6 +87,11 @@ fn engine_is_pure() -> Result<()> {
 fn impure(listing: &str) -> Vec<&str> {
     let names = listing.lines().filter_map(|line| line.split(' ').next());
     names.filter(|name| *name == "tokio" || name.starts_with("tokio-") || name.starts_with("aws-")).collect()
+}
+
+/// A patch that no longer applies shows nothing about the tests that are to catch it.
+fn seeded_bugs_apply() -> Result<()> {
+    process::run(Command::new("bash").args(["engine/mutations/run.sh", "check"]).current_dir(root()), None)
 }
 
 /// Dependencies that no source names, of the workspace's table too, and those that only tests name.
