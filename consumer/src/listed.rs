@@ -34,7 +34,7 @@ pub(crate) struct LastListing {
     pub(crate) stream: Option<LeaseKey>,
     pub(crate) shards: BTreeMap<ShardId, Vec<ShardId>>,
     pub(crate) began: Option<Instant>,
-    /// The same on the clock of the shards.
+    /// The same on the clock of the shards, which counts suspended time as well.
     pub(crate) began_at: Option<Mono>,
     pub(crate) retention: Option<Duration>,
     pub(crate) open_shards: usize,
