@@ -24,7 +24,7 @@ impl Rig {
         }
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("client.py");
-        std::fs::write(&script, include_str!("client.py")).unwrap();
+        std::fs::write(&script, include_str!("../client.py")).unwrap();
         let mut options = CommandOptions::new(["python3", script.to_str().unwrap(), "app.handler"]);
         options.reads_response = true;
         Some(Self { folder, options })
