@@ -9,8 +9,8 @@ use parking_lot::{Mutex, MutexGuard};
 use shardmill_engine::{LeaseKey, ShardId};
 
 use crate::{
-    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership, Renewal,
-    StoreError, WorkerId, Write,
+    Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership,
+    Renewal, StoreError, WorkerId, WorkerReport, Write,
 };
 
 /// A method of [`LeaseStore`] that can fail.
@@ -43,6 +43,10 @@ pub enum Operation {
     Note,
     /// [`LeaseStore::forget_note`].
     ForgetNote,
+    /// [`LeaseStore::heartbeat`].
+    Heartbeat,
+    /// [`LeaseStore::forget_worker`].
+    ForgetWorker,
 }
 
 /// How a call fails.
@@ -223,6 +227,22 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
 
     async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
         self.run(Operation::ForgetNote, self.inner.forget_note(name)).await
+    }
+
+    async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
+        self.run(Operation::Heartbeat, self.inner.heartbeat(worker)).await
+    }
+
+    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
+        self.run(Operation::ForgetWorker, self.inner.forget_worker(worker)).await
+    }
+
+    fn renews_all(&self) -> bool {
+        self.inner.renews_all()
+    }
+
+    fn listing_interval(&self) -> Option<Duration> {
+        self.inner.listing_interval()
     }
 
     fn describe(&self) -> String {

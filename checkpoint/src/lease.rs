@@ -55,6 +55,10 @@ pub struct Lease {
     pub key: LeaseKey,
     /// Rises with every write by an owner: the fence and the heartbeat.
     pub counter: u64,
+    /// The heartbeat of the acquisition's owner, where workers
+    /// [renew all leases at once](crate::LeaseStore::renews_all); 0 elsewhere. An owner is dead once neither this nor the
+    /// counter changes.
+    pub heartbeat: u64,
     /// The worker that owns the lease, or the next one during a handoff.
     pub owner: Option<WorkerId>,
     /// During a handoff, the old owner, which may still renew and checkpoint.
@@ -86,6 +90,7 @@ impl From<NewLease> for Lease {
         Self {
             key: new.key,
             counter: 0,
+            heartbeat: 0,
             owner: None,
             checkpoint_owner: None,
             token: None,
@@ -127,4 +132,6 @@ pub struct Claim {
     pub process: Option<ProcessIdentity>,
     /// How long the worker holds the lease without renewing it. A store keeps it to the millisecond.
     pub lease_time: Option<Duration>,
+    /// The [heartbeat](Lease::heartbeat) of the former owner that stood still; 0 where there is none.
+    pub seen_heartbeat: u64,
 }

@@ -28,6 +28,7 @@ mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
+mod worker;
 
 pub use error::StoreError;
 #[cfg(feature = "conformance")]
@@ -38,3 +39,4 @@ pub use others::OtherApplication;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{Checkpoint, LeaseList, LeaseStore, Ownership, Renewal, UnreadableLease, Write};
+pub use worker::{Heartbeat, WorkerRecord, WorkerReport};

@@ -9,7 +9,8 @@ use shardmill_engine::{LeaseKey, ShardId};
 
 use crate::rules;
 use crate::{
-    Checkpoint, Claim, Lease, LeaseStore, NewLease, Ownership, Renewal, StoreError, WorkerId, Write,
+    Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError,
+    WorkerId, WorkerRecord, WorkerReport, Write,
 };
 
 /// Leases and checkpoints in memory: for tests, and for trials that may start over.
@@ -20,6 +21,7 @@ use crate::{
 pub struct MemoryStore {
     leases: Arc<Mutex<BTreeMap<LeaseKey, Lease>>>,
     notes: Arc<Mutex<BTreeMap<String, String>>>,
+    workers: Arc<Mutex<BTreeMap<WorkerId, WorkerRecord>>>,
 }
 
 impl MemoryStore {
@@ -59,6 +61,11 @@ fn write(
 impl LeaseStore for MemoryStore {
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
         Ok(self.leases().values().cloned().collect())
+    }
+
+    async fn list_readable(&self) -> Result<LeaseList, StoreError> {
+        let workers = self.workers.lock().values().cloned().collect();
+        Ok(LeaseList::new(self.list().await?, Vec::new()).with_workers(workers))
     }
 
     async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError> {
@@ -131,6 +138,19 @@ impl LeaseStore for MemoryStore {
 
     async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
         self.notes.lock().remove(name);
+        Ok(())
+    }
+
+    async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
+        self.valid(rules::check_worker(&worker.id))?;
+        let mut workers = self.workers.lock();
+        let last = workers.get(&worker.id).map_or(0, |record| record.heartbeat);
+        workers.insert(worker.id.clone(), WorkerRecord::new(worker.clone(), last.wrapping_add(1)));
+        Ok(Heartbeat::Written)
+    }
+
+    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
+        self.workers.lock().remove(worker);
         Ok(())
     }
 

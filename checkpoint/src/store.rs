@@ -1,11 +1,15 @@
 //! The seam to a lease store.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use shardmill_engine::{LeaseKey, Position, ShardId};
 
-use crate::{AppState, Claim, Lease, NewLease, OtherApplication, StoreError, WorkerId};
+use crate::{
+    AppState, Claim, Heartbeat, Lease, NewLease, OtherApplication, StoreError, WorkerId, WorkerRecord,
+    WorkerReport,
+};
 
 /// How a compare-and-set ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +23,12 @@ pub enum Write {
     Refused {
         /// The lease as it is, or `None` if it is gone or cannot be read.
         current: Option<Box<Lease>>,
+    },
+    /// It is not known whether this element of a batch was written: a timeout or a throttle that concerns it alone.
+    /// The others of its call are answered for themselves.
+    Unknown {
+        /// What happened, for the log.
+        reason: String,
     },
 }
 
@@ -63,7 +73,7 @@ pub struct UnreadableLease {
     pub reason: String,
 }
 
-/// The leases of an application, and those that cannot be read.
+/// The leases of an application, those that cannot be read, and its workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseList {
@@ -71,13 +81,22 @@ pub struct LeaseList {
     pub leases: Vec<Lease>,
     /// The others.
     pub unreadable: Vec<UnreadableLease>,
+    /// The workers that have reported themselves, dead ones included; empty if the store keeps none. Then a worker is
+    /// known by the leases that it owns.
+    pub workers: Vec<WorkerRecord>,
 }
 
 impl LeaseList {
     /// A list of leases that can be read and of others that cannot.
     #[must_use]
     pub const fn new(leases: Vec<Lease>, unreadable: Vec<UnreadableLease>) -> Self {
-        Self { leases, unreadable }
+        Self { leases, unreadable, workers: Vec::new() }
+    }
+
+    /// The list with the application's workers.
+    #[must_use]
+    pub fn with_workers(self, workers: Vec<WorkerRecord>) -> Self {
+        Self { workers, ..self }
     }
 }
 
@@ -105,7 +124,7 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// The same where one lease that cannot be read is no failure of the others. A store whose leases can be spoilt one
     /// by one has its own; every write to such a lease is refused as if it were gone.
     async fn list_readable(&self) -> Result<LeaseList, StoreError> {
-        Ok(LeaseList { leases: self.list().await?, unreadable: Vec::new() })
+        Ok(LeaseList::new(self.list().await?, Vec::new()))
     }
 
     /// Creates those of `leases` that do not exist, each whole or not at all, and returns how many. One that exists
@@ -113,7 +132,9 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError>;
 
     /// Makes `claim` the owner if the counter is still `seen`: counter + 1, owner, token, process and lease time from the
-    /// claim, no checkpoint owner, and one more owner switch if another worker had it.
+    /// claim, no checkpoint owner, and one more owner switch if another worker had it. Where workers renew
+    /// [all leases at once](Self::renews_all), an owner that is another worker is evicted first, which is refused if its
+    /// heartbeat is not the one that the claim has seen.
     async fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, StoreError>;
 
     /// Adds 1 to each counter that is as expected. The answers are in the order of `renewals`; one refusal does not
@@ -169,6 +190,32 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Notes that a worker lives, and how it is. Where it [renews all leases](Self::renews_all), it is one write that
+    /// renews every lease that the worker holds. The default keeps nothing: workers are then known by their leases.
+    async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
+        let _ = worker;
+        Ok(Heartbeat::Written)
+    }
+
+    /// Removes what [`heartbeat`](Self::heartbeat) keeps of a worker: one that has stopped, or that has been dead for
+    /// long. One that is not there is no error.
+    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
+        let _ = worker;
+        Ok(())
+    }
+
+    /// Whether a heartbeat renews every lease of its worker, so that [`renew`](Self::renew) need not be called. Then the
+    /// heartbeat is part of each [`Lease`].
+    fn renews_all(&self) -> bool {
+        false
+    }
+
+    /// How often the leases may be listed at most, where a listing costs more than a look into memory or a local file;
+    /// `None`: as often as the caller likes.
+    fn listing_interval(&self) -> Option<Duration> {
+        None
+    }
+
     /// What and where the store is, for logs: `sqlite:/var/lib/app/shardmill.db`.
     fn describe(&self) -> String;
 }
@@ -220,6 +267,18 @@ impl<S: LeaseStore + ?Sized> LeaseStore for std::sync::Arc<S> {
     }
     async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
         (**self).forget_note(name).await
+    }
+    async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
+        (**self).heartbeat(worker).await
+    }
+    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
+        (**self).forget_worker(worker).await
+    }
+    fn renews_all(&self) -> bool {
+        (**self).renews_all()
+    }
+    fn listing_interval(&self) -> Option<Duration> {
+        (**self).listing_interval()
     }
     fn describe(&self) -> String {
         (**self).describe()

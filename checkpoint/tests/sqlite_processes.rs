@@ -80,6 +80,7 @@ async fn acquire_and_write(path: &Path, n: usize) -> Vec<u64> {
                 seen = current.unwrap().counter;
                 continue;
             }
+            Write::Unknown { reason } => panic!("{reason}"),
         };
         match store
             .checkpoint(&[common::checkpoint("shardId-0", counter, &counter.to_string())])
@@ -91,6 +92,7 @@ async fn acquire_and_write(path: &Path, n: usize) -> Vec<u64> {
                 seen = next;
             }
             Write::Refused { ref current } => seen = current.as_ref().unwrap().counter,
+            Write::Unknown { ref reason } => panic!("{reason}"),
         }
     }
     written

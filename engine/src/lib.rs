@@ -78,7 +78,8 @@ pub use failure::{
 pub use filter::{Filter, FilterError, FilterErrorKind, FilterSource, NeverMatches};
 pub use fleet::{
     HashRange, LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeaseNode, LeasePhase, LeaseTimes, LeaseView,
-    OwnerView, PlannedLease, Shard, Start, finished_leases, gone_shards, may_start, plan_leases, uncovered,
+    LifeSign, OwnerView, PlannedLease, Shard, Start, finished_leases, gone_shards, may_start, plan_leases,
+    uncovered,
 };
 pub use intake::{Intake, Page, intake};
 pub use mapping::{

@@ -28,6 +28,7 @@ pub(super) async fn a_created_lease_is_free_and_holds_what_was_given(store: Stor
     let expected = Lease {
         key: new.key.clone(),
         counter: 0,
+        heartbeat: 0,
         owner: None,
         checkpoint_owner: None,
         token: None,

@@ -22,6 +22,7 @@ mod notes;
 mod ownership;
 mod progress;
 mod shared;
+mod workers;
 
 use std::fmt;
 use std::pin::Pin;
@@ -94,8 +95,8 @@ macro_rules! checks {
 }
 
 macro_rules! shared_checks {
-    ($($name:ident),* $(,)?) => {
-        &[$(SharedCheck { name: stringify!($name), run: |one, other| Box::pin(shared::$name(one, other)) }),*]
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        &[$(SharedCheck { name: stringify!($name), run: |one, other| Box::pin($module::$name(one, other)) }),*]
     };
 }
 
@@ -147,14 +148,20 @@ pub const CHECKS: &[Check] = checks![
     progress::application_state_merges_and_survives_everything_else,
     progress::of_many_checkpoints_at_one_counter_exactly_one_is_written,
     progress::a_dropped_call_has_happened_or_has_not,
+    workers::a_worker_is_listed_as_it_reported_itself_last,
+    workers::each_heartbeat_changes_its_workers_number_and_no_others,
+    workers::a_worker_that_is_forgotten_is_gone_and_may_come_back,
+    workers::i11_a_heartbeat_that_renews_all_keeps_its_leases_from_others,
+    workers::i10_a_worker_that_was_evicted_learns_of_it_by_its_next_heartbeat,
 ];
 
 /// Every check that needs two handles on one store.
 pub const SHARED_CHECKS: &[SharedCheck] = shared_checks![
-    each_handle_sees_the_others_writes_at_once,
-    of_two_workers_who_acquire_at_once_exactly_one_wins,
-    a_worker_that_lost_its_lease_is_fenced,
-    no_counter_is_given_out_twice,
+    shared::each_handle_sees_the_others_writes_at_once,
+    shared::of_two_workers_who_acquire_at_once_exactly_one_wins,
+    shared::a_worker_that_lost_its_lease_is_fenced,
+    shared::no_counter_is_given_out_twice,
+    workers::two_handles_see_each_others_workers,
 ];
 
 /// Runs [`CHECKS`], each against a new store.
@@ -218,7 +225,7 @@ fn worker(name: &str) -> WorkerId {
 fn claim(name: &str, token: &str) -> Claim {
     let process = ProcessIdentity { host: format!("host of {name}"), pid: 4_000_000_000, started: 77 };
     let lease_time = Some(Duration::from_millis(10_500));
-    Claim { owner: worker(name), token: token.into(), process: Some(process), lease_time }
+    Claim { owner: worker(name), token: token.into(), process: Some(process), lease_time, seen_heartbeat: 0 }
 }
 
 /// Creates the lease of `shard` and makes `name` its owner. The counter is then 1.

@@ -78,6 +78,7 @@ pub(super) async fn i11_of_many_who_acquire_at_once_exactly_one_wins(store: Stor
                 (_, Write::Refused { current }) => {
                     assert_eq!(current.unwrap().counter, round + 1, "the refusal shows the winner's lease");
                 }
+                (_, Write::Unknown { reason }) => panic!("{reason}"),
             }
         }
         let [(winner, counter)] = winners.as_slice() else { panic!("not one winner: {winners:?}") };

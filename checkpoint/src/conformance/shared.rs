@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::workers::workers_are_separate;
 use super::{Store, after, assert_refused, claim, get, key, new_lease, owned};
 use crate::{AppState, Checkpoint, LeaseStore, Renewal, Write};
 
@@ -67,6 +68,7 @@ pub(super) async fn no_counter_is_given_out_twice(one: Store, other: Store) {
                             counter = next;
                         }
                         Write::Refused { current } => counter = current.unwrap().counter,
+                        Write::Unknown { reason } => panic!("{reason}"),
                     }
                 }
                 given
@@ -101,4 +103,5 @@ pub async fn applications_are_separate<S: LeaseStore>(one: S, other: S) {
     other.delete(&key).await.unwrap();
     assert_eq!(get(&one, &key).await, mine);
     assert_eq!(other.list().await.unwrap(), []);
+    workers_are_separate(&one, &other).await;
 }

@@ -10,6 +10,7 @@ mod row;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,8 +25,8 @@ use self::leases::Leases;
 use self::queue::{Access, Queue};
 use crate::rules;
 use crate::{
-    Checkpoint, Claim, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership, Renewal,
-    StoreError, UnreadableLease, WorkerId, Write,
+    Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership,
+    Renewal, StoreError, UnreadableLease, WorkerId, WorkerReport, Write,
 };
 
 /// How a [`SqliteStore`] treats its file.
@@ -169,7 +170,7 @@ fn describe(path: &Path) -> String {
 #[async_trait]
 impl LeaseStore for SqliteStore {
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
-        let LeaseList { leases, unreadable } = self.list_readable().await?;
+        let LeaseList { leases, unreadable, .. } = self.list_readable().await?;
         match unreadable.into_iter().next() {
             None => Ok(leases),
             Some(UnreadableLease { reason, .. }) => {
@@ -179,7 +180,7 @@ impl LeaseStore for SqliteStore {
     }
 
     async fn list_readable(&self) -> Result<LeaseList, StoreError> {
-        self.call(Access::Read, |leases| leases.list()).await
+        self.call(Access::Read, |leases| Ok(leases.list()?.with_workers(workers::list(leases)?))).await
     }
 
     async fn create(&self, leases: &[NewLease]) -> Result<usize, StoreError> {
@@ -250,6 +251,18 @@ impl LeaseStore for SqliteStore {
     async fn forget_note(&self, name: &str) -> Result<(), StoreError> {
         let name = name.to_owned();
         self.call(Access::Write, move |leases| notes::forget(leases, &name)).await
+    }
+
+    async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
+        self.valid(rules::check_worker(&worker.id))?;
+        let worker = worker.clone();
+        self.call(Access::Write, move |leases| workers::heartbeat(leases, &worker)).await?;
+        Ok(Heartbeat::Written)
+    }
+
+    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
+        let worker = worker.clone();
+        self.call(Access::Write, move |leases| workers::forget(leases, &worker)).await
     }
 
     fn describe(&self) -> String {

@@ -38,6 +38,7 @@ impl Stored {
         let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
         let lease = Lease {
             counter: read.count(5, "lease_counter")?,
+            heartbeat: 0,
             owner: read.worker(6, "lease_owner")?,
             checkpoint_owner: read.worker(7, "checkpoint_owner")?,
             token: read.get(8, "concurrency_token")?,

@@ -31,7 +31,13 @@ pub(crate) fn after(number: &str) -> Position {
 pub(crate) fn claim(name: &str, token: &str) -> Claim {
     let process = ProcessIdentity { host: format!("host of {name}"), pid: 12, started: 77 };
     let lease_time = Some(std::time::Duration::from_secs(10));
-    Claim { owner: WorkerId::new(name), token: token.into(), process: Some(process), lease_time }
+    Claim {
+        owner: WorkerId::new(name),
+        token: token.into(),
+        process: Some(process),
+        lease_time,
+        seen_heartbeat: 0,
+    }
 }
 
 pub(crate) fn checkpoint(shard: &str, counter: u64, number: &str) -> Checkpoint {

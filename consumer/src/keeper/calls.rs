@@ -178,7 +178,7 @@ impl Calls {
                     Ok(Write::Done { .. }) => deleted += 1,
                     // Another worker was faster.
                     Ok(Write::Refused { current: None }) => {}
-                    Ok(Write::Refused { current: Some(_) }) => break,
+                    Ok(Write::Refused { current: Some(_) } | Write::Unknown { .. }) => break,
                     Err(error) => {
                         tracing::debug!(lease = %key, %error, "a finished lease could not be deleted: later");
                         break;

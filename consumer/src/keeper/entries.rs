@@ -174,7 +174,7 @@ impl EntryId {
 mod tests {
     use std::time::Duration;
 
-    use shardmill_engine::{LeaseAction, LeaseEvent, LeaseView, OwnerView};
+    use shardmill_engine::{LeaseAction, LeaseEvent, LeaseView, LifeSign, OwnerView};
 
     use super::*;
 
@@ -193,10 +193,10 @@ mod tests {
     /// Acquires the lease at this time.
     fn acquire(entries: &mut Entries, id: EntryId, now: Mono) {
         let entry = entries.get_mut(id).unwrap();
-        let view = LeaseView { counter: 0, owner: OwnerView::Nobody, lease: None };
+        let view = LeaseView { sign: LifeSign::counter(0), owner: OwnerView::Nobody, lease: None };
         entry.machine.handle_event(now, LeaseEvent::Wanted(true));
         entry.machine.handle_event(now, LeaseEvent::Observed(view));
-        assert_eq!(entry.machine.poll_action(now), Some(LeaseAction::Acquire { seen: 0 }));
+        assert_eq!(entry.machine.poll_action(now), Some(LeaseAction::Acquire { seen: LifeSign::counter(0) }));
         entry.machine.handle_event(now, LeaseEvent::Written { sent: now, counter: 1 });
         let until = entry.machine.valid_until().unwrap();
         entries.update(id);

@@ -50,7 +50,14 @@ impl Answer {
     }
 
     pub(super) fn of_many(result: &Result<Vec<Write>, StoreError>) -> Self {
-        Self::of_write(result, |writes| writes.iter().any(is_done))
+        let unknown = |write: &Write| match write {
+            Write::Unknown { reason } => Some(reason.clone()),
+            Write::Done { .. } | Write::Refused { .. } => None,
+        };
+        match result.as_ref().ok().and_then(|writes| writes.iter().find_map(unknown)) {
+            Some(reason) => Self::Failed(Access::Write, reason),
+            None => Self::of_write(result, |writes| writes.iter().any(is_done)),
+        }
     }
 
     fn failed(access: Access, error: &StoreError) -> Self {

@@ -162,7 +162,13 @@ async fn incident_40_a_finished_lease_that_somebody_holds_is_deleted_only_once_i
     let (fake, arn, seen) = line_of_finished_shards(&store).await;
     let oldest = fake.shards("orders").unwrap()[0].id.clone();
     let lease = find(&store, &oldest).await.unwrap();
-    let claim = Claim { owner: WorkerId::new("other"), token: "t".into(), process: None, lease_time: None };
+    let claim = Claim {
+        owner: WorkerId::new("other"),
+        token: "t".into(),
+        process: None,
+        lease_time: None,
+        seen_heartbeat: 0,
+    };
     store.inner().acquire(&lease.key, lease.counter, &claim).await.unwrap();
     let a = worker("a");
     let run = launch(of_table(&fake, &arn, &a, seen.handler("a"), &store));

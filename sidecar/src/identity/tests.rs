@@ -75,7 +75,13 @@ fn lease(shard: &str, number: &str) -> NewLease {
 }
 
 fn claim() -> Claim {
-    Claim { owner: WorkerId::new("old-host-1"), token: "t".to_owned(), process: None, lease_time: None }
+    Claim {
+        owner: WorkerId::new("old-host-1"),
+        token: "t".to_owned(),
+        process: None,
+        lease_time: None,
+        seen_heartbeat: 0,
+    }
 }
 
 /// In one file, as it is: positions under the name of a function's first version.

@@ -77,6 +77,7 @@ impl Actor {
             let answer = match &result {
                 Some(Write::Done { .. }) => Ok(()),
                 Some(Write::Refused { .. }) => Err(KeeperError::Lost),
+                Some(Write::Unknown { reason }) => Err(self.calls.unavailable(reason).into()),
                 None => Err(self.calls.unavailable(reason.as_deref().unwrap_or("no answer")).into()),
             };
             if answer.is_ok() && pending.write.position == Position::ShardEnd {
@@ -112,7 +113,7 @@ impl Actor {
                 let view = current.as_deref().map(|lease| entry.view(lease, &self.options.worker, |_| false));
                 LeaseEvent::Refused(view)
             }
-            None => LeaseEvent::Unknown { sent },
+            Some(Write::Unknown { .. }) | None => LeaseEvent::Unknown { sent },
         };
         entry.machine.handle_event(now, event);
         self.advance(ticket.entry, now);

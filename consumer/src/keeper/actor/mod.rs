@@ -172,8 +172,9 @@ impl Actor {
                     token: token.to_string(),
                     process: self.options.process.clone(),
                     lease_time: Some(self.options.times.lease),
+                    seen_heartbeat: seen.heartbeat,
                 };
-                self.calls.acquire(entry.ticket(id), entry.lease.key.clone(), seen, claim, now);
+                self.calls.acquire(entry.ticket(id), entry.lease.key.clone(), seen.counter, claim, now);
             }
             LeaseAction::Renew { counter } => self.renewals.ask(id, counter),
             LeaseAction::Release { counter } => {

@@ -35,11 +35,28 @@ impl LeaseTimes {
     }
 }
 
+/// What shows that a lease's owner lives: one of both changes at least once in a lease time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LifeSign {
+    /// The lease counter.
+    pub counter: u64,
+    /// The owner's heartbeat, where that renews all its leases at once; 0 elsewhere.
+    pub heartbeat: u64,
+}
+
+impl LifeSign {
+    /// The sign of an owner that renews each of its leases.
+    #[must_use]
+    pub const fn counter(counter: u64) -> Self {
+        Self { counter, heartbeat: 0 }
+    }
+}
+
 /// A lease as a listing or a refused write shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseView {
-    /// The lease counter.
-    pub counter: u64,
+    /// The lease counter, and the owner's heartbeat.
+    pub sign: LifeSign,
     /// Who owns the lease.
     pub owner: OwnerView,
     /// The lease time that the owner gave when it took the lease; `None` if it did not say.
@@ -102,10 +119,10 @@ pub enum LeaseEvent {
 /// What to do for a lease. Each but `Lost` is a write that is answered by one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseAction {
-    /// Take the lease with a fresh token if its counter is still this.
+    /// Take the lease with a fresh token if its counter and its owner's heartbeat are still these.
     Acquire {
-        /// The counter to expect.
-        seen: u64,
+        /// What to expect.
+        seen: LifeSign,
     },
     /// Renew the lease; any other write that counts as a renewal may take its place.
     Renew {
@@ -143,7 +160,7 @@ enum State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Watch {
-    counter: Option<u64>,
+    sign: Option<LifeSign>,
     /// When this worker may take the lease, if it stays as it is.
     free_at: Mono,
 }
@@ -168,7 +185,7 @@ impl LeaseMachine {
         Self {
             times,
             wanted: false,
-            state: State::Watching(Watch { counter: None, free_at: Mono::from_millis(0) }),
+            state: State::Watching(Watch { sign: None, free_at: Mono::from_millis(0) }),
         }
     }
 
@@ -193,13 +210,13 @@ impl LeaseMachine {
     pub fn poll_action(&mut self, now: Mono) -> Option<LeaseAction> {
         match &mut self.state {
             State::Watching(watch) => {
-                let seen = watch.counter.filter(|_| self.wanted && now >= watch.free_at)?;
+                let seen = watch.sign.filter(|_| self.wanted && now >= watch.free_at)?;
                 self.state = State::Acquiring(*watch);
                 Some(LeaseAction::Acquire { seen })
             }
             State::Held(hold) => {
                 if hold.lost || now >= hold.proven + self.times.validity() {
-                    self.state = State::Watching(Watch { counter: None, free_at: now });
+                    self.state = State::Watching(Watch { sign: None, free_at: now });
                     return Some(LeaseAction::Lost);
                 }
                 if hold.writing {
@@ -225,7 +242,7 @@ impl LeaseMachine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
         match &self.state {
-            State::Watching(watch) => (self.wanted && watch.counter.is_some()).then_some(watch.free_at),
+            State::Watching(watch) => (self.wanted && watch.sign.is_some()).then_some(watch.free_at),
             State::Held(hold) => {
                 let end = hold.proven + self.times.validity();
                 Some(if hold.writing { end } else { end.min(hold.renew_at) })
@@ -263,7 +280,7 @@ impl LeaseMachine {
     /// not changed the counter for the longer one of both workers' lease times (I11).
     #[must_use]
     pub fn is_free(&self, now: Mono) -> bool {
-        matches!(&self.state, State::Watching(watch) if watch.counter.is_some() && now >= watch.free_at)
+        matches!(&self.state, State::Watching(watch) if watch.sign.is_some() && now >= watch.free_at)
     }
 
     /// The phase of the lease.
@@ -280,8 +297,8 @@ impl LeaseMachine {
     fn observe(&mut self, now: Mono, view: LeaseView) {
         // A listing may be older than the last write, so it proves nothing about a lease that is held.
         if let State::Watching(watch) = &mut self.state {
-            let changed = watch.counter != Some(view.counter);
-            watch.counter = Some(view.counter);
+            let changed = watch.sign != Some(view.sign);
+            watch.sign = Some(view.sign);
             match view.owner {
                 OwnerView::Nobody | OwnerView::Gone | OwnerView::Me => watch.free_at = watch.free_at.min(now),
                 // An owner with a longer lease time renews more rarely, and works on for longer, than this worker would.
@@ -362,7 +379,8 @@ impl LeaseMachine {
 
     fn watch_again(&mut self, now: Mono, counter: Option<u64>) {
         self.wanted = false;
-        self.state = State::Watching(Watch { counter, free_at: now + self.times.lease });
+        self.state =
+            State::Watching(Watch { sign: counter.map(LifeSign::counter), free_at: now + self.times.lease });
     }
 }
 
@@ -371,10 +389,10 @@ impl Hold {
     /// (incident 13).
     fn explains(&mut self, now: Mono, refusal: Option<LeaseView>, times: &LeaseTimes) -> bool {
         match (self.unknown, refusal) {
-            (Some(sent), Some(LeaseView { counter, owner: OwnerView::Me, .. }))
-                if counter == self.counter + 1 =>
+            (Some(sent), Some(LeaseView { sign, owner: OwnerView::Me, .. }))
+                if sign.counter == self.counter + 1 =>
             {
-                self.counter = counter;
+                self.counter = sign.counter;
                 self.prove(sent, times);
                 // It proves the lease from when it was sent only: a fresh write follows at once.
                 self.renew_at = now;

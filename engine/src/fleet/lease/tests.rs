@@ -19,13 +19,13 @@ fn seen(counter: u64, owner: OwnerView) -> LeaseEvent {
 }
 
 fn view(counter: u64, owner: OwnerView) -> LeaseView {
-    LeaseView { counter, owner, lease: None }
+    LeaseView { sign: LifeSign::counter(counter), owner, lease: None }
 }
 
 fn held(sent: u64) -> LeaseMachine {
     let mut machine = machine();
     machine.handle_event(at(sent), seen(0, OwnerView::Nobody));
-    assert_eq!(machine.poll_action(at(sent)), Some(LeaseAction::Acquire { seen: 0 }));
+    assert_eq!(machine.poll_action(at(sent)), Some(LeaseAction::Acquire { seen: LifeSign::counter(0) }));
     machine.handle_event(at(sent + 5), LeaseEvent::Written { sent: at(sent), counter: 1 });
     machine
 }
@@ -38,7 +38,7 @@ fn i11_another_workers_lease_is_free_only_when_its_counter_stands_still_for_a_le
     assert_eq!(machine.poll_action(at(18_999)), None);
     machine.handle_event(at(18_500), seen(8, OwnerView::Other));
     assert_eq!(machine.poll_timeout(), Some(at(19_000)));
-    assert_eq!(machine.poll_action(at(19_000)), Some(LeaseAction::Acquire { seen: 8 }));
+    assert_eq!(machine.poll_action(at(19_000)), Some(LeaseAction::Acquire { seen: LifeSign::counter(8) }));
 }
 
 #[test]
@@ -50,8 +50,14 @@ fn incident_76_the_lease_of_an_owner_with_a_longer_lease_time_is_free_only_after
         machine.handle_event(at(0), LeaseEvent::Observed(shown));
         machine.handle_event(at(9_000), LeaseEvent::Observed(shown));
         assert_eq!((machine.poll_action(at(free_at - 1)), machine.poll_timeout()), (None, Some(at(free_at))));
-        assert_eq!(machine.poll_action(at(free_at)), Some(LeaseAction::Acquire { seen: 7 }));
-        machine.handle_event(at(free_at), LeaseEvent::Refused(Some(LeaseView { counter: 8, ..shown })));
+        assert_eq!(
+            machine.poll_action(at(free_at)),
+            Some(LeaseAction::Acquire { seen: LifeSign::counter(7) })
+        );
+        machine.handle_event(
+            at(free_at),
+            LeaseEvent::Refused(Some(LeaseView { sign: LifeSign::counter(8), ..shown })),
+        );
         machine.handle_event(at(free_at), LeaseEvent::Wanted(true));
         assert_eq!(machine.poll_timeout(), Some(at(2 * free_at)), "the winner's time counts as well");
     }
@@ -64,7 +70,7 @@ fn a_free_lease_and_a_dead_owners_are_taken_at_once_but_only_if_wanted() {
         machine.handle_event(at(50), seen(3, owner));
         assert_eq!((machine.poll_action(at(50)), machine.poll_timeout()), (None, None));
         machine.handle_event(at(50), LeaseEvent::Wanted(true));
-        assert_eq!(machine.poll_action(at(50)), Some(LeaseAction::Acquire { seen: 3 }));
+        assert_eq!(machine.poll_action(at(50)), Some(LeaseAction::Acquire { seen: LifeSign::counter(3) }));
     }
 }
 
@@ -73,7 +79,7 @@ fn an_owner_that_turns_out_dead_is_succeeded_before_its_lease_time_is_over() {
     let mut machine = machine();
     machine.handle_event(at(0), seen(3, OwnerView::Other));
     machine.handle_event(at(500), seen(3, OwnerView::Gone));
-    assert_eq!(machine.poll_action(at(500)), Some(LeaseAction::Acquire { seen: 3 }));
+    assert_eq!(machine.poll_action(at(500)), Some(LeaseAction::Acquire { seen: LifeSign::counter(3) }));
 }
 
 #[test]
@@ -221,9 +227,9 @@ fn incident_81_a_renewal_that_was_never_sent_does_not_hold_a_release_up() {
 fn incident_81_a_write_that_was_never_sent_is_asked_for_again() {
     let mut watching = machine();
     watching.handle_event(at(0), seen(0, OwnerView::Nobody));
-    assert_eq!(watching.poll_action(at(0)), Some(LeaseAction::Acquire { seen: 0 }));
+    assert_eq!(watching.poll_action(at(0)), Some(LeaseAction::Acquire { seen: LifeSign::counter(0) }));
     watching.handle_event(at(10), LeaseEvent::NotSent);
-    assert_eq!(watching.poll_action(at(10)), Some(LeaseAction::Acquire { seen: 0 }));
+    assert_eq!(watching.poll_action(at(10)), Some(LeaseAction::Acquire { seen: LifeSign::counter(0) }));
     let mut renewing = held(0);
     assert_eq!(renewing.poll_action(at(3_400)), Some(LeaseAction::Renew { counter: 1 }));
     renewing.handle_event(at(3_410), LeaseEvent::NotSent);
@@ -240,7 +246,7 @@ fn incident_81_a_write_that_was_never_sent_is_asked_for_again() {
 fn a_lost_race_for_a_lease_watches_the_winner() {
     let mut machine = machine();
     machine.handle_event(at(0), seen(0, OwnerView::Nobody));
-    assert_eq!(machine.poll_action(at(0)), Some(LeaseAction::Acquire { seen: 0 }));
+    assert_eq!(machine.poll_action(at(0)), Some(LeaseAction::Acquire { seen: LifeSign::counter(0) }));
     machine.handle_event(at(10), LeaseEvent::Refused(Some(view(1, OwnerView::Other))));
     machine.handle_event(at(10), LeaseEvent::Wanted(true));
     assert_eq!(machine.poll_timeout(), Some(at(10_010)));
@@ -293,7 +299,7 @@ mod race {
                 Some(_) => OwnerView::Other,
             };
             LeaseView {
-                counter: self.counter,
+                sign: LifeSign::counter(self.counter),
                 owner,
                 lease: self.owner.map(|owner| self.workers[owner].lease),
             }
@@ -309,7 +315,7 @@ mod race {
                 return;
             }
             let (expected, owner) = match *action {
-                LeaseAction::Acquire { seen } => (seen, Some(who)),
+                LeaseAction::Acquire { seen } => (seen.counter, Some(who)),
                 LeaseAction::Renew { counter } => (counter, self.owner),
                 LeaseAction::Release { counter } => (counter, None),
                 LeaseAction::Lost => unreachable!(),
@@ -418,4 +424,24 @@ mod race {
             changes.get()
         );
     }
+}
+
+#[test]
+fn i11_an_owner_whose_heartbeat_changes_lives_although_the_counter_stands_still() {
+    let mut machine = LeaseMachine::new(LeaseTimes::new(LEASE));
+    machine.handle_event(at(0), LeaseEvent::Wanted(true));
+    let shown = |heartbeat| {
+        LeaseEvent::Observed(LeaseView {
+            sign: LifeSign { counter: 7, heartbeat },
+            owner: OwnerView::Other,
+            lease: None,
+        })
+    };
+    for (now, heartbeat) in [(0, 1), (9_000, 2), (18_000, 3), (27_000, 3)] {
+        machine.handle_event(at(now), shown(heartbeat));
+        assert_eq!(machine.poll_action(at(now)), None);
+    }
+    assert_eq!(machine.poll_action(at(27_999)), None);
+    let seen = LifeSign { counter: 7, heartbeat: 3 };
+    assert_eq!(machine.poll_action(at(28_000)), Some(LeaseAction::Acquire { seen }));
 }
