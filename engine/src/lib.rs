@@ -77,9 +77,9 @@ pub use failure::{
 };
 pub use filter::{Filter, FilterError, FilterErrorKind, FilterSource, NeverMatches};
 pub use fleet::{
-    HashRange, LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeaseNode, LeasePhase, LeaseTimes, LeaseView,
-    LifeSign, OwnerView, PlannedLease, Shard, Start, finished_leases, gone_shards, may_start, plan_leases,
-    uncovered,
+    FleetLease, FleetWorker, HashRange, LeaseAction, LeaseEvent, LeaseKey, LeaseMachine, LeaseMove,
+    LeaseNode, LeasePhase, LeaseTimes, LeaseView, LifeSign, MoveHistory, MovePlan, OwnerView, PlannedLease,
+    Shard, Start, finished_leases, gone_shards, may_start, plan_leases, plan_moves, uncovered,
 };
 pub use intake::{Intake, Page, intake};
 pub use mapping::{

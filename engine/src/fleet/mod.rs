@@ -1,10 +1,12 @@
-//! Leases and lineage: which worker reads which shard, and when.
+//! Leases, lineage and balance: which worker reads which shard, and when.
 
+mod balance;
 mod key;
 mod lease;
 mod lineage;
 mod shard;
 
+pub use balance::{FleetLease, FleetWorker, LeaseMove, MoveHistory, MovePlan, plan_moves};
 pub use key::LeaseKey;
 pub use lease::{
     LeaseAction, LeaseEvent, LeaseMachine, LeasePhase, LeaseTimes, LeaseView, LifeSign, OwnerView,
