@@ -3,6 +3,7 @@
 #
 #   engine/mutations/run.sh seeded [name…]    twelve planted bugs, against explorer, model and random runs
 #   engine/mutations/run.sh lineage [name…]   planted bugs of the gate between parents and children, against its tests
+#   engine/mutations/run.sh balance [name…]   planted bugs of the plan who gets which lease, against its tests
 #   engine/mutations/run.sh rules [name…]     one-line mutations, each against the tests of the rule it is named after
 #   engine/mutations/run.sh check             only whether every patch applies to the work tree; nothing is built
 #
@@ -11,7 +12,7 @@
 # Ends with an error if a patch does not apply, does not compile or is not caught, or only by a run that did not end.
 set -uo pipefail
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
-kind=${1:?seeded, lineage, rules or check}
+kind=${1:?seeded, lineage, balance, rules or check}
 shift
 if [ "$kind" = check ]; then
     failed=0
@@ -36,7 +37,7 @@ trap 'git -C "$root" worktree remove --force "$copy"' EXIT
 tests_of() {
     case $kind in
         seeded) printf '%s\n' 'machine_and_model no_random_run the_counters_are' 'explored_' ;;
-        lineage) echo 'fleet::lineage' ;;
+        lineage | balance) echo "fleet::$kind" ;;
         # r37-progress-keeps-….patch: all tests that have r37 in their name, or r37a to r37c.
         rules) basename "$1" .patch | sed -E 's/^([a-z][0-9]+).*/::\1_ _\1_ ::\1a_ ::\1b_ ::\1c_/' ;;
     esac
