@@ -103,6 +103,13 @@ pub enum LeaseEvent {
     },
     /// The write under way was refused; the lease is as shown, or gone.
     Refused(Option<LeaseView>),
+    /// The worker's heartbeat renewed it, together with all its other leases.
+    Renewed {
+        /// When the heartbeat was sent.
+        sent: Mono,
+    },
+    /// Other workers have declared this one dead: whatever it held is lost.
+    Evicted,
     /// Whether the write under way happened is not known.
     Unknown {
         /// When it was sent.
@@ -146,6 +153,8 @@ pub enum LeaseAction {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseMachine {
     times: LeaseTimes,
+    /// The worker's heartbeat renews it: its own renewal only finds out what a write of unknown result did.
+    by_heartbeat: bool,
     wanted: bool,
     state: State,
 }
@@ -184,9 +193,16 @@ impl LeaseMachine {
     pub const fn new(times: LeaseTimes) -> Self {
         Self {
             times,
+            by_heartbeat: false,
             wanted: false,
             state: State::Watching(Watch { sign: None, free_at: Mono::from_millis(0) }),
         }
+    }
+
+    /// The same lease where the worker's heartbeat renews all that it holds ([`LeaseEvent::Renewed`]).
+    #[must_use]
+    pub const fn renewed_by_heartbeat(self) -> Self {
+        Self { by_heartbeat: true, ..self }
     }
 
     /// Takes in what happened.
@@ -195,6 +211,16 @@ impl LeaseMachine {
             LeaseEvent::Observed(view) => self.observe(now, view),
             LeaseEvent::Written { sent, counter } => self.written(now, sent, counter),
             LeaseEvent::Refused(view) => self.refused(now, view),
+            LeaseEvent::Renewed { sent } => {
+                if let State::Held(hold) | State::Releasing(hold) = &mut self.state {
+                    hold.proven = hold.proven.max(sent);
+                }
+            }
+            LeaseEvent::Evicted => {
+                if let State::Held(hold) | State::Releasing(hold) = &mut self.state {
+                    hold.lost = true;
+                }
+            }
             LeaseEvent::Unknown { sent } => self.unknown(now, sent),
             LeaseEvent::NotSent => self.not_sent(),
             LeaseEvent::Wanted(wanted) => self.wanted = wanted,
@@ -223,8 +249,9 @@ impl LeaseMachine {
                     return None;
                 }
                 let counter = hold.counter;
+                let is_due = now >= hold.renew_at && hold.renews_itself(self.by_heartbeat);
                 // A write of unknown result is asked about again after a pause only, a release as well.
-                if now < hold.renew_at && (!hold.releasing || hold.unknown.is_some()) {
+                if !is_due && (!hold.releasing || hold.unknown.is_some()) {
                     return None;
                 }
                 if hold.releasing {
@@ -245,7 +272,8 @@ impl LeaseMachine {
             State::Watching(watch) => (self.wanted && watch.sign.is_some()).then_some(watch.free_at),
             State::Held(hold) => {
                 let end = hold.proven + self.times.validity();
-                Some(if hold.writing { end } else { end.min(hold.renew_at) })
+                let waits = hold.writing || !hold.renews_itself(self.by_heartbeat);
+                Some(if waits { end } else { end.min(hold.renew_at) })
             }
             State::Acquiring(_) | State::Releasing(_) => None,
         }
@@ -385,6 +413,11 @@ impl LeaseMachine {
 }
 
 impl Hold {
+    /// Whether a renewal of its own may be due.
+    const fn renews_itself(&self, by_heartbeat: bool) -> bool {
+        !by_heartbeat || self.unknown.is_some()
+    }
+
     /// Whether a refusal only shows that the write of unknown result did happen, and no other worker wrote since
     /// (incident 13).
     fn explains(&mut self, now: Mono, refusal: Option<LeaseView>, times: &LeaseTimes) -> bool {
@@ -412,7 +445,7 @@ impl Hold {
     fn prove(&mut self, sent: Mono, times: &LeaseTimes) {
         self.writing = false;
         self.unknown = None;
-        self.proven = sent;
+        self.proven = self.proven.max(sent);
         self.renew_at = sent + times.renewal();
     }
 }

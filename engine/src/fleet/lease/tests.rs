@@ -445,3 +445,24 @@ fn i11_an_owner_whose_heartbeat_changes_lives_although_the_counter_stands_still(
     let seen = LifeSign { counter: 7, heartbeat: 3 };
     assert_eq!(machine.poll_action(at(28_000)), Some(LeaseAction::Acquire { seen }));
 }
+
+#[test]
+fn i10_a_heartbeat_renews_a_lease_which_then_writes_nothing_of_its_own() {
+    let mut machine = held(0).renewed_by_heartbeat();
+    assert_eq!(machine.poll_timeout(), Some(at(9_000)));
+    for beat in 1..20 {
+        machine.handle_event(at(beat * 2_500 + 10), LeaseEvent::Renewed { sent: at(beat * 2_500) });
+        assert_eq!(machine.poll_action(at(beat * 2_500 + 10)), None);
+    }
+    // A late answer of an earlier heartbeat takes nothing back.
+    machine.handle_event(at(47_600), LeaseEvent::Renewed { sent: at(45_000) });
+    assert_eq!(machine.valid_until(), Some(at(47_500 + 9_000)));
+    assert_eq!(machine.begin_write(at(47_700)), Some(1), "a checkpoint");
+    machine.handle_event(at(48_000), LeaseEvent::Unknown { sent: at(47_700) });
+    assert_eq!(machine.poll_action(at(48_500)), Some(LeaseAction::Renew { counter: 1 }), "it finds out");
+    machine.handle_event(at(48_510), LeaseEvent::Written { sent: at(48_500), counter: 2 });
+    assert_eq!(machine.poll_action(at(53_000)), None);
+    machine.handle_event(at(53_000), LeaseEvent::Evicted);
+    assert_eq!(machine.valid_until(), None);
+    assert_eq!(machine.poll_action(at(53_000)), Some(LeaseAction::Lost));
+}
