@@ -80,7 +80,7 @@ fn a_worker_that_stops_gets_nothing() {
 }
 
 #[test]
-fn what_nobody_may_take_is_unplaced_and_free_leases_come_first() {
+fn what_no_worker_may_take_is_unplaced_and_free_leases_come_first() {
     let fleet = leases(&[(2, held(0)), (1, FleetLease::Free), (1, held(1))]);
     let plan = plan_moves(&[STOPPING, at_most(2)], &fleet);
     assert_eq!(plan.moves, [LeaseMove { lease: 2, from: None, to: 1 }]);
