@@ -19,6 +19,16 @@ async fn the_memory_store_passes_on_several_threads() {
     conformance::applications_are_separate(MemoryStore::new(), MemoryStore::new()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_memory_store_whose_heartbeats_renew_all_leases_passes() {
+    conformance::run_all(async || MemoryStore::renewed_by_heartbeat()).await;
+    conformance::run_shared(async || {
+        let store = MemoryStore::renewed_by_heartbeat();
+        (store.clone(), store)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_faulty_store_without_faults_passes() {
     conformance::run_all(async || FaultyStore::new(MemoryStore::new())).await;

@@ -81,6 +81,7 @@ impl Consumer {
             slots: Arc::clone(&self.worker.slots),
             clock: self.worker.clock(),
             mapping: Arc::clone(&name),
+            about: self.worker.about(),
         });
         self.status.watch(Arc::clone(leases.board()));
         let names = FailureNames::of(&self.mapping);
@@ -102,6 +103,7 @@ impl Consumer {
             clock,
             leases,
             listed: Listed::default(),
+            stop_timeout: self.worker.stop_timeout,
             pin: self.pin,
             stopping_gap: watch::Sender::new(None),
             list_now: Notify::new(),

@@ -1,6 +1,7 @@
 //! What the shards of one mapping share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shardmill_engine::{EventSourceMapping, Gap, ShardId};
 use tokio::sync::{Notify, watch};
@@ -29,6 +30,8 @@ pub(crate) struct MappingContext {
     pub(crate) clock: ServiceClock,
     pub(crate) leases: Leases,
     pub(crate) listed: Listed,
+    /// How long running invocations may continue once a shard is to stop.
+    pub(crate) stop_timeout: Duration,
     /// Where LATEST begins.
     pub(crate) pin: Pin,
     /// A shard's gap after which the mapping is to stop.

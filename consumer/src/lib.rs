@@ -134,7 +134,7 @@ pub use error_report::ErrorReport;
 pub use handler::{Handler, HandlerError, HandlerOutput, InvokeContext};
 #[cfg(feature = "lambda")]
 pub use handler_lambda::LambdaHandler;
-pub use keeper::LeaseReport;
+pub use keeper::{FleetReport, LeaseReport};
 pub use metrics::{METRICS, MetricDescription, MetricKind};
 pub use places::Places;
 pub use run::{RunError, RunReport};

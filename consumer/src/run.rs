@@ -408,6 +408,7 @@ impl Run {
             }
             // Leases that arrived too late are given up as well.
             self.cx.leases.idle().await;
+            self.cx.leases.leave().await;
         };
         if tokio::time::timeout(timeout + STOP_GRACE, all).await.is_err() {
             tracing::warn!(

@@ -9,7 +9,7 @@ use shardmill_checkpoint::UnreadableLease;
 use shardmill_engine::{Counters, HashRange, Mono, Now, ShardId, ShardSnapshot, Wall};
 
 use crate::error_report::ErrorReport;
-use crate::keeper::{Board, LeaseReport};
+use crate::keeper::{Board, FleetReport, LeaseReport};
 use crate::trouble::{Facts, Holder, LaneTrouble, TroubleKind, TroubleReport, Troubles};
 
 /// A running consumer, as it is now. Cheap to clone; stays readable after the run.
@@ -63,6 +63,9 @@ pub struct ConsumerReport {
     pub known_shards: usize,
     /// Every lease of the application as it was last listed, regardless of its owner.
     pub leases: Vec<LeaseReport>,
+    /// The other workers of the application, dead ones included until their records are deleted; empty if the store keeps
+    /// no records of workers.
+    pub workers: Vec<FleetReport>,
     /// The shards that this worker reads.
     pub shards: Vec<ShardReport>,
     /// What fails outside of a shard: the stream, or else the checkpoint store.
@@ -206,6 +209,7 @@ impl ConsumerStatus {
             store_answered: inner.store_answered,
             known_shards: inner.known_shards,
             leases: inner.board.as_ref().map(|board| board.listed()).unwrap_or_default(),
+            workers: inner.board.as_ref().map(|board| board.fleet()).unwrap_or_default(),
             shards: inner.shards.iter().map(|cell| cell.report()).collect(),
             last_error: inner.last_error.clone().or_else(|| store_error.clone()),
             store_error,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_checkpoint::{ProcessIdentity, WorkerId};
+use shardmill_checkpoint::{ProcessIdentity, WorkerId, WorkerReport};
 use shardmill_engine::LeaseTimes;
 use tokio::sync::Semaphore;
 
@@ -56,6 +56,7 @@ pub struct Worker {
     pub(crate) listing_interval: Duration,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) stop_timeout: Duration,
+    started: i64,
     sources: SourceContext,
 }
 
@@ -201,6 +202,7 @@ impl Worker {
             listing_interval: (options.lease / 4).min(Duration::from_millis(500)),
             slots: Arc::new(Semaphore::new(options.maximum_leases.min(Semaphore::MAX_PERMITS))),
             stop_timeout: options.stop_timeout,
+            started: started(),
             sources: SourceContext::new(ServiceClock::new(), limiter.with_concurrent_reads(reads)),
         }))
     }
@@ -218,6 +220,16 @@ impl Worker {
         self.sources.clock().clone()
     }
 
+    /// What this worker says of itself to the others of an application.
+    pub(crate) fn about(&self) -> WorkerReport {
+        let mut about = WorkerReport::new(self.id.clone(), self.times.lease);
+        about.process.clone_from(&self.process);
+        about.version = env!("CARGO_PKG_VERSION").to_owned();
+        about.host = host_name();
+        about.started = self.started;
+        about
+    }
+
     /// What the sources of this worker's consumers share.
     pub(crate) const fn sources(&self) -> &SourceContext {
         &self.sources
@@ -225,10 +237,20 @@ impl Worker {
 }
 
 fn random_id() -> String {
+    let suffix = uuid::Uuid::new_v4().simple().to_string();
+    format!("{}-{}", host_name(), &suffix[..8])
+}
+
+fn host_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "worker".to_owned());
-    let suffix = uuid::Uuid::new_v4().simple().to_string();
-    format!("{}-{}", host.trim(), &suffix[..8])
+    host.trim().to_owned()
+}
+
+/// Now, in milliseconds since the epoch.
+fn started() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

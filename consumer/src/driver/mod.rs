@@ -93,7 +93,9 @@ impl Driver {
 
     /// Runs until the machine exits; `stop` carries the deadline once the mapping is to stop.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<Option<Mono>>) -> Exit {
-        let lost = self.held.lost();
+        let (lost, asked) = (self.held.lost(), self.held.asked());
+        // Another worker is to have the shard: it stops here as it would with the mapping.
+        let mut handoff: Option<Mono> = None;
         let mut away = self.cx.places.watch_away();
         let exit = loop {
             self.refresh();
@@ -101,18 +103,22 @@ impl Driver {
             if let Some(exit) = self.act(now) {
                 break exit;
             }
-            if stop.borrow().is_some_and(|deadline| now.mono >= deadline) {
+            let deadline = earlier(*stop.borrow_and_update(), handoff);
+            if deadline.is_some_and(|deadline| now.mono >= deadline) {
                 // The machine has counted what is cut off here, even if the last checkpoint still takes its time.
                 self.cancelled.cancel();
             }
             self.publish(now);
             let wake = self.machine.poll_timeout(now).map_or(TICK, |at| at.since(now.mono).min(TICK));
-            let deadline = *stop.borrow_and_update();
             let event = tokio::select! {
                 biased;
                 () = lost.cancelled() => Some(ShardEvent::LeaseLost),
                 Some(done) = self.running.next() => self.done(done),
-                Ok(()) = stop.changed(), if deadline.is_none() => None,
+                Ok(()) = stop.changed(), if deadline.is_none() || handoff.is_some() => None,
+                () = asked.cancelled(), if deadline.is_none() => {
+                    handoff = Some(self.cx.clock.now().mono + self.cx.stop_timeout);
+                    None
+                }
                 Ok(()) = away.changed() => None,
                 () = tokio::time::sleep(wake) => None,
             };
@@ -121,7 +127,7 @@ impl Driver {
             if let Some(event) = event {
                 self.handle(now, event);
             }
-            if let Some(deadline) = *stop.borrow() {
+            if let Some(deadline) = earlier(*stop.borrow(), handoff) {
                 self.machine.handle_event(now, ShardEvent::Stop { deadline });
             }
             tokio::task::consume_budget().await;
@@ -196,4 +202,8 @@ impl Driver {
         self.metrics.publish(&snapshot, oldest);
         self.status.publish(now, snapshot, self.trouble.lanes(), oldest);
     }
+}
+
+fn earlier(stop: Option<Mono>, handoff: Option<Mono>) -> Option<Mono> {
+    [stop, handoff].into_iter().flatten().min()
 }

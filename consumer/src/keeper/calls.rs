@@ -6,7 +6,10 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use shardmill_checkpoint::{Checkpoint, Claim, LeaseList, LeaseStore, NewLease, Renewal, StoreError, Write};
+use shardmill_checkpoint::{
+    Checkpoint, Claim, Heartbeat, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError, WorkerId,
+    WorkerReport, Write,
+};
 use shardmill_engine::{LeaseKey, Mono, ShardId};
 use tokio::sync::oneshot;
 
@@ -36,6 +39,10 @@ pub(super) enum Done {
         ticket: Ticket,
         sent: Mono,
         result: Result<Write, StoreError>,
+    },
+    Beat {
+        sent: Mono,
+        result: Result<Heartbeat, StoreError>,
     },
     /// So many finished leases were deleted.
     Deleted(usize, Answer),
@@ -164,6 +171,31 @@ impl Calls {
         self.start(|store| async move {
             let result = store.bounded(store.inner.release(&key, counter)).await;
             Done::Released { ticket, sent, result }
+        });
+    }
+
+    /// Releases a lease for its next owner.
+    pub(super) fn give(&self, ticket: Ticket, key: LeaseKey, seen: Ownership, to: WorkerId, sent: Mono) {
+        self.start(|store| async move {
+            let result = store.bounded(store.inner.assign(&key, &seen, &to)).await;
+            Done::Released { ticket, sent, result }
+        });
+    }
+
+    pub(super) fn heartbeat(&self, report: WorkerReport, sent: Mono) {
+        self.start(|store| async move {
+            let result = store.bounded(store.inner.heartbeat(&report)).await;
+            Done::Beat { sent, result }
+        });
+    }
+
+    /// Deletes a worker's record; whoever waits for that is told in any case.
+    pub(super) fn forget_worker(&self, worker: WorkerId, reply: Option<oneshot::Sender<()>>) {
+        self.start(|store| async move {
+            let result = store.bounded(store.inner.forget_worker(&worker)).await;
+            let answer = Answer::of_write(&result, |()| true);
+            let _ = reply.map(|reply| reply.send(()));
+            Done::Answered(answer)
         });
     }
 

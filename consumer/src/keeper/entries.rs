@@ -12,6 +12,8 @@ use super::ticket::{EntryId, Ticket};
 
 pub(super) struct Entries {
     times: LeaseTimes,
+    /// The worker's heartbeat renews them all.
+    by_heartbeat: bool,
     entries: BTreeMap<EntryId, Entry>,
     by_key: HashMap<LeaseKey, EntryId>,
     /// When each lease is to be polled next.
@@ -24,9 +26,10 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    pub(super) fn new(times: LeaseTimes) -> Self {
+    pub(super) fn new(times: LeaseTimes, by_heartbeat: bool) -> Self {
         Self {
             times,
+            by_heartbeat,
             entries: BTreeMap::new(),
             by_key: HashMap::new(),
             timers: BTreeSet::new(),
@@ -52,8 +55,12 @@ impl Entries {
         let id = EntryId(self.next);
         self.next += 1;
         self.by_key.insert(lease.key.clone(), id);
-        self.entries.insert(id, Entry::new(lease.clone(), self.times));
+        self.entries.insert(id, Entry::new(lease.clone(), self.times, self.by_heartbeat));
         id
+    }
+
+    pub(super) fn get(&self, id: EntryId) -> Option<&Entry> {
+        self.entries.get(&id)
     }
 
     pub(super) fn get_mut(&mut self, id: EntryId) -> Option<&mut Entry> {
@@ -74,6 +81,11 @@ impl Entries {
 
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.entries.values_mut()
+    }
+
+    /// The leases that have a holder.
+    pub(super) fn held_ids(&self) -> Vec<EntryId> {
+        self.entries.iter().filter(|(_, entry)| entry.validity.is_some()).map(|(id, _)| *id).collect()
     }
 
     /// No lease is held and none is being written.
@@ -187,7 +199,7 @@ mod tests {
     }
 
     fn entries() -> Entries {
-        Entries::new(LeaseTimes::new(Duration::from_secs(10)))
+        Entries::new(LeaseTimes::new(Duration::from_secs(10)), false)
     }
 
     /// Acquires the lease at this time.

@@ -37,6 +37,12 @@ pub(super) struct Entry {
     was_held: bool,
     /// Who owned the lease when it was last looked at.
     seen: OwnerView,
+    /// The worker that gets the lease as soon as its holder has finished.
+    pub(super) next: Option<WorkerId>,
+    /// The worker that had it last before this one was named its next owner.
+    giver: Option<WorkerId>,
+    /// Since when it is free and its shard can be read.
+    pub(super) free_since: Option<Mono>,
     /// Why the lease will be lost, if that is known.
     pub(super) loss: Option<Loss>,
     /// Since when listings of the stream lack the shard.
@@ -48,9 +54,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(lease: Lease, times: LeaseTimes) -> Self {
+    pub(super) fn new(lease: Lease, times: LeaseTimes, by_heartbeat: bool) -> Self {
+        let machine = LeaseMachine::new(times);
         Self {
-            machine: LeaseMachine::new(times),
+            machine: if by_heartbeat { machine.renewed_by_heartbeat() } else { machine },
             lease,
             token: None,
             validity: None,
@@ -62,6 +69,9 @@ impl Entry {
             ended: false,
             was_held: false,
             seen: OwnerView::Nobody,
+            next: None,
+            giver: None,
+            free_since: None,
             loss: None,
             absent_since: None,
             long_absent: false,
@@ -79,6 +89,9 @@ impl Entry {
     pub(super) fn saw(&mut self, lease: &Lease, owner: OwnerView) {
         // Most listings show what the one before showed.
         if self.lease != *lease {
+            if self.lease.owner != lease.owner {
+                self.giver = self.lease.owner.take();
+            }
             self.lease = lease.clone();
         }
         self.seen = owner;
@@ -114,6 +127,9 @@ impl Entry {
         let from = self.lease.owner.as_ref();
         let why = match self.seen {
             _ if from.is_none() => Free::NobodyHadIt,
+            _ if from == Some(me) && self.lease.token.is_none() => {
+                return (self.giver.as_ref().map(ToString::to_string), Free::Given);
+            }
             _ if from == Some(me) && self.was_held => Free::LostBefore,
             _ if from == Some(me) => Free::EarlierRun,
             OwnerView::Gone => Free::DeadProcess,
@@ -127,6 +143,7 @@ impl Entry {
         &self,
         lease: &Lease,
         me: &WorkerId,
+        has_left: impl FnOnce(&WorkerId) -> bool,
         is_dead: impl FnOnce(&ProcessIdentity) -> bool,
     ) -> LeaseView {
         let owner = match &lease.owner {
@@ -137,6 +154,8 @@ impl Entry {
             {
                 OwnerView::Me
             }
+            // It was given to a worker that has left or died before it took it.
+            Some(owner) if lease.token.is_none() && has_left(owner) => OwnerView::Gone,
             // A worker's name is unique among those alive, so its earlier owner is gone.
             Some(owner) if owner == me => OwnerView::Gone,
             Some(_) if lease.process.as_ref().is_some_and(is_dead) => OwnerView::Gone,
@@ -155,6 +174,7 @@ impl Entry {
         self.token = None;
         self.given_up = false;
         self.ended = false;
+        self.next = None;
         self.loss = None;
         let validity = self.validity.take();
         if let Some(validity) = &validity {

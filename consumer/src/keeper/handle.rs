@@ -38,11 +38,17 @@ pub(super) struct Validity {
     /// Nothing is started at or after this time; 0 once the lease is lost (I10).
     until: AtomicU64,
     lost: CancellationToken,
+    /// Another worker is to have the lease.
+    asked: CancellationToken,
 }
 
 impl Validity {
     pub(super) fn new(until: Mono) -> Self {
-        Self { until: AtomicU64::new(until.as_millis()), lost: CancellationToken::new() }
+        Self {
+            until: AtomicU64::new(until.as_millis()),
+            lost: CancellationToken::new(),
+            asked: CancellationToken::new(),
+        }
     }
 
     fn holds(&self, now: Mono) -> bool {
@@ -51,6 +57,11 @@ impl Validity {
 
     pub(super) fn extend(&self, until: Option<Mono>) {
         self.until.store(until.map_or(0, Mono::as_millis), Ordering::Release);
+    }
+
+    /// Asks the holder to finish what runs and to release the lease.
+    pub(super) fn ask(&self) {
+        self.asked.cancel();
     }
 
     pub(super) fn lose(&self) {
@@ -93,6 +104,11 @@ impl Held {
     /// Cancelled when the lease is lost.
     pub(crate) fn lost(&self) -> CancellationToken {
         self.shared.lost.clone()
+    }
+
+    /// Cancelled when another worker is to have the lease: the holder finishes what runs and releases it.
+    pub(crate) fn asked(&self) -> CancellationToken {
+        self.shared.asked.clone()
     }
 
     /// The permission to store one checkpoint, to be used by the task that writes it.

@@ -54,7 +54,7 @@ impl Leases {
         Ok(self.ask(|reply| Command::SetChildren { key, children, reply }).await??)
     }
 
-    /// Takes no more leases from now on.
+    /// Takes no more leases from now on; those that are held go to the workers that the plan names.
     pub(crate) fn retire(&self) {
         self.tell(Command::Retire);
     }
@@ -67,6 +67,11 @@ impl Leases {
     /// Waits until no lease is held and none is being acquired.
     pub(crate) async fn idle(&self) {
         let _ = self.ask(|reply| Command::Idle { reply }).await;
+    }
+
+    /// Deletes this worker's record, so that the others know that it is gone.
+    pub(crate) async fn leave(&self) {
+        let _ = self.ask(|reply| Command::Leave { reply }).await;
     }
 
     pub(crate) const fn board(&self) -> &Arc<Board> {

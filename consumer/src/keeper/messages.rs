@@ -57,8 +57,12 @@ pub(super) enum Command {
     },
     /// Take the leases of this stream from now on.
     Serve(Arc<Served>),
-    /// Take no more leases.
+    /// Take no more leases, and give those that are held to other workers.
     Retire,
+    /// Delete this worker's record from the store.
+    Leave {
+        reply: oneshot::Sender<()>,
+    },
     /// Answer once no lease is held and none is being acquired.
     Idle {
         reply: oneshot::Sender<()>,

@@ -11,10 +11,12 @@ mod calls;
 mod checkpoints;
 mod entries;
 mod entry;
+mod fleet;
 mod handle;
 mod leases;
 mod listing;
 mod messages;
+mod pulse;
 mod renewals;
 mod reports;
 mod tally;
@@ -27,7 +29,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_checkpoint::{LeaseStore, ProcessIdentity, WorkerId};
+use shardmill_checkpoint::{LeaseStore, ProcessIdentity, WorkerId, WorkerReport};
 use shardmill_engine::LeaseTimes;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
@@ -35,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::ServiceClock;
 pub(crate) use board::Board;
-pub use board::LeaseReport;
+pub use board::{FleetReport, LeaseReport};
 pub(crate) use handle::{Grant, Held};
 pub(crate) use leases::Leases;
 pub(crate) use messages::{KeeperError, Served};
@@ -61,6 +63,8 @@ pub(crate) struct KeeperOptions {
     /// One permit per lease that the worker may still take.
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) clock: ServiceClock,
+    /// What the worker says of itself to the others of the application.
+    pub(crate) about: WorkerReport,
     /// The `mapping` label of metrics.
     pub(crate) mapping: Arc<str>,
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use shardmill_checkpoint::{Lease, LeaseStore, UnreadableLease};
+use shardmill_checkpoint::{Lease, LeaseStore, UnreadableLease, WorkerId};
 use shardmill_engine::{Mono, Now, ShardId};
 
 use super::board::Board;
+use super::entries::Entries;
+use super::fleet::{Fleet, WorkerChange};
 use super::tally::{Change, Free, Loss, Tally};
 use super::trouble::{Answer, StoreTrouble};
 use crate::metrics;
@@ -76,6 +78,7 @@ impl Reports {
     }
 
     pub(super) fn took(&mut self, now: Mono, shard: &ShardId, from: Option<String>, why: Free) {
+        metrics::lease_taken(&self.mapping, why.label());
         self.tally.note(now, Change::Taken { from, why }, shard);
     }
 
@@ -85,8 +88,16 @@ impl Reports {
         metrics::lease_lost(&self.mapping);
     }
 
-    pub(super) fn gave_up(&mut self, now: Mono, shard: &ShardId) {
-        self.tally.note(now, Change::GivenUp, shard);
+    /// A lease was released before its shard's end, for its `next` owner if there is one.
+    pub(super) fn gave_up(&mut self, now: Mono, shard: &ShardId, next: Option<&WorkerId>) {
+        let change = match next {
+            Some(next) => {
+                metrics::handed_off(&self.mapping);
+                Change::Given { to: next.to_string() }
+            }
+            None => Change::GivenUp,
+        };
+        self.tally.note(now, change, shard);
     }
 
     pub(super) fn holds(&self, leases: usize) {
@@ -98,8 +109,34 @@ impl Reports {
         metrics::leases_deleted(&self.mapping, leases);
     }
 
-    pub(super) fn listed(&self, leases: &[Lease]) {
-        self.board.set_listed(leases);
+    pub(super) fn listed(&self, now: Mono, leases: &[Lease], entries: &Entries) {
+        self.board.set_listed(now, leases, |lease| {
+            entries.find(&lease.key)?.next.as_ref().map(ToString::to_string)
+        });
+    }
+
+    /// How many workers live, how many shards can be read, and how many of them no live worker has.
+    pub(super) fn fleet(&self, workers: usize, readable: usize, unowned: usize) {
+        metrics::fleet(&self.mapping, workers, readable, unowned);
+    }
+
+    /// Says who came and who went, and shows who is there.
+    pub(super) fn workers(&self, fleet: &Fleet, changes: &[WorkerChange]) {
+        for change in changes {
+            match change {
+                WorkerChange::Joined(worker) => {
+                    tracing::info!(mapping = %self.mapping, %worker, "a worker joined")
+                }
+                WorkerChange::Left(worker) => {
+                    tracing::info!(mapping = %self.mapping, %worker, "a worker left")
+                }
+                WorkerChange::Died(worker) => tracing::warn!(
+                    mapping = %self.mapping, %worker,
+                    "a worker is dead: it gave no sign of life for its lease time, or its process is gone"
+                ),
+            }
+        }
+        self.board.set_fleet(fleet);
     }
 
     /// Leases of the stream that the store cannot read; reports when there are others than at the last listing.

@@ -24,6 +24,10 @@ pub(super) enum Change {
     Lost(Loss),
     /// Its holder released it before the shard's end.
     GivenUp,
+    /// The same, for another worker.
+    Given {
+        to: String,
+    },
 }
 
 /// Why a lease was free to take.
@@ -31,6 +35,7 @@ pub(super) enum Change {
 pub(super) enum Free {
     NobodyHadIt,
     EarlierRun,
+    Given,
     LostBefore,
     DeadProcess,
     NotRenewed,
@@ -42,13 +47,26 @@ pub(super) enum Loss {
     NotRenewed,
     Taken,
     Deleted,
+    Evicted,
 }
 
 impl Free {
+    /// The value of the label `why`.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::NobodyHadIt => "free",
+            Self::EarlierRun | Self::LostBefore => "own",
+            Self::Given => "given",
+            Self::DeadProcess => "dead_process",
+            Self::NotRenewed => "not_renewed",
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::NobodyHadIt => "no worker had it",
             Self::EarlierRun => "an earlier run of this worker had it",
+            Self::Given => "its owner gave it to this worker",
             Self::LostBefore => "this worker had lost it, and no worker has taken it since",
             Self::DeadProcess => "its owner's process is dead",
             Self::NotRenewed => "its owner did not renew it for a lease time",
@@ -61,6 +79,7 @@ impl Loss {
         match self {
             Self::NotRenewed => "it could not be renewed in time",
             Self::Taken => "another worker has taken it",
+            Self::Evicted => "other workers saw no sign of life of this one for a lease time",
             Self::Deleted => "it is gone from the store, or cannot be read there",
         }
     }
@@ -146,6 +165,7 @@ fn log(mapping: &str, change: &Change, first: &ShardId, leases: usize) {
             tracing::warn!(mapping, leases, %first, why = why.as_str(), "lost leases: the work on their shards stops here");
         }
         Change::GivenUp => tracing::info!(mapping, leases, %first, "released leases"),
+        Change::Given { to } => tracing::info!(mapping, leases, %first, to, "gave leases to another worker"),
     }
 }
 

@@ -37,6 +37,7 @@ fn options(store: impl LeaseStore) -> KeeperOptions {
         slots: Arc::new(Semaphore::new(10)),
         clock: ServiceClock::new(),
         mapping: "m".into(),
+        about: shardmill_checkpoint::WorkerReport::new(WorkerId::new("a"), Duration::from_secs(10)),
     }
 }
 

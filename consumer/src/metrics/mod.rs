@@ -36,6 +36,7 @@ pub(crate) fn mapping_starts(mapping: &Arc<str>) {
     counter!(table::STORE_ERRORS.name, "mapping" => Arc::clone(mapping)).increment(0);
     store_failing(mapping, false);
     leases_deleted(mapping, 0);
+    counter!(table::HANDOFFS.name, "mapping" => Arc::clone(mapping)).increment(0);
     gauge!(table::LEASES_HELD.name, "mapping" => Arc::clone(mapping)).increment(0.0);
     for api in ["ListShards", "DescribeStreamSummary", "DescribeStream", "GetShardIterator", "GetRecords"] {
         counter!(table::THROTTLES.name, "mapping" => Arc::clone(mapping), "api" => api).increment(0);
@@ -78,6 +79,25 @@ pub(crate) fn leases_deleted(mapping: &Arc<str>, leases: usize) {
 /// Data of the whole stream is lost or may be (I17).
 pub(crate) fn stream_gap(mapping: &Arc<str>) {
     counter!(table::GAPS.name, "mapping" => Arc::clone(mapping)).increment(1);
+}
+
+/// This worker took a lease, `why` it could.
+pub(crate) fn lease_taken(mapping: &Arc<str>, why: &'static str) {
+    counter!(table::LEASES_TAKEN.name, "mapping" => Arc::clone(mapping), "why" => why).increment(1);
+}
+
+/// This worker gave a lease to another one.
+pub(crate) fn handed_off(mapping: &Arc<str>) {
+    counter!(table::HANDOFFS.name, "mapping" => Arc::clone(mapping)).increment(1);
+}
+
+/// What the last plan was made of.
+pub(crate) fn fleet(mapping: &Arc<str>, workers: usize, readable: usize, unowned: usize) {
+    for (metric, value) in
+        [(table::WORKERS, workers), (table::SHARDS_READABLE, readable), (table::SHARDS_UNOWNED, unowned)]
+    {
+        gauge!(metric.name, "mapping" => Arc::clone(mapping)).set(value as f64);
+    }
 }
 
 pub(crate) fn leases_held(mapping: &Arc<str>, held: usize) {
@@ -295,6 +315,8 @@ mod tests {
             clock_offset(&"m".into(), 0);
             checkpoint_written(&"m".into(), Duration::ZERO);
             ShardMetrics::new(&"m".into(), &"s".into());
+            lease_taken(&"m".into(), "free");
+            fleet(&"m".into(), 1, 2, 0);
         });
         let series = registered.0.into_inner().unwrap();
         for metric in METRICS {

@@ -188,6 +188,41 @@ pub(super) const LEASES_HELD: MetricDescription = MetricDescription::new(
     MAPPING,
     "held by this worker. Over all workers it should equal the number of shards that can be read now",
 );
+pub(super) const LEASES_TAKEN: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
+    "shardmill_leases_taken_total",
+    "leases",
+    &["mapping", "why"],
+    "taken by this worker: `free` (no worker had it), `given` (its owner gave it), `own` (this worker or an earlier run of it had it), `dead_process`, `not_renewed` (its owner gave no sign of life for a lease time)",
+);
+pub(super) const HANDOFFS: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
+    "shardmill_handoffs_total",
+    "leases",
+    MAPPING,
+    "given by this worker to another one, for balance or at its stop",
+);
+pub(super) const WORKERS: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
+    "shardmill_workers",
+    "workers",
+    MAPPING,
+    "of the application that live, as this one sees them, itself included",
+);
+pub(super) const SHARDS_READABLE: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
+    "shardmill_shards_readable",
+    "shards",
+    MAPPING,
+    "that can be read now, whoever reads them: not at their end, and no parent of theirs is left to read",
+);
+pub(super) const SHARDS_UNOWNED: MetricDescription = MetricDescription::new(
+    MetricKind::Gauge,
+    "shardmill_shards_unowned",
+    "shards",
+    MAPPING,
+    "of these, the ones that no live worker has. Alert if it stays above 0",
+);
 pub(super) const LEASES_LOST: MetricDescription = MetricDescription::new(
     MetricKind::Counter,
     "shardmill_leases_lost_total",
@@ -244,6 +279,11 @@ pub const METRICS: &[MetricDescription] = &[
     THROTTLES,
     SOURCE_ERRORS,
     LEASES_HELD,
+    LEASES_TAKEN,
+    HANDOFFS,
+    WORKERS,
+    SHARDS_READABLE,
+    SHARDS_UNOWNED,
     LEASES_LOST,
     LEASES_DELETED,
     STORE_FAILING,

@@ -12,6 +12,7 @@ mod driver;
 mod fairness;
 mod filters;
 mod finished;
+mod fleet;
 mod gaps;
 mod generations;
 mod latest;

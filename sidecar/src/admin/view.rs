@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shardmill::engine::{Gap, LaneSnapshot, Mono};
 use shardmill::{
-    ConsumerReport, ConsumerStatus, ErrorReport, HashRange, LaneTrouble, RunState, ShardReport, TroubleKind,
-    TroubleReport, Worker,
+    ConsumerReport, ConsumerStatus, ErrorReport, FleetReport, HashRange, LaneTrouble, RunState, ShardReport,
+    TroubleKind, TroubleReport, Worker,
 };
 
 use crate::config::MappingConfig;
@@ -126,6 +126,7 @@ impl MappingView {
             let hole = |hole: &HashRange| json!([hole.start.to_string(), hole.end.to_string()]);
             fields.insert("uncoveredHashKeys".into(), holes.map(hole).collect());
             fields.insert("troubles".into(), report.troubles.iter().map(trouble_json).collect());
+            fields.insert("workers".into(), Value::Array(workers_json(&report, worker)));
             fields.insert("shards".into(), Value::Array(shards_json(&report, worker)));
         }
         value
@@ -149,7 +150,10 @@ fn shards_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
         let mut value = json!({
             "shardId": lease.shard.as_str(),
             "owner": lease.owner,
+            "movingTo": lease.moving_to,
             "checkpoint": lease.checkpoint.to_string(),
+            "renewedMillisecondsAgo": ago(worker, lease.renewed),
+            "checkpointedMillisecondsAgo": ago(worker, lease.checkpointed),
         });
         if let Some(shard) = own {
             add_own(&mut value, shard, worker);
@@ -162,6 +166,30 @@ fn shards_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
         json!({ "shardId": lease.key.shard.as_str(), "owner": null, "checkpoint": null, "lastError": error })
     });
     listed.chain(unreadable).collect()
+}
+
+/// How long ago this was, on this worker's own clock.
+fn ago(worker: &Worker, then: Mono) -> u64 {
+    u64::try_from(worker.clock().now().mono.since(then).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The other workers of the application, as this one sees them.
+fn workers_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
+    let peer = |peer: &FleetReport| {
+        let about = &peer.worker;
+        json!({
+            "workerId": about.id.as_str(),
+            "alive": peer.alive,
+            "stopping": about.stopping,
+            "leases": about.leases,
+            "maximumLeases": about.maximum_leases,
+            "version": about.version,
+            "host": about.host,
+            "startedEpochMilliseconds": about.started,
+            "heartbeatMillisecondsAgo": ago(worker, peer.heartbeat),
+        })
+    };
+    report.workers.iter().map(peer).collect()
 }
 
 /// Each of `all` with the one of `some` that has the same key; `some` is read only once.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardmill_checkpoint::{StoreError, Write};
+use shardmill_checkpoint::{Heartbeat, StoreError, Write};
 use shardmill_engine::{LeaseEvent, LeasePhase, Mono, Position};
 
 use super::Actor;
@@ -33,6 +33,7 @@ impl Actor {
                 self.answer(Answer::of_one(&result));
                 self.released(now, ticket, sent, result.ok());
             }
+            Done::Beat { sent, result } => self.beaten(now, sent, result),
             Done::Deleted(leases, answer) => {
                 self.deletion = Deletion::Idle;
                 self.answer(answer);
@@ -55,11 +56,40 @@ impl Actor {
             && entry.machine.phase() == LeasePhase::Watching
         {
             if !entry.ended {
-                self.reports.gave_up(now, &entry.lease.key.shard);
+                self.reports.gave_up(now, &entry.lease.key.shard, entry.next.as_ref());
             }
             self.lose(ticket.entry);
         }
         self.listing.soon(now);
+    }
+
+    /// Takes in what became of a heartbeat, which may have renewed every lease.
+    fn beaten(&mut self, now: Mono, sent: Mono, result: Result<Heartbeat, StoreError>) {
+        self.answer(Answer::of_write(&result, |heartbeat| *heartbeat == Heartbeat::Written));
+        let was_seen = self.pulse.is_seen(now);
+        self.pulse.ended(now, sent, matches!(result, Ok(Heartbeat::Written)));
+        if !was_seen && self.pulse.is_seen(now) {
+            // It may take leases now.
+            self.listing.soon(now);
+        }
+        let event = match result {
+            Ok(Heartbeat::Written) => LeaseEvent::Renewed { sent },
+            Ok(Heartbeat::Evicted) => LeaseEvent::Evicted,
+            Err(_) => return,
+        };
+        if event == LeaseEvent::Evicted {
+            self.fleet.evicted(now);
+        } else if !self.options.store.renews_all() {
+            return;
+        }
+        for id in self.entries.held_ids() {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            if event == LeaseEvent::Evicted {
+                entry.loss = Some(Loss::Evicted);
+            }
+            entry.machine.handle_event(now, event);
+            self.advance(id, now);
+        }
     }
 
     fn checkpointed(
@@ -110,7 +140,9 @@ impl Actor {
             }
             Some(Write::Refused { current }) => {
                 entry.loss = Some(if current.is_some() { Loss::Taken } else { Loss::Deleted });
-                let view = current.as_deref().map(|lease| entry.view(lease, &self.options.worker, |_| false));
+                let view = current
+                    .as_deref()
+                    .map(|lease| entry.view(lease, &self.options.worker, |_| false, |_| false));
                 LeaseEvent::Refused(view)
             }
             Some(Write::Unknown { .. }) | None => LeaseEvent::Unknown { sent },

@@ -20,7 +20,15 @@ impl Actor {
             Command::Release { key, token, reply } => self.release(now, &key, &token, reply),
             Command::Serve(served) => self.serve(now, served),
             Command::Idle { reply } => self.on_idle.push(reply),
-            Command::Retire => self.stop_taking(now, Phase::Retired),
+            Command::Retire => {
+                self.stop_taking(now, Phase::Retired);
+                self.give_all();
+                self.pulse.soon(now);
+            }
+            Command::Leave { reply } => {
+                self.pulse.end();
+                self.calls.forget_worker(self.options.worker.clone(), Some(reply));
+            }
         }
     }
 
@@ -52,6 +60,9 @@ impl Actor {
         }
         self.served = Some(served);
         self.listing.begin(now);
+        if !self.pulse.is_on() {
+            self.pulse.soon(now);
+        }
     }
 
     /// Takes no more leases from now on.

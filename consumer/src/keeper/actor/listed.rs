@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use shardmill_checkpoint::{Lease, LeaseList, ProcessIdentity, StoreError};
+use shardmill_checkpoint::{Lease, LeaseList, ProcessIdentity, StoreError, WorkerRecord};
 use shardmill_engine::{LeaseEvent, LeasePhase, Mono, Position, ShardId, gone_shards, may_start};
 
-use super::{Actor, Phase};
+use super::Actor;
 use crate::keeper::trouble::Answer;
 
 impl Actor {
@@ -13,10 +13,12 @@ impl Actor {
         self.listing.ended(now, self.entries.len());
         self.answer(Answer::of_read(&result));
         let (Ok(list), Some(served)) = (result, self.served.clone()) else { return };
-        let LeaseList { mut leases, mut unreadable, .. } = list;
+        let LeaseList { mut leases, mut unreadable, workers, .. } = list;
         leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
         unreadable.retain(|lease| lease.key.is_sibling_of(&served.stream));
-        self.reports.listed(&leases);
+        leases.sort_by(|one, other| one.key.cmp(&other.key));
+        self.meet(now, workers);
+        self.reports.listed(now, &leases, &self.entries);
         // One row that cannot be read costs its shard: it is not taken until the row is corrected, the others are.
         for lease in &unreadable {
             if let Some(entry) = self.entries.find_mut(&lease.key) {
@@ -33,7 +35,7 @@ impl Actor {
         self.delete_finished(now, &leases, &known, &gone);
     }
 
-    /// Takes in how the leases look that this worker does not hold, and takes those that it may.
+    /// Takes in how the leases look that this worker does not hold, and plans with all that can be read.
     fn watch(
         &mut self,
         now: Mono,
@@ -43,21 +45,42 @@ impl Actor {
     ) {
         let checkpoint = |shard: &ShardId| known.get(shard).map(|lease| &lease.checkpoint);
         let mut dead = HashMap::new();
+        let mut readable = Vec::with_capacity(leases.len());
         for lease in leases {
             let id = self.entries.id_of(lease);
+            let can_be_read = lease.checkpoint != Position::ShardEnd
+                && may_start(&lease.key.shard, &lease.parents, checkpoint, gone);
+            if can_be_read {
+                readable.push((id, lease));
+            }
             let Some(entry) = self.entries.get_mut(id) else { continue };
             if entry.machine.phase() != LeasePhase::Watching {
                 continue;
             }
             let own = self.options.process.as_ref();
-            let view = entry.view(lease, &self.options.worker, |process| is_dead(process, own, &mut dead));
+            let fleet = &self.fleet;
+            let view = entry.view(
+                lease,
+                &self.options.worker,
+                |owner| fleet.has_left(owner),
+                |process| is_dead(process, own, &mut dead),
+            );
             entry.saw(lease, view.owner);
-            let startable = self.phase == Phase::Taking
-                && lease.checkpoint != Position::ShardEnd
-                && may_start(&lease.key.shard, &lease.parents, checkpoint, gone);
-            entry.machine.handle_event(now, LeaseEvent::Wanted(startable));
+            // The plan wants it again, if it may be read and is this worker's to take.
+            entry.machine.handle_event(now, LeaseEvent::Wanted(false));
             entry.machine.handle_event(now, LeaseEvent::Observed(view));
-            self.advance(id, now);
+            self.entries.update(id);
+        }
+        self.plan(now, &readable);
+    }
+
+    /// Takes in how the other workers are.
+    fn meet(&mut self, now: Mono, workers: Vec<WorkerRecord>) {
+        let own = self.options.process.as_ref();
+        let changes = self.fleet.observe(now, workers, |process| is_dead(process, own, &mut HashMap::new()));
+        self.reports.workers(&self.fleet, &changes);
+        if let Some(worker) = self.fleet.forgotten(now) {
+            self.calls.forget_worker(worker, None);
         }
     }
 }

@@ -4,23 +4,27 @@ mod answers;
 mod commands;
 mod finished;
 mod listed;
+mod planned;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_checkpoint::{Checkpoint, Claim, Renewal};
+use shardmill_checkpoint::{Checkpoint, Claim, Ownership, Renewal, WorkerReport};
 use shardmill_engine::{LeaseAction, LeaseEvent, Mono};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::finished::Deletion;
+use self::planned::Plan;
 use super::KeeperOptions;
 use super::calls::{Calls, Pending};
 use super::checkpoints::Checkpoints;
 use super::entries::Entries;
+use super::fleet::Fleet;
 use super::handle::Grant;
 use super::leases::WeakLeases;
 use super::listing::Listing;
 use super::messages::{CheckpointOrder, Command, KeeperError, Served};
+use super::pulse::Pulse;
 use super::renewals::Renewals;
 use super::reports::Reports;
 use super::tally::Loss;
@@ -44,6 +48,9 @@ pub(super) struct Actor {
     renewals: Renewals,
     checkpoints: Checkpoints<CheckpointOrder>,
     deletion: Deletion,
+    fleet: Fleet,
+    plan: Plan,
+    pulse: Pulse,
     reports: Reports,
 }
 
@@ -79,11 +86,20 @@ impl Actor {
             served: None,
             on_idle: Vec::new(),
             calls: Calls::new(Arc::clone(&options.store), options.times.lease / 3),
-            entries: Entries::new(options.times),
-            listing: Listing::new(options.listing_interval, options.times.lease),
+            entries: Entries::new(options.times, options.store.renews_all()),
+            listing: Listing::new(
+                options
+                    .store
+                    .listing_interval()
+                    .map_or(options.listing_interval, |least| least.max(options.listing_interval)),
+                options.times.lease,
+            ),
             renewals: Renewals::new(),
             checkpoints: Checkpoints::new(),
             deletion: Deletion::Idle,
+            fleet: Fleet::new(options.worker.clone(), options.times.lease),
+            plan: Plan::default(),
+            pulse: Pulse::new(options.times.lease),
             reports,
             options,
         }
@@ -131,15 +147,29 @@ impl Actor {
     }
 
     fn wakes_at(&self, now: Mono) -> Mono {
-        [self.entries.wakes_at(), self.listing.wakes_at(), self.checkpoints.wakes_at()]
+        [self.entries.wakes_at(), self.listing.wakes_at(), self.checkpoints.wakes_at(), self.pulse.wakes_at()]
             .into_iter()
             .flatten()
             .fold(now + TICK, Mono::min)
     }
 
+    /// What this worker says of itself now.
+    fn report(&self) -> WorkerReport {
+        let held = self.entries.held();
+        let most = held.saturating_add(self.options.slots.available_permits());
+        let mut report = self.options.about.clone();
+        report.stopping = self.phase != Phase::Taking;
+        report.leases = held as u64;
+        report.maximum_leases = (most < Semaphore::MAX_PERMITS).then_some(most as u64);
+        report
+    }
+
     fn start_due(&mut self, now: Mono) {
         while let Some(id) = self.entries.take_due(now) {
             self.advance(id, now);
+        }
+        if self.pulse.take(now) {
+            self.calls.heartbeat(self.report(), now);
         }
         if self.listing.take(now) {
             self.calls.list();
@@ -178,7 +208,19 @@ impl Actor {
             }
             LeaseAction::Renew { counter } => self.renewals.ask(id, counter),
             LeaseAction::Release { counter } => {
-                self.calls.release(entry.ticket(id), entry.lease.key.clone(), counter, now);
+                let (ticket, key) = (entry.ticket(id), entry.lease.key.clone());
+                match entry.next.take_if(|next| !entry.ended && self.fleet.may_get(next)) {
+                    Some(next) => {
+                        let seen =
+                            Ownership { owner: Some(self.options.worker.clone()), checkpoint_owner: None };
+                        self.calls.give(ticket, key, seen, next.clone(), now);
+                        entry.next = Some(next);
+                    }
+                    None => {
+                        entry.next = None;
+                        self.calls.release(ticket, key, counter, now);
+                    }
+                }
             }
             LeaseAction::Lost => {
                 if !entry.given_up {

@@ -1,5 +1,7 @@
 //! Leases in memory.
 
+mod lives;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,21 +9,37 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use shardmill_engine::{LeaseKey, ShardId};
 
+use self::lives::{Joined, Lives};
 use crate::rules;
 use crate::{
     Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError,
-    WorkerId, WorkerRecord, WorkerReport, Write,
+    WorkerId, WorkerReport, Write,
 };
 
 /// Leases and checkpoints in memory: for tests, and for trials that may start over.
 ///
 /// A clone is another handle on the same leases, so several workers of one process share them. Everything is gone when
 /// the last handle is.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct MemoryStore {
     leases: Arc<Mutex<BTreeMap<LeaseKey, Lease>>>,
     notes: Arc<Mutex<BTreeMap<String, String>>>,
-    workers: Arc<Mutex<BTreeMap<WorkerId, WorkerRecord>>>,
+    lives: Arc<Mutex<Lives>>,
+    by_heartbeat: bool,
+    /// This handle's own: a clone stands for another process.
+    joined: Mutex<Joined>,
+}
+
+impl Clone for MemoryStore {
+    fn clone(&self) -> Self {
+        Self {
+            leases: Arc::clone(&self.leases),
+            notes: Arc::clone(&self.notes),
+            lives: Arc::clone(&self.lives),
+            by_heartbeat: self.by_heartbeat,
+            joined: Mutex::default(),
+        }
+    }
 }
 
 impl MemoryStore {
@@ -29,6 +47,13 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A store in which a worker's heartbeat renews all its leases at once, as the one on DynamoDB does: for tests of what
+    /// uses such a store.
+    #[must_use]
+    pub fn renewed_by_heartbeat() -> Self {
+        Self { by_heartbeat: true, ..Self::default() }
     }
 
     fn leases(&self) -> MutexGuard<'_, BTreeMap<LeaseKey, Lease>> {
@@ -60,11 +85,16 @@ fn write(
 #[async_trait]
 impl LeaseStore for MemoryStore {
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
-        Ok(self.leases().values().cloned().collect())
+        let mut leases: Vec<Lease> = self.leases().values().cloned().collect();
+        if self.by_heartbeat {
+            let lives = self.lives.lock();
+            leases.iter_mut().for_each(|lease| lease.heartbeat = lives.heartbeat_of(lease));
+        }
+        Ok(leases)
     }
 
     async fn list_readable(&self) -> Result<LeaseList, StoreError> {
-        let workers = self.workers.lock().values().cloned().collect();
+        let workers = self.lives.lock().records();
         Ok(LeaseList::new(self.list().await?, Vec::new()).with_workers(workers))
     }
 
@@ -80,7 +110,19 @@ impl LeaseStore for MemoryStore {
 
     async fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, StoreError> {
         self.valid(rules::check_claim(claim))?;
-        Ok(self.write(key, |lease| rules::acquire(lease, seen, claim)))
+        let (mut leases, mut lives) = (self.leases(), self.lives.lock());
+        let mut answer = write(&mut leases, key, |lease| {
+            let may_go_on = !self.by_heartbeat || lease.counter != seen || lives.evict(lease, claim);
+            may_go_on && rules::acquire(lease, seen, claim)
+        });
+        if self.by_heartbeat {
+            match &mut answer {
+                Write::Done { .. } => lives.took(&mut self.joined.lock(), key, &claim.owner),
+                Write::Refused { current: Some(lease) } => lease.heartbeat = lives.heartbeat_of(lease),
+                Write::Refused { current: None } | Write::Unknown { .. } => {}
+            }
+        }
+        Ok(answer)
     }
 
     async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Write>, StoreError> {
@@ -143,15 +185,21 @@ impl LeaseStore for MemoryStore {
 
     async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
         self.valid(rules::check_worker(&worker.id))?;
-        let mut workers = self.workers.lock();
-        let last = workers.get(&worker.id).map_or(0, |record| record.heartbeat);
-        workers.insert(worker.id.clone(), WorkerRecord::new(worker.clone(), last.wrapping_add(1)));
+        let mut lives = self.lives.lock();
+        if self.by_heartbeat {
+            return Ok(lives.beat(&mut self.joined.lock(), worker));
+        }
+        lives.note(worker);
         Ok(Heartbeat::Written)
     }
 
     async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
-        self.workers.lock().remove(worker);
+        self.lives.lock().forget(worker);
         Ok(())
+    }
+
+    fn renews_all(&self) -> bool {
+        self.by_heartbeat
     }
 
     fn describe(&self) -> String {

@@ -1,0 +1,104 @@
+//! Workers whose heartbeat renews all their leases, in memory.
+
+use std::collections::BTreeMap;
+
+use shardmill_engine::LeaseKey;
+
+use crate::{Claim, Heartbeat, Lease, WorkerId, WorkerRecord, WorkerReport};
+
+/// The workers of a store, and which of a worker's lives took which lease.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    workers: BTreeMap<WorkerId, Life>,
+    /// The owner's epoch at the acquisition.
+    leases: BTreeMap<LeaseKey, u64>,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    /// What it reported; `None` while it has only taken leases.
+    report: Option<WorkerReport>,
+    heartbeat: u64,
+    /// Rises with each start of the worker, and when others declare it dead.
+    epoch: u64,
+    /// The heartbeat at which the last epoch ended.
+    ended: u64,
+}
+
+impl Life {
+    fn end_epoch(&mut self) {
+        self.epoch += 1;
+        self.ended = self.heartbeat;
+    }
+}
+
+/// The epochs that one process has begun.
+pub(super) type Joined = BTreeMap<WorkerId, u64>;
+
+impl Lives {
+    pub(super) fn records(&self) -> Vec<WorkerRecord> {
+        let record = |life: &Life| Some(WorkerRecord::new(life.report.clone()?, life.heartbeat));
+        self.workers.values().filter_map(record).collect()
+    }
+
+    pub(super) fn forget(&mut self, worker: &WorkerId) {
+        self.workers.remove(worker);
+    }
+
+    /// A heartbeat that renews nothing but the worker's own record.
+    pub(super) fn note(&mut self, worker: &WorkerReport) {
+        let life = self.workers.entry(worker.id.clone()).or_default();
+        life.heartbeat += 1;
+        life.report = Some(worker.clone());
+    }
+
+    pub(super) fn beat(&mut self, joined: &mut Joined, worker: &WorkerReport) -> Heartbeat {
+        let epoch = self.join(joined, &worker.id);
+        if self.workers.get(&worker.id).is_none_or(|life| life.epoch != epoch) {
+            joined.remove(&worker.id);
+            return Heartbeat::Evicted;
+        }
+        self.note(worker);
+        Heartbeat::Written
+    }
+
+    /// The epoch of this process's worker, which begins now if it has not begun.
+    fn join(&mut self, joined: &mut Joined, worker: &WorkerId) -> u64 {
+        *joined.entry(worker.clone()).or_insert_with(|| {
+            let life = self.workers.entry(worker.clone()).or_default();
+            life.end_epoch();
+            life.epoch
+        })
+    }
+
+    /// The heartbeat that keeps the lease alive.
+    pub(super) fn heartbeat_of(&self, lease: &Lease) -> u64 {
+        let owner = lease.owner.as_ref().filter(|_| lease.token.is_some());
+        let Some(life) = owner.and_then(|owner| self.workers.get(owner)) else { return 0 };
+        match self.leases.get(&lease.key) {
+            Some(epoch) if *epoch == life.epoch => life.heartbeat,
+            Some(epoch) if *epoch < life.epoch => life.ended,
+            _ => 0,
+        }
+    }
+
+    /// Declares the lease's owner dead unless it lives. Whether the claim may go on.
+    pub(super) fn evict(&mut self, lease: &Lease, claim: &Claim) -> bool {
+        let owner = lease.owner.as_ref().filter(|owner| **owner != claim.owner && lease.token.is_some());
+        let epoch = self.leases.get(&lease.key);
+        let Some(life) = owner.and_then(|owner| self.workers.get_mut(owner)) else { return true };
+        if epoch != Some(&life.epoch) {
+            return true;
+        }
+        let dead = life.heartbeat == claim.seen_heartbeat;
+        if dead {
+            life.end_epoch();
+        }
+        dead
+    }
+
+    pub(super) fn took(&mut self, joined: &mut Joined, key: &LeaseKey, worker: &WorkerId) {
+        let epoch = self.join(joined, worker);
+        self.leases.insert(key.clone(), epoch);
+    }
+}

@@ -1,0 +1,189 @@
+//! Which leases this worker takes, and which it gives to others.
+
+use std::collections::BTreeMap;
+
+use shardmill_checkpoint::{Lease, WorkerId};
+use shardmill_engine::{FleetLease, FleetWorker, LeaseEvent, LeasePhase, Mono, plan_moves};
+
+use super::{Actor, Phase};
+use crate::keeper::fleet::PLAN_INTERVAL;
+use crate::keeper::ticket::EntryId;
+
+/// A lease whose shard can be read now.
+#[derive(Debug)]
+pub(super) struct Readable {
+    id: EntryId,
+    state: FleetLease,
+}
+
+/// What the plan was made of, for the one that a stop makes.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    workers: Vec<WorkerId>,
+    limits: Vec<FleetWorker>,
+    leases: Vec<Readable>,
+}
+
+impl Plan {
+    fn index(&self, worker: &WorkerId) -> usize {
+        // A worker that is not in the list counts for none.
+        self.workers.binary_search(worker).unwrap_or(usize::MAX)
+    }
+
+    /// How many shards can be read, and how many of them no live worker has.
+    fn counts(&self) -> (usize, usize) {
+        let unowned = self.leases.iter().filter(|lease| match lease.state {
+            FleetLease::Free => true,
+            FleetLease::Held { by, .. } => by >= self.workers.len(),
+            FleetLease::Moving { to } => to >= self.workers.len(),
+        });
+        (self.leases.len(), unowned.count())
+    }
+}
+
+impl Actor {
+    /// Computes the plan for the leases that can be read now, and does this worker's part of it: takes what it may, gives
+    /// what it has too much of.
+    pub(super) fn plan(&mut self, now: Mono, readable: &[(EntryId, &Lease)]) {
+        self.plan = self.look_around(now, readable);
+        let (leases, unowned) = self.plan.counts();
+        self.reports.fleet(self.plan.workers.len(), leases, unowned);
+        let moves = plan_moves(
+            &self.plan.limits,
+            &self.plan.leases.iter().map(|lease| lease.state).collect::<Vec<_>>(),
+        );
+        let me = self.plan.index(&self.options.worker);
+        let mut mine: BTreeMap<EntryId, bool> = BTreeMap::new();
+        let mut given = Vec::new();
+        for planned in &moves.moves {
+            let id = self.plan.leases[planned.lease].id;
+            match planned.from {
+                None => drop(mine.insert(id, planned.to == me)),
+                Some(from) if from == me => given.push((id, self.plan.workers[planned.to].clone())),
+                Some(_) => {}
+            }
+        }
+        // What heartbeats are to renew is not taken by a worker whose heartbeats do not come through.
+        let can_renew = !self.options.store.renews_all() || self.pulse.is_seen(now);
+        let may_take = self.phase == Phase::Taking && can_renew && self.fleet.may_claim(now);
+        for index in 0..self.plan.leases.len() {
+            let Readable { id, state } = self.plan.leases[index];
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            if entry.machine.phase() != LeasePhase::Watching {
+                continue;
+            }
+            let wanted = match state {
+                FleetLease::Moving { to } => to == me,
+                // What the plan gives to another is taken after all if that one does not come.
+                FleetLease::Free => {
+                    let since = *entry.free_since.get_or_insert(now);
+                    mine.get(&id).is_some_and(|mine| *mine) || now >= since + PLAN_INTERVAL
+                }
+                FleetLease::Held { .. } => false,
+            };
+            if state != FleetLease::Free {
+                entry.free_since = None;
+            }
+            entry.machine.handle_event(now, LeaseEvent::Wanted(wanted && may_take));
+            self.advance(id, now);
+        }
+        let holders = |plan: &Plan, actor: &Self| {
+            let holder = |lease: &Readable| match lease.state {
+                FleetLease::Free => None,
+                FleetLease::Held { by: worker, .. } | FleetLease::Moving { to: worker } => {
+                    plan.workers.get(worker).map(ToString::to_string)
+                }
+            };
+            let key =
+                |lease: &Readable| Some((actor.entries.get(lease.id)?.lease.key.clone(), holder(lease)));
+            plan.leases.iter().filter_map(key).collect()
+        };
+        let found = holders(&self.plan, self);
+        if self.fleet.begin_planning(now, || found) {
+            for (id, to) in given {
+                self.hand_off(id, to);
+            }
+        }
+    }
+
+    /// The workers that live, and who has which lease.
+    fn look_around(&mut self, now: Mono, readable: &[(EntryId, &Lease)]) -> Plan {
+        let me = &self.options.worker;
+        let mut workers: BTreeMap<WorkerId, FleetWorker> = BTreeMap::new();
+        for record in self.fleet.alive() {
+            let report = &record.report;
+            let maximum = report.maximum_leases.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
+            workers.insert(report.id.clone(), FleetWorker { stopping: report.stopping, maximum });
+        }
+        let maximum = Some(self.entries.held() + self.options.slots.available_permits());
+        workers.insert(me.clone(), FleetWorker { stopping: self.phase != Phase::Taking, maximum });
+        // Workers that report nothing, as those of an older version, are known by their leases.
+        for (id, lease) in readable {
+            let Some(owner) = lease.owner.as_ref().filter(|owner| *owner != me) else { continue };
+            let is_free = self.entries.get(*id).is_none_or(|entry| entry.machine.is_free(now));
+            if !is_free && lease.token.is_some() && !self.fleet.knows(owner) {
+                workers.entry(owner.clone()).or_default();
+            }
+        }
+        let (workers, limits) = workers.into_iter().unzip();
+        let mut plan = Plan { workers, limits, leases: Vec::with_capacity(readable.len()) };
+        for (id, lease) in readable {
+            let state = self.state(now, *id, lease, &plan);
+            plan.leases.push(Readable { id: *id, state });
+        }
+        plan
+    }
+
+    fn state(&self, now: Mono, id: EntryId, lease: &Lease, plan: &Plan) -> FleetLease {
+        let me = &self.options.worker;
+        let mine = plan.index(me);
+        let Some(entry) = self.entries.get(id) else { return FleetLease::Free };
+        let settled = self.fleet.is_settled(&entry.lease.key);
+        match (entry.machine.phase(), &lease.owner) {
+            (LeasePhase::Held | LeasePhase::Releasing, _) => match &entry.next {
+                Some(next) => FleetLease::Moving { to: plan.index(next) },
+                None => FleetLease::Held { by: mine, settled },
+            },
+            (LeasePhase::Acquiring, _) => FleetLease::Moving { to: mine },
+            (LeasePhase::Watching, Some(owner)) if owner == me && lease.token.is_none() => {
+                FleetLease::Moving { to: mine }
+            }
+            (LeasePhase::Watching, Some(owner)) if !entry.machine.is_free(now) => match &lease.token {
+                Some(_) => FleetLease::Held { by: plan.index(owner), settled },
+                None => FleetLease::Moving { to: plan.index(owner) },
+            },
+            (LeasePhase::Watching, _) => FleetLease::Free,
+        }
+    }
+
+    /// This worker stops: the plan says who gets what it holds.
+    pub(super) fn give_all(&mut self) {
+        let me = self.plan.index(&self.options.worker);
+        if let Some(own) = self.plan.limits.get_mut(me) {
+            own.stopping = true;
+        }
+        for lease in &mut self.plan.leases {
+            let Some(entry) = self.entries.get(lease.id) else { continue };
+            if entry.validity.is_some() && entry.next.is_none() {
+                lease.state = FleetLease::Held { by: me, settled: true };
+            }
+        }
+        let states: Vec<FleetLease> = self.plan.leases.iter().map(|lease| lease.state).collect();
+        for planned in plan_moves(&self.plan.limits, &states).moves {
+            if planned.from == Some(me) {
+                self.hand_off(self.plan.leases[planned.lease].id, self.plan.workers[planned.to].clone());
+            }
+        }
+    }
+
+    /// Asks the holder to finish; its release then names the next owner.
+    fn hand_off(&mut self, id: EntryId, to: WorkerId) {
+        if let Some(entry) = self.entries.get_mut(id)
+            && entry.next.is_none()
+            && let Some(validity) = &entry.validity
+        {
+            validity.ask();
+            entry.next = Some(to);
+        }
+    }
+}

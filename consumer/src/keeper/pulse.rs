@@ -1,0 +1,113 @@
+//! When the worker's own heartbeat is due.
+
+use std::time::Duration;
+
+use shardmill_engine::Mono;
+
+/// One heartbeat at a time: four in a lease time, sooner after one that failed.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    lease: Duration,
+    state: State,
+    /// When the last one was sent that is durable.
+    proven: Option<Mono>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing is served yet, or the worker has left.
+    Off,
+    Due(Mono),
+    UnderWay,
+    /// Another one is due as soon as the one under way has ended: it reports what is old by now.
+    Outdated,
+}
+
+impl Pulse {
+    pub(super) const fn new(lease: Duration) -> Self {
+        Self { lease, state: State::Off, proven: None }
+    }
+
+    /// Begins, or reports what has changed at once.
+    pub(super) const fn soon(&mut self, now: Mono) {
+        self.state = match self.state {
+            State::Off | State::Due(_) => State::Due(now),
+            State::UnderWay | State::Outdated => State::Outdated,
+        };
+    }
+
+    /// The worker has left: no more heartbeats.
+    pub(super) const fn end(&mut self) {
+        self.state = State::Off;
+    }
+
+    pub(super) const fn is_on(&self) -> bool {
+        !matches!(self.state, State::Off)
+    }
+
+    /// Whether to send one now; marks it as under way.
+    pub(super) fn take(&mut self, now: Mono) -> bool {
+        let due = self.wakes_at().is_some_and(|at| at <= now);
+        if due {
+            self.state = State::UnderWay;
+        }
+        due
+    }
+
+    /// The heartbeat under way, which was sent then, has ended.
+    pub(super) fn ended(&mut self, now: Mono, sent: Mono, written: bool) {
+        if written {
+            self.proven = Some(sent);
+        }
+        self.state = match self.state {
+            State::Off => State::Off,
+            State::Outdated => State::Due(now),
+            State::Due(_) | State::UnderWay if written => State::Due(sent + self.lease / 4),
+            State::Due(_) | State::UnderWay => State::Due(now + self.lease / 20),
+        };
+    }
+
+    /// Whether others can still see that this worker lives.
+    pub(super) fn is_seen(&self, now: Mono) -> bool {
+        self.proven.is_some_and(|sent| now < sent + self.lease / 2)
+    }
+
+    /// When [`take`](Self::take) may return more than now.
+    pub(super) const fn wakes_at(&self) -> Option<Mono> {
+        match self.state {
+            State::Due(at) => Some(at),
+            State::Off | State::UnderWay | State::Outdated => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Mono {
+        Mono::from_millis(millis)
+    }
+
+    #[test]
+    fn four_heartbeats_are_sent_in_a_lease_time_and_a_failed_one_is_repeated_soon() {
+        let mut pulse = Pulse::new(Duration::from_secs(10));
+        assert!(!pulse.take(at(0)) && !pulse.is_on());
+        pulse.soon(at(0));
+        assert!(pulse.take(at(0)));
+        assert!(!pulse.take(at(9_000)), "one at a time");
+        pulse.ended(at(100), at(0), true);
+        assert_eq!(pulse.wakes_at(), Some(at(2_500)), "from when it was sent");
+        assert!(pulse.is_seen(at(4_999)) && !pulse.is_seen(at(5_000)));
+        assert!(pulse.take(at(2_500)));
+        pulse.ended(at(4_500), at(2_500), false);
+        assert_eq!(pulse.wakes_at(), Some(at(5_000)));
+        assert!(pulse.take(at(5_000)));
+        pulse.soon(at(5_001));
+        pulse.ended(at(5_002), at(5_000), true);
+        assert!(pulse.take(at(5_002)), "what has changed meanwhile is reported at once");
+        pulse.end();
+        pulse.ended(at(6_000), at(5_002), true);
+        assert_eq!(pulse.wakes_at(), None);
+    }
+}
