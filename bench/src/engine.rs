@@ -41,7 +41,7 @@ pub(crate) fn figures(runs: usize) -> Fallible<Vec<Figure>> {
 /// Takes the pages through a machine whose surroundings answer at once; the time that making and freeing the records
 /// takes is left out.
 fn machine(mapping: MappingBuilder) -> Fallible<f64> {
-    let mapping = Arc::new(mapping.minimum_read_interval(Duration::ZERO).build()?);
+    let mapping = Arc::new(mapping.build()?);
     let mut now = Now { mono: Mono::from_millis(1), wall: Wall::from_millis(1_000) };
     let mut machine = ShardMachine::new(mapping, "shard".into(), Position::TrimHorizon, 1, now);
     let (mut spent, mut handled, mut made) = (Duration::ZERO, 0, 0);

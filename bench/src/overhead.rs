@@ -30,7 +30,7 @@ pub(crate) async fn run(pages: u64) -> Fallible<Overhead> {
     let freeing = freeing.await?;
 
     let source = MemorySource::of(Pages { pages: WARM_UP_PAGES + pages, ..PAGE });
-    let mapping = library::mapping().minimum_read_interval(Duration::ZERO);
+    let mapping = library::mapping();
     let running = Running::start(mapping, source.clone(), library::worker()?)?;
     source.asked.notified().await;
     source.start.notify_one();

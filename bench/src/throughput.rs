@@ -37,7 +37,7 @@ pub(crate) fn sdk_config(endpoint: &str) -> SdkConfig {
 pub(crate) async fn library(endpoint: &str, warm_up: u64, records: u64) -> Fallible<(u64, Lap)> {
     let worker = library::worker()?;
     let source = KinesisSource::new(&sdk_config(endpoint), STREAM_ARN)?;
-    let mapping = library::mapping().minimum_read_interval(Duration::ZERO);
+    let mapping = library::mapping();
     let running = Running::start(mapping, source, worker)?;
     running.seen.reach(warm_up).await;
     let (watch, before) = (Stopwatch::start(), running.seen.records());

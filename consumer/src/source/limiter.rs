@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::permits::{Party, Permit, Permits};
 
-/// 5 GetRecords a second and shard (Kinesis, "Quotas and limits").
+/// 5 GetRecords a second and shard (Kinesis, "Quotas and limits"). Nothing else spaces reads: the engine asks for the next
+/// page of a backlog at once.
 const SPACING: Duration = Duration::from_millis(200);
 
 /// 10 DescribeStream a second over all DynamoDB streams of an account and region (DynamoDB, "Service, account, and table
@@ -60,6 +61,7 @@ struct Slot {
     drained: Mutex<Option<Instant>>,
 }
 
+/// With the service's limits.
 impl Default for ReadLimiter {
     fn default() -> Self {
         Self::new()
@@ -277,6 +279,20 @@ mod tests {
         pace(&limiter, "s").start().await.finish(2 * 1024 * 1024);
         pace(&limiter, "s").start().await.finish(0);
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i12_reads_that_fail_keep_their_distance_also_across_new_readers() {
+        let limiter = ReadLimiter::default();
+        let begin = Instant::now();
+        let mut starts = Vec::new();
+        for _ in 0..4 {
+            let reader = pace(&limiter, "s");
+            drop(reader.start().await);
+            drop(reader.start().await);
+            starts.push(begin.elapsed().as_millis());
+        }
+        assert_eq!(starts, [200, 600, 1000, 1400]);
     }
 
     #[cfg(feature = "dynamodb-streams")]

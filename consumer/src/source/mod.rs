@@ -111,6 +111,9 @@ impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
 pub trait ShardReader: Send {
     /// The next page, of at most `limit` records; may be empty. After an error the reader stands where it stood and
     /// may be asked again, except for [`SourceErrorKind::IteratorExpired`], which asks for a new reader (I14).
+    ///
+    /// After a page with a backlog behind it (`millis_behind` above 0, `limit` records, or 1 MiB) the next page is asked for
+    /// at once: the wait for what the service permits is here (I12).
     async fn next_page(&mut self, limit: usize) -> Result<Page, SourceError>;
 
     /// Whether a record that cannot be decoded is left out and named in [`Page::skipped`] from now on. A reader that knows

@@ -242,10 +242,13 @@ async fn i12_two_consumers_of_one_worker_together_keep_to_five_reads_a_second_an
     put(&fake, 3000);
     let a = worker("a");
     let (x, y) = (store(), store());
-    let small = || mapping().maximum_records(10).idle_interval(Duration::from_millis(200));
+    let fast = Duration::from_millis(1);
+    let small =
+        || mapping().maximum_records(10).idle_interval(Duration::from_millis(200)).initial_backoff(fast);
     let first = launch(consumer(&fake, &a, small(), seen.handler("x"), &x));
     let second = launch(consumer(&fake, &a, small().name("y"), seen.handler("y"), &y));
     fake.faults().on(Operation::GetRecords).skip(20).times(5).inject(Fault::ExpiredIterator);
+    fake.faults().on(Operation::GetRecords).skip(40).times(10).inject(Fault::InternalFailure);
     until("both have everything", || seen.len() == 6000).await;
     first.stop().await;
     second.stop().await;

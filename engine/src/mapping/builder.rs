@@ -86,9 +86,6 @@ impl MappingBuilder {
         bisect_batch_on_function_error(does: bool);
         /// Whether the function's limits are those of Lambda Managed Instances, which run up to 5,400 s; default false.
         managed_instances(is: bool);
-        /// The least time between two reads of a shard, default 200 ms (I12); zero turns pacing off, which only suits a
-        /// source without Kinesis' limit of 5 reads a second.
-        minimum_read_interval(interval: Duration);
         /// What happens to a discarded batch that its destination does not accept; default
         /// [`OnDestinationFailure::Block`].
         on_destination_failure(action: OnDestinationFailure);

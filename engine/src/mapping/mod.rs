@@ -61,15 +61,13 @@ pub struct Retry {
     pub maximum_backoff: Duration,
 }
 
-/// How a shard is read.
+/// How a shard is read. How often its service permits that is the source's affair (I12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Polling {
     /// The wait after an empty page at the tip of the shard.
     pub idle_interval: Duration,
     /// What the wait grows to on an open shard that stays empty.
     pub maximum_idle_interval: Duration,
-    /// The least time between two reads of one shard, from start to start; zero turns pacing off.
-    pub minimum_interval: Duration,
     /// Most records per read.
     pub maximum_records: usize,
     /// Bytes that one shard may buffer.

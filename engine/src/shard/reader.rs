@@ -1,4 +1,4 @@
-//! When and how much to read next.
+//! When and how much to read next. How often the service permits a read is for the source to wait for (I12).
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ pub(super) struct Reader {
     /// The last position that was read, or the start: where to open again (I14).
     pub(super) at: Position,
     pub(super) state: ReaderState,
-    /// No open and no fetch before this: pacing or backoff.
+    /// No open and no fetch before this: an idle pause or backoff.
     not_before: Mono,
-    /// When the last read began.
+    /// When the last read was asked for.
     fetch_started: Option<Mono>,
     failures: u32,
     /// Since when the service does not know the shard.
@@ -118,11 +118,9 @@ impl Reader {
         match self.state {
             ReaderState::Closed => Some(self.not_before),
             ReaderState::Open => {
-                // Neither a short backoff nor a new iterator brings two reads too close together (I12).
-                let paced = self.fetch_started.map(|started| started + polling.minimum_interval);
                 // With nothing buffered a page is read regardless of the budget: one record may be larger than it.
                 let has_room = buffered == 0 || buffered < polling.buffer_bytes;
-                has_room.then(|| self.not_before.max(paced.unwrap_or_default()))
+                has_room.then_some(self.not_before)
             }
             ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended | ReaderState::Halted => None,
         }
@@ -173,15 +171,15 @@ impl Reader {
         is_further
     }
 
-    /// The time from the start of the last fetch to the start of the next.
+    /// The time from when the last read was asked for to when the next one is.
     fn pause_after(&mut self, intake: &Intake, polling: &Polling) -> Duration {
         let backlog = intake.millis_behind.is_some_and(|behind| behind > 0)
             || intake.polled + intake.skipped.len() >= self.asked
             || intake.bytes >= BACKLOG_BYTES;
         if backlog {
-            // An empty page in the middle of a shard is normal: the shard is still read at full speed.
+            // An empty page in the middle of a shard is normal: the shard is read on as fast as the source permits.
             self.empty_pages = 0;
-            return polling.minimum_interval;
+            return Duration::ZERO;
         }
         self.empty_pages = if is_empty(intake) { self.empty_pages.saturating_add(1) } else { 0 };
         let slower = self.empty_pages.saturating_sub(EMPTY_PAGES_BEFORE_SLOWING).min(16);

@@ -2,8 +2,6 @@
 
 mod check;
 
-use std::time::Duration;
-
 use super::error::{MappingError, MappingErrors};
 use super::limits;
 use super::{EventSourceMapping, OnDestinationFailure, OnGap, OnUndecodable};
@@ -44,7 +42,6 @@ pub struct RawMapping {
     maximum_backoff: i64,
     idle_interval: Option<i64>,
     maximum_idle_interval: Option<i64>,
-    minimum_interval: Duration,
     maximum_records: Option<i64>,
     buffer_bytes: i64,
     checkpoint_interval: i64,
@@ -103,7 +100,6 @@ impl RawMapping {
             maximum_backoff: limits::MAXIMUM_BACKOFF.default,
             idle_interval: None,
             maximum_idle_interval: None,
-            minimum_interval: Duration::from_millis(200),
             maximum_records: None,
             buffer_bytes: limits::BUFFER_BYTES.default,
             checkpoint_interval: limits::CHECKPOINT_INTERVAL.default,
@@ -139,9 +135,6 @@ impl RawMapping {
         initial_backoff_milliseconds: initial_backoff = i64;
         /// The longest wait between retries: 1 to 3,600 seconds, default 60.
         maximum_backoff_seconds: maximum_backoff = i64;
-        /// The least time between two reads of a shard, default 200 ms (I12); zero turns pacing off, which only suits a
-        /// source without Kinesis' limit of 5 reads a second.
-        minimum_read_interval: minimum_interval = Duration;
         /// Bytes that one shard may buffer: 1 MiB to 1 GiB, default 16 MiB.
         buffer_bytes: buffer_bytes = i64;
         /// The least time between two checkpoints of a shard: 0 to 60,000 milliseconds, default 0.

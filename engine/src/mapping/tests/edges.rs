@@ -26,7 +26,6 @@ fn every_field_comes_out_as_it_was_set() {
         .timeout_seconds(11)
         .initial_backoff_milliseconds(12)
         .maximum_backoff_seconds(13)
-        .minimum_read_interval(Duration::from_millis(14))
         .idle_interval_milliseconds(215)
         .maximum_idle_interval_milliseconds(316)
         .maximum_records(17)
@@ -50,7 +49,6 @@ fn every_field_comes_out_as_it_was_set() {
     let polling = Polling {
         idle_interval: ms(215),
         maximum_idle_interval: ms(316),
-        minimum_interval: ms(14),
         maximum_records: 17,
         buffer_bytes: 1_048_577,
     };

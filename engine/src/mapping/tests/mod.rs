@@ -46,7 +46,6 @@ fn defaults_are_lambdas() {
     assert_eq!(m.retry().maximum_backoff, Duration::from_secs(60));
     assert_eq!(m.polling().idle_interval, Duration::from_secs(1));
     assert_eq!(m.polling().maximum_idle_interval, Duration::from_secs(1));
-    assert_eq!(m.polling().minimum_interval, Duration::from_millis(200), "I12");
     assert_eq!(m.polling().maximum_records, 10_000);
     assert_eq!(m.polling().buffer_bytes, 16 * 1024 * 1024);
     assert_eq!(m.checkpoint_interval(), Duration::ZERO);

@@ -44,7 +44,7 @@ impl Rig {
         self.trace.iter().filter_map(checkpoint).collect()
     }
 
-    /// When pages were asked for.
+    /// When reads began, which may be later than they were asked for.
     pub(super) fn fetches(&self) -> Vec<u64> {
         self.trace.iter().filter(|(_, did)| matches!(did, Did::Fetch(_))).map(|(at, _)| *at).collect()
     }

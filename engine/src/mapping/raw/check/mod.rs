@@ -292,7 +292,6 @@ impl RawMapping {
         Some(Polling {
             idle_interval: idle,
             maximum_idle_interval: maximum_idle,
-            minimum_interval: self.minimum_interval,
             maximum_records: maximum_records?,
             buffer_bytes: buffer_bytes?,
         })

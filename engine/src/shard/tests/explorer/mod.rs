@@ -149,7 +149,6 @@ fn case(records: u64, pages: &'static [usize], change: impl FnOnce(&mut EventSou
     let mapping = mapping(|m| {
         m.retry.initial_backoff = Duration::ZERO;
         m.retry.maximum_backoff = Duration::ZERO;
-        m.polling.minimum_interval = Duration::ZERO;
         m.polling.idle_interval = Duration::ZERO;
         m.polling.maximum_idle_interval = Duration::ZERO;
         m.maximum_retry_attempts = Some(1);

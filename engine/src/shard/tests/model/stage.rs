@@ -94,7 +94,6 @@ fn configured(rules: &Rules) -> Arc<EventSourceMapping> {
         m.payload_limit = rules.payload_limit;
         m.retry.initial_backoff = ms(rules.backoff);
         m.retry.maximum_backoff = ms(rules.backoff);
-        m.polling.minimum_interval = ms(0);
         m.polling.idle_interval = ms(0);
         m.polling.maximum_idle_interval = ms(0);
         m.checkpoint_interval = ms(0);

@@ -27,6 +27,8 @@ use crate::window::WindowCall;
 pub(super) const START: u64 = 10_000_000;
 /// Answers at one moment, more than any test needs: a machine that asks on and on is a failure and no endless test.
 const MOST_AT_ONCE: usize = 100_000;
+/// The least time between two reads, as a source keeps it (I12).
+const PACE: u64 = 200;
 pub(super) const WALL_START: i64 = 1_700_000_000_000;
 
 /// Lambda's defaults: the one place where tests make mappings.
@@ -116,6 +118,17 @@ pub(super) enum Reply<T> {
     Never,
 }
 
+impl<T> Reply<T> {
+    /// The same, so much later.
+    fn delayed(self, by: u64) -> Self {
+        match self {
+            Self::Now(answer) => Self::After(by, answer),
+            Self::After(wait, answer) => Self::After(by + wait, answer),
+            Self::Never => Self::Never,
+        }
+    }
+}
+
 pub(super) type Function = Box<dyn FnMut(&Call) -> Reply<Outcome>>;
 /// Told the number of the call, from 1; answers whether it succeeds.
 type Peer = Box<dyn FnMut(usize) -> Reply<bool>>;
@@ -156,6 +169,8 @@ pub(super) struct Rig {
     stream: Vec<(u64, Record)>,
     closes_at: Option<u64>,
     cursor: usize,
+    /// No read begins before this.
+    next_read: u64,
     due: Vec<(u64, Due)>,
     calls: BTreeMap<Vec<u64>, u32>,
     counts: [usize; 5],
@@ -212,6 +227,7 @@ impl Rig {
             stream: Vec::new(),
             closes_at: None,
             cursor: 0,
+            next_read: 0,
             due: Vec::new(),
             calls: BTreeMap::new(),
             counts: [0; 5],

@@ -15,9 +15,11 @@ impl Rig {
             }
             ShardAction::Fetch { limit } => {
                 self.see(Fact::Fetching);
-                self.trace.push((self.now, Did::Fetch(limit)));
+                let begins = self.now.max(self.next_read);
+                self.next_read = begins + PACE;
+                self.trace.push((begins, Did::Fetch(limit)));
                 let n = self.count(1);
-                let reply = (self.reads)(n);
+                let reply = (self.reads)(n).delayed(begins - self.now);
                 self.later(reply, |result| Due::Read(limit, result));
             }
             ShardAction::Reserve { lane } => {
