@@ -22,7 +22,7 @@ use crate::notes::{PINNED_START, resume};
 use crate::status::{ConsumerStatus, RunState, ShardCell};
 use crate::worker::Worker;
 
-/// How often the run goes round even if nothing happens.
+/// How often the run completes an iteration even if nothing happens.
 const TICK: Duration = Duration::from_secs(1);
 /// A healthy run says this often what it did.
 const SUMMARY: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// Invocations that the stop timeout cut off: their records come again.
+    /// Invocations that the stop timeout cut off: their records are redelivered.
     pub cut_invocations: usize,
 }
 
@@ -146,7 +146,7 @@ impl Run {
             self.settle_clock();
             self.cx.troubles.tick();
             if discovery.is_none() && Instant::now() >= self.discover_at {
-                // Whoever asks for the next one meanwhile is not forgotten.
+                // A request for the next one that comes meanwhile is not forgotten.
                 self.discover_at = Instant::now() + self.interval;
                 discovery = Some(Box::pin(discover(&cx, std::mem::take(&mut self.listing_asked))));
             }
@@ -253,7 +253,7 @@ impl Run {
                 }
             }
             Err(error) if error.is_cancelled() => {}
-            // The lease was given up with the task; whoever takes it goes on at the checkpoint.
+            // The lease was released with the task; its next owner resumes at the checkpoint.
             Err(error) => {
                 let panics = self.panics.entry(key.clone()).or_default();
                 *panics = panics.saturating_add(1);
@@ -351,7 +351,7 @@ impl Run {
         self.status.gap(gap, self.wall());
     }
 
-    /// Shown for as long as the process runs: the mapping does not go on by itself.
+    /// Shown for as long as the process runs: the mapping does not continue by itself.
     fn stopped_by_gap(&self, text: String) -> RunError {
         let error = RunError::Gap(text);
         self.status.failed("gap", &error, self.wall());
@@ -364,7 +364,7 @@ impl Run {
             tracing::warn!(
                 mapping = %self.cx.name,
                 shards = self.shards.len(),
-                "the stream was deleted and created again under its name: its shards are read from the starting position, what is left of the old ones is given up"
+                "the stream was deleted and created again under its name: its shards are read from the starting position, what is left of the old ones is not read"
             );
             let old = std::mem::replace(&mut self.stop, watch::Sender::new(None));
             old.send_replace(Some(self.now() + self.worker.stop_timeout));
@@ -396,7 +396,7 @@ impl Run {
     async fn stop_all(&mut self) {
         self.status.set_state(RunState::Disabling);
         self.cx.leases.retire();
-        // Grants that nobody took are given up as they are dropped.
+        // Grants that were not taken are released as they are dropped.
         self.grants.close();
         while self.grants.try_recv().is_ok() {}
         self.early.clear();
@@ -406,7 +406,7 @@ impl Run {
             while let Some(ended) = self.tasks.join_next_with_id().await {
                 self.ended(ended);
             }
-            // Leases that arrived too late are given up as well.
+            // Leases that arrived too late are released as well.
             self.cx.leases.idle().await;
             self.cx.leases.leave().await;
         };
@@ -414,7 +414,7 @@ impl Run {
             tracing::warn!(
                 mapping = %self.cx.name,
                 shards = self.tasks.len(),
-                "the checkpoint store did not take the last checkpoints and releases in time: records may come again"
+                "the checkpoint store did not take the last checkpoints and releases in time: records may be redelivered"
             );
             self.tasks.abort_all();
             while let Some(ended) = self.tasks.join_next_with_id().await {

@@ -1,4 +1,4 @@
-//! What became of the actions: what the machine, the metrics, the status and the log are told of it.
+//! The results of actions, as reported to the machine, the metrics, the status and the log.
 
 use shardmill_engine::{FetchFault, Gap, GapKind, OnGap, OnUndecodable, Record, ShardEvent, intake};
 

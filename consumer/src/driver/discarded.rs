@@ -1,4 +1,4 @@
-//! A batch that is given up: to the destination, or at least into the log.
+//! A discarded batch: to the destination, or at least into the log.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::Driver;
 use super::actions::{Done, panic_text};
 use crate::destination::{DestinationError, Discarded};
 
-/// How long a delivery may take whatever the destination's own timeouts are.
+/// How long a delivery may take regardless of the destination's own timeouts.
 const DELIVERY: Duration = Duration::from_secs(30);
 
 impl Driver {
@@ -48,7 +48,7 @@ impl Driver {
     }
 }
 
-/// Records that are given up and go nowhere leave at least their positions in the log (I3).
+/// Discarded records that no destination takes leave at least their positions in the log (I3).
 fn log_dropped(mapping: &str, failed: &FailedBatch, why: &str) {
     let seq = |record: Option<&Record>| record.map(|record| tracing::field::display(record.seq.clone()));
     let too_large = failed.response.is_none() && failed.condition == Condition::RetryAttemptsExhausted;
@@ -60,7 +60,7 @@ fn log_dropped(mapping: &str, failed: &FailedBatch, why: &str) {
     tracing::warn!(
         mapping, shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
         from = seq(failed.batch.first()), to = seq(failed.batch.last()), condition = failed.condition.as_str(),
-        "dropped records that are given up: {why}"
+        "dropped records that were discarded: {why}"
     );
 }
 
@@ -70,6 +70,6 @@ fn log_delivered(mapping: &str, failed: &FailedBatch, destination: &str) {
     tracing::info!(
         mapping, shard = %failed.shard, records = failed.batch.len(), request_id = %failed.request_id,
         from = seq(failed.batch.first()), to = seq(failed.batch.last()), condition = failed.condition.as_str(),
-        destination, "records that are given up were delivered to the on-failure destination"
+        destination, "discarded records were delivered to the on-failure destination"
     );
 }

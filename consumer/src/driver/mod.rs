@@ -134,7 +134,7 @@ impl Driver {
         };
         self.publish(self.cx.clock.now());
         self.cancelled.cancel();
-        // What is in flight is dropped before the lease is given up.
+        // What is in flight is dropped before the lease is released.
         self.running.clear();
         self.leave_places();
         if exit != Exit::LeaseLost {
@@ -149,10 +149,10 @@ impl Driver {
         self.cx.clock.now()
     }
 
-    /// Starts whatever the machine wants now.
+    /// Starts everything that the machine asks for now.
     fn act(&mut self, now: Now) -> Option<Exit> {
         while let Some(action) = self.machine.poll_action(now) {
-            // Read again for each start: whoever was stopped for a while must not go on (I10).
+            // Read again for each start: a process that was suspended for a while must not continue (I10).
             if !self.held.is_valid(self.cx.clock.now().mono) && !matches!(action, ShardAction::Exit(_)) {
                 self.machine.handle_event(now, ShardEvent::LeaseLost);
                 continue;

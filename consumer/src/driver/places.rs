@@ -33,7 +33,7 @@ impl Driver {
         }
     }
 
-    /// Gives back whatever was granted: the run is over.
+    /// Gives back every place that was granted: the run is over.
     pub(super) fn leave_places(&mut self) {
         if !self.granted.is_empty() {
             self.granted.clear();

@@ -29,7 +29,7 @@ const SMALL_REGISTRY: usize = 64;
 /// that share this limiter (I12), and optionally a bound on the calls in flight that reading takes.
 ///
 /// Waiting readers of one shard take turns in the order in which they came. Sources have shares of the calls in flight:
-/// half of them are divided evenly and kept, so that reads that hang on one stream hold up no other. Clones share their
+/// half of them are divided evenly and kept, so that reads that hang on one stream block no other. Clones share their
 /// state.
 #[derive(Clone, Debug)]
 pub struct ReadLimiter {

@@ -61,7 +61,7 @@ pub trait StreamSource: Send + Sync + 'static {
     }
 
     /// Asks whether the shard may be read, without reading it as far as the service offers that: what was found to be
-    /// allowed, in words; none where there is nothing to ask.
+    /// allowed, in words; `None` where there is nothing to ask.
     async fn may_read(&self, shard: &ShardId) -> Result<Option<&'static str>, SourceError> {
         let _ = shard;
         Ok(None)
@@ -109,7 +109,7 @@ impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
 /// Reads one shard in order.
 #[async_trait]
 pub trait ShardReader: Send {
-    /// The next page, of at most `limit` records; may be empty. After an error the reader stands where it stood and
+    /// The next page, of at most `limit` records; may be empty. After an error the reader keeps its position and
     /// may be asked again, except for [`SourceErrorKind::IteratorExpired`], which asks for a new reader (I14).
     ///
     /// After a page with a backlog behind it (`millis_behind` above 0, `limit` records, or 1 MiB) the next page is asked for
@@ -134,8 +134,8 @@ pub struct ShardListing {
     pub shards: Vec<Shard>,
     /// The service's time of the answer, if it said so.
     pub service_time: Option<Wall>,
-    /// How long the stream keeps records, if it goes on at its oldest record without a word where a reader's position is
-    /// older than that; none if it refuses such a position with [`SourceErrorKind::Trimmed`] (I17).
+    /// How long the stream keeps records, for a service that silently resumes at the oldest record when a reader's position
+    /// is older than that; `None` if the service refuses such a position with [`SourceErrorKind::Trimmed`] (I17).
     pub retention: Option<Duration>,
     /// Whether the stream takes no more records: a DynamoDB stream that was disabled. What it holds can still be read.
     pub is_disabled: bool,
@@ -155,7 +155,7 @@ impl ShardListing {
 pub struct StreamSummary {
     /// As in [`ShardListing::epoch`].
     pub epoch: String,
-    /// How many shards take new records. None if that is not known without a listing, and new shards only ever follow
+    /// How many shards take new records. `None` if that is not known without a listing, and new shards only ever follow
     /// others: then the stream is listed when a shard has ended and none that follows it has a lease.
     pub open_shards: Option<usize>,
     /// As in [`ShardListing::retention`].

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-/// Half of the permits are divided evenly among the sources and kept for them; the other half goes to whoever asks.
+/// Half of the permits are divided evenly among the sources and kept for them; the other half goes to any source that asks.
 const KEPT: usize = 2;
 
 /// A bound on calls in flight, shared by sources.
 ///
 /// Calls of one source go in the order in which they came. Among sources the one with the fewest calls in flight goes
-/// first, and each has some permits that no other can take, so that calls that hang at one endpoint hold up no other.
+/// first, and each has some permits that no other can take, so that calls that hang at one endpoint block no other.
 #[derive(Debug)]
 pub(super) struct Permits {
     state: Mutex<State>,

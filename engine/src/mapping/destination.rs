@@ -12,7 +12,7 @@ pub(super) const DESTINATION: &str = "DestinationConfig.OnFailure.Destination";
 const FORM: &str = "the ARN of a standard SQS queue, a standard SNS topic or an S3 bucket, or file:PATH";
 const MAX_LENGTH: usize = 350;
 
-/// Where a batch goes that was given up on (P15).
+/// Where discarded batches go (P15).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureDestination {

@@ -95,7 +95,7 @@ impl fmt::Display for Limit {
 
 /// P4.
 pub const BATCH_SIZE: Limit = Limit::of_lambda("BatchSize", 1, 10_000, 100);
-/// P5. For streams a window of 0 is permitted whatever the batch size.
+/// P5. For streams a window of 0 is permitted regardless of the batch size.
 pub const BATCHING_WINDOW: Limit = Limit::of_lambda("MaximumBatchingWindowInSeconds", 0, 300, 0);
 /// P6.
 pub const PARALLELIZATION_FACTOR: Limit = Limit::of_lambda("ParallelizationFactor", 1, 10, 1);

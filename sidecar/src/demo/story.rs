@@ -296,7 +296,7 @@ fn happened(this: &Invocation, before: Option<&&Invocation>, after: Option<&&Inv
         Answer::Busy => "busy: answered 503",
         Answer::Failed if again(after) => "failed, alone: tried again",
         Answer::Failed if after.is_some_and(is_cut) => "failed: cut in two",
-        Answer::Failed => "failed, given up: to the dead letters",
+        Answer::Failed => "failed, discarded: to the dead letters",
     };
     let same = if again(before) { " (same request id)" } else { "" };
     format!("{text}{same}")

@@ -1,4 +1,4 @@
-//! What an error of the SDK means for a reader, and how to say it.
+//! What an error of the SDK means for a reader, and its text.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -83,7 +83,7 @@ impl Call<'_> {
         self.error(kind, &what, &remedy, None)
     }
 
-    /// The answer says that it is too early to go on.
+    /// The answer asks for a wait before the next call.
     #[cfg(feature = "dynamodb-streams")]
     pub(in crate::source) fn too_early(self, what: &str) -> SourceError {
         self.error(SourceErrorKind::Unavailable, what, "it is tried again until it is there", None)
@@ -115,7 +115,7 @@ impl Call<'_> {
     fn remedy(self, kind: SourceErrorKind, code: &str) -> String {
         match kind {
             SourceErrorKind::Throttled => {
-                "reading slows down and goes on; other consumers of the stream share its limits".to_owned()
+                "reading continues more slowly; other consumers of the stream share its limits".to_owned()
             }
             SourceErrorKind::IteratorExpired => {
                 "the shard is opened again after the last record read".to_owned()

@@ -51,14 +51,14 @@ pub(in crate::source) fn number_in(text: &Value) -> Option<&str> {
     text.as_str().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// An answer of `GetRecords`, taken apart.
+/// The parts of an answer of `GetRecords`.
 pub(in crate::source) struct Parts {
     frame: Map<String, Value>,
     pub(in crate::source) records: Vec<Value>,
 }
 
 impl Parts {
-    /// None if it is not JSON of that form: then nothing in it can be told from the rest.
+    /// `None` if it is not JSON of that form: then its records cannot be found.
     pub(in crate::source) fn of(body: &[u8]) -> Option<Self> {
         let mut frame: Map<String, Value> = serde_json::from_slice(body).ok()?;
         match frame.remove("Records")? {

@@ -54,7 +54,7 @@ fn drains(status: Option<&StreamStatus>) -> bool {
 }
 
 /// A shard that has a child is closed, even if its description lags behind. The last shards of a disabled stream are
-/// closed for writers, but they are where its newest records are, so whoever starts at the newest reads these.
+/// closed for writers, but they are where its newest records are, so a reader that starts at the newest reads these.
 fn repair(shards: &mut [Shard], drains: bool) {
     let parents: HashSet<ShardId> = shards.iter().flat_map(|shard| shard.parents.iter().cloned()).collect();
     for shard in shards {
@@ -66,7 +66,7 @@ fn repair(shards: &mut [Shard], drains: bool) {
     }
 }
 
-/// The shards that follow `shard`, if it has really ended; `None` if it goes on.
+/// The shards that follow `shard`, if it has really ended; `None` if it continues.
 ///
 /// GetRecords names no next iterator at the end of a shard, but also, rarely, after an iterator that has expired: only
 /// the description tells the two apart, and only it names the children.
@@ -89,7 +89,7 @@ pub(super) async fn children_if_ended(
     }
     let all = describe(source, None).await?;
     let children = children_of(shard, &all.shards);
-    // A shard that is no longer there was read as far as there was something to read.
+    // A shard that is no longer there was read to its end.
     let is_open = all.shards.iter().any(|listed| listed.id == *shard && listed.open);
     let goes_on = is_open && children.is_empty() && !drains(all.status.as_ref());
     Ok((!goes_on).then_some(children))

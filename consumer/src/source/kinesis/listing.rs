@@ -9,7 +9,7 @@ use super::Inner;
 use crate::source::aws::{Call, KeepDate};
 use crate::source::{ShardListing, SourceError, StreamSummary, children_of};
 
-/// A token lives 5 minutes (ListShards). A listing that outlives it again and again is given up.
+/// A token lives 5 minutes (ListShards). A listing that outlives several in a row is abandoned.
 const ATTEMPTS: usize = 3;
 
 /// Every shard of the stream. A part of a listing is never returned: a missing parent would count as ended (I9).
@@ -28,7 +28,7 @@ pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
     Err(call.unusable("its token expired while the next page was asked for, several times"))
 }
 
-/// The shards that follow `shard`, if it has really ended; `None` if it goes on.
+/// The shards that follow `shard`, if it has really ended; `None` if it continues.
 ///
 /// The service names a shard's children where it names no next iterator. Emulators do not always, and an answer that names
 /// neither may be broken (incident 51): then only a listing tells.
@@ -41,7 +41,7 @@ pub(super) async fn children_if_ended(
         return Err(call.unusable("its token expired while the next page was asked for"));
     };
     let children = children_of(shard, &shards);
-    // A shard that is no longer there was read as far as there was something to read.
+    // A shard that is no longer there was read to its end.
     let goes_on = children.is_empty() && shards.iter().any(|listed| listed.id == *shard && listed.open);
     Ok((!goes_on).then_some(children))
 }

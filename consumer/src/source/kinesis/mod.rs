@@ -47,7 +47,7 @@ impl Inner {
 
 impl KinesisSource {
     /// A source of `stream`, an ARN or a mapping's [`event_source`](crate::EventSourceMapping::event_source), with a client
-    /// of its own for the stream's region, whatever region `config` names.
+    /// of its own for the stream's region, regardless of the region in `config`.
     ///
     /// The SDK's retries are off: the driver backs off without losing its place. A connection may take 5 s, an answer
     /// 30 s, unless `config` sets other timeouts. The service's time is learned from every successful answer, for all

@@ -24,7 +24,7 @@ pub(super) async fn prove(source: &Arc<Inner>, shard: &ShardId) -> Result<(), So
     }
     let call = Call { api: "GetRecords", stream: &source.stream, shard: Some(shard), at: None };
     match call.failed(error) {
-        // Whoever is throttled is allowed.
+        // A call that is throttled is permitted.
         error if error.kind == SourceErrorKind::Throttled => Ok(()),
         error => Err(error),
     }

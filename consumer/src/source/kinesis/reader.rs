@@ -101,7 +101,7 @@ impl KinesisReader {
             .ok_or_else(|| call.unusable("it brought no iterator"))
     }
 
-    /// The end of the shard, unless a listing shows that it goes on.
+    /// The end of the shard, unless a listing shows that it continues.
     async fn verify_end(&mut self) -> Result<Page, SourceError> {
         let permit = self.pace.permit().await;
         let ended = listing::children_if_ended(&self.source, &self.shard).await?;
@@ -109,7 +109,7 @@ impl KinesisReader {
         let Some(children) = ended else {
             let text = "it names no next iterator, but the shard has not ended";
             let error = self.call("GetRecords").unusable(text);
-            // Opened again at the last position, it goes on.
+            // Opened again at the last position, it continues.
             return Err(SourceError { kind: SourceErrorKind::IteratorExpired, ..error });
         };
         self.next = Next::Nothing;
@@ -136,7 +136,7 @@ impl KinesisReader {
         Ok((page, converted.next))
     }
 
-    /// What can be decoded of an answer, and the records that cannot; an error if they are not to be skipped, none if it
+    /// What can be decoded of an answer, and the records that cannot; an error if they are not to be skipped, `None` if it
     /// is not about single records.
     async fn salvage(
         &self,

@@ -51,7 +51,7 @@ async fn incident_102_each_delivered_discard_is_one_line_with_its_records_and_de
     let delivered = |at: usize| {
         let seq = &records[at].1;
         let range = [format!("from={seq}"), format!("to={seq}")];
-        let line = "INFO records that are given up were delivered to the on-failure destination";
+        let line = "INFO discarded records were delivered to the on-failure destination";
         [&[line, "shard=shardId-", "records=1", "RetryAttemptsExhausted", "the queue letters"][..]]
             .concat()
             .into_iter()
@@ -74,7 +74,7 @@ async fn incident_102_each_dropped_discard_is_one_warning() {
     let mut watched = watch(1, |fake| consumer(fake, &worker("a"), mapping, function.handler(), &store));
     watched.put_everywhere();
     pass(MINUTE).await;
-    assert_told(&[FAILS, &["WARN dropped records that are given up", "from=", "RetryAttemptsExhausted"]]);
+    assert_told(&[FAILS, &["WARN dropped records that were discarded", "from=", "RetryAttemptsExhausted"]]);
     assert_eq!(watched.metric("dropped_events_total"), 1);
 }
 
@@ -95,7 +95,7 @@ async fn incident_102_a_destination_that_refuses_is_told_once_and_when_it_takes_
     assert_told(&[
         FAILS,
         refuses,
-        &["INFO records that are given up were delivered"],
+        &["INFO discarded records were delivered"],
         &["INFO the on-failure destination takes batches again"],
     ]);
     assert_eq!(watched.shard().snapshot.unwrap().undelivered_discards, 0);
@@ -112,7 +112,7 @@ async fn incident_102_a_destination_that_refuses_under_drop_is_told_once_beside_
     pass(Duration::from_secs(35)).await;
     let lines = told();
     let count = |text: &str| lines.iter().filter(|line| line.starts_with(text)).count();
-    assert_eq!(count("WARN dropped records that are given up"), 2, "{lines:#?}");
+    assert_eq!(count("WARN dropped records that were discarded"), 2, "{lines:#?}");
     assert_eq!(count("WARN the on-failure destination did not take"), 1, "{lines:#?}");
     assert_eq!(lines.len(), 4, "{lines:#?}");
 }

@@ -135,8 +135,8 @@ fn a_start_is_a_time_from_1970_to_now() {
     assert!(said(at(-1)).starts_with("StartingPositionTimestamp: 1969-12-31T23:59:59.999Z is before 1970; "));
     assert!(said(at(1_001).as_of(now)).contains("1970-01-01T00:00:01.001Z is in the future; "));
     assert!(is_good(orders().starting_position("LATEST")));
-    let beside = said(orders().starting_position("TRIM_HORIZON").starting_position_timestamp(1));
-    assert!(beside.contains("AT_TIMESTAMP only, not with TRIM_HORIZON"), "{beside}");
+    let conflict = said(orders().starting_position("TRIM_HORIZON").starting_position_timestamp(1));
+    assert!(conflict.contains("AT_TIMESTAMP only, not with TRIM_HORIZON"), "{conflict}");
 }
 
 #[test]
@@ -253,12 +253,12 @@ fn r57_a_mappings_filter_judges_records_of_its_own_kind_of_stream() {
 #[test]
 fn a_function_beside_its_arn_may_leave_the_qualifier_to_it() {
     let arn = "arn:aws:lambda:eu-west-1:123456789012:function:f:live";
-    let beside = |name: &str| RawMapping::new(STREAM, name).function_arn(arn);
-    assert!(is_good(beside("f")) && is_good(beside("f:live")));
+    let with_arn = |name: &str| RawMapping::new(STREAM, name).function_arn(arn);
+    assert!(is_good(with_arn("f")) && is_good(with_arn("f:live")));
     for name in ["g", "g:live", "f:test"] {
-        assert_eq!(kind(beside(name)), ("FunctionName", MappingErrorKind::Conflict), "{name}");
+        assert_eq!(kind(with_arn(name)), ("FunctionName", MappingErrorKind::Conflict), "{name}");
     }
-    assert_eq!(beside("f").build().unwrap().application_name(), "f:live@123456789012.eu-west-1.orders");
+    assert_eq!(with_arn("f").build().unwrap().application_name(), "f:live@123456789012.eu-west-1.orders");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Complete listings, whatever the service answers in between.
+//! Complete listings, regardless of what the service answers in between.
 
 use super::*;
 
