@@ -111,6 +111,7 @@ mod fakes;
 pub mod kinesis;
 pub mod pages;
 mod proxy;
+mod service;
 
 pub use dynamodb::{FakeDynamoDbStreams, StoredChange, StoredStreamShard};
 pub use fakes::Fakes;

@@ -1,7 +1,7 @@
 //! The operations: JSON in, JSON out, over the pure state.
 
 use super::state::{Shard, Stream, World, counter_of, sequence};
-use crate::kinesis::{FakeError, Operation, Shape};
+use crate::service::{FakeError, Operation, Shape};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

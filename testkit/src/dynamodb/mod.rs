@@ -3,7 +3,7 @@
 mod api;
 mod state;
 
-use crate::kinesis::{
+use crate::service::{
     CallLog, Calls, FakeError, Faults, Operation, Reply, Response, Server, Service, Shape, config,
     http_client, millis, serve, through_faults,
 };

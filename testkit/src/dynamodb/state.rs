@@ -1,6 +1,6 @@
 //! Tables, their streams and what was written: pure state.
 
-use crate::kinesis::FakeError;
+use crate::service::FakeError;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,7 +1,7 @@
 //! The commands that both services share: faults and the log of calls.
 
 use super::Refused;
-use crate::kinesis::{Calls, Fault, Faults, InjectedFault, Operation};
+use crate::service::{Calls, Fault, Faults, InjectedFault, Operation};
 use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -108,7 +108,7 @@ impl Injected {
         }
         let since = |from: Instant, to: Instant| to.saturating_duration_since(from).as_millis();
         let shown = calls.len().saturating_sub(asked.last.unwrap_or(SHOWN_CALLS));
-        let one = |call: &crate::kinesis::Call| {
+        let one = |call: &crate::service::Call| {
             json!({
                 "operation": call.operation.name(), "shard": call.shard, "status": call.status, "error": call.error,
                 "atMs": since(self.began, call.at), "tookMs": call.ended.map(|end| since(call.at, end)),

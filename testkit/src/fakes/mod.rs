@@ -4,7 +4,7 @@ mod dynamodb;
 mod faults;
 mod kinesis;
 
-use crate::kinesis::{FakeError, Reply, Response, Server, Service, serve};
+use crate::service::{FakeError, Reply, Response, Server, Service, serve};
 use crate::{FakeDynamoDbStreams, FakeKinesis};
 use faults::Injected;
 use serde::de::DeserializeOwned;

@@ -1,120 +1,12 @@
 //! The operations: JSON in, JSON out, over the pure state.
 
-use super::Operation;
+use super::input::{Entry, Input, required};
 use super::listing;
 use super::reading;
-use super::state::{FakeError, Stream, StreamKey, World};
+use super::state::{Stream, World};
+use crate::service::{FakeError, Operation, Shape};
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// How faults bend the answer of an operation that is otherwise carried out.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Shape {
-    /// At most so many records on the page.
-    pub max_records: Option<usize>,
-    /// No `NextShardIterator` and no `ChildShards`, regardless of the reader's position.
-    pub null_iterator: bool,
-    /// Shards that a listing leaves out.
-    pub omit: Vec<String>,
-    /// Parents whose children a listing leaves out.
-    pub omit_children_of: Vec<String>,
-}
-
-/// The parameters of all operations; each one reads what it knows.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(crate) struct Input {
-    pub stream_name: Option<String>,
-    #[serde(rename = "StreamARN")]
-    pub stream_arn: Option<String>,
-    pub shard_count: Option<u32>,
-    pub shard_id: Option<String>,
-    pub shard_iterator: Option<String>,
-    pub shard_iterator_type: Option<String>,
-    pub starting_sequence_number: Option<String>,
-    pub timestamp: Option<f64>,
-    pub limit: Option<i64>,
-    pub next_token: Option<String>,
-    pub exclusive_start_shard_id: Option<String>,
-    pub max_results: Option<i64>,
-    pub shard_filter: Option<Filter>,
-    pub exclusive_start_stream_name: Option<String>,
-    pub shard_to_split: Option<String>,
-    pub new_starting_hash_key: Option<String>,
-    pub shard_to_merge: Option<String>,
-    pub adjacent_shard_to_merge: Option<String>,
-    pub data: Option<String>,
-    pub partition_key: Option<String>,
-    pub explicit_hash_key: Option<String>,
-    pub records: Vec<Entry>,
-}
-
-/// `ShardFilter` of `ListShards`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct Filter {
-    #[serde(rename = "Type")]
-    pub kind: String,
-    pub shard_id: Option<String>,
-    pub timestamp: Option<f64>,
-}
-
-/// One record of `PutRecords`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(crate) struct Entry {
-    pub data: Option<String>,
-    pub partition_key: Option<String>,
-    pub explicit_hash_key: Option<String>,
-}
-
-impl Input {
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, FakeError> {
-        serde_json::from_slice(body).map_err(|e| FakeError::new("SerializationException", e.to_string()))
-    }
-
-    /// The stream that the name or the ARN means; both may be given if they agree.
-    pub(crate) fn key(&self) -> Result<StreamKey, FakeError> {
-        let named = self.stream_arn.as_deref().or(self.stream_name.as_deref());
-        let key = StreamKey::parse(required(named, "StreamName")?)?;
-        if self.stream_name.as_ref().is_some_and(|name| *name != key.name) {
-            return Err(FakeError::invalid("StreamARN and StreamName name different streams."));
-        }
-        Ok(key)
-    }
-
-    /// The shard a call is about, as far as its parameters show it.
-    pub(crate) fn shard(&self, world: &mut World, now_ms: u64) -> Option<String> {
-        if let Some(iterator) = &self.shard_iterator {
-            let iterator = reading::Iterator::decode(iterator).ok()?;
-            let stream = world.stream_by_epoch(iterator.epoch, now_ms).ok()?;
-            return stream.shards.get(iterator.shard).map(|s| s.id.clone());
-        }
-        self.shard_id.clone().or_else(|| self.shard_to_split.clone()).or_else(|| self.shard_to_merge.clone())
-    }
-}
-
-pub(crate) fn required<T>(value: Option<T>, name: &str) -> Result<T, FakeError> {
-    value.ok_or_else(|| FakeError::new("ValidationException", format!("{name} must not be null.")))
-}
-
-/// A time in ms from the seconds with a fraction that the protocol carries.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped; the fraction is below 1 ms"
-)]
-pub(crate) fn millis(seconds: f64) -> u64 {
-    (seconds * 1_000.0).round().clamp(0.0, 9e15) as u64
-}
-
-/// The other way round, kept exact in text: `1700000000.123`.
-pub(crate) fn seconds(ms: u64) -> Value {
-    #[expect(clippy::cast_precision_loss, reason = "times stay far below 2^53 ms")]
-    let seconds = ms as f64 / 1_000.0;
-    json!(seconds)
-}
 
 /// Carries out one operation. The answer is the response body, possibly empty.
 pub(crate) fn perform(

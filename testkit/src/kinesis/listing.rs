@@ -1,7 +1,8 @@
 //! Listings and descriptions of streams and shards.
 
-use super::api::{Filter, Input, Shape, millis, required, seconds};
-use super::state::{FakeError, Shard, Stream, World};
+use super::input::{Filter, Input, millis, required, seconds};
+use super::state::{Shard, Stream, World};
+use crate::service::{FakeError, Shape};
 use serde_json::{Value, json};
 
 /// A shard as it was at a time.

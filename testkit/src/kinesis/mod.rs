@@ -1,36 +1,29 @@
 //! [`FakeKinesis`]: Kinesis Data Streams in memory.
 
 mod api;
-mod calls;
-mod faults;
+mod input;
 mod listing;
-mod operation;
 mod reading;
 mod sequence;
 mod settings;
 mod state;
-mod transport;
 
-pub use calls::{Call, Calls};
-pub use faults::{Fault, FaultGuard, FaultRule, Faults, InjectedFault};
-pub use operation::Operation;
-pub use state::FakeError;
-pub use transport::Server;
+pub use crate::service::{
+    Call, Calls, FakeError, Fault, FaultGuard, FaultRule, Faults, InjectedFault, Operation, Response, Server,
+};
 
-use api::Input;
-pub(crate) use api::Shape;
-use aws_smithy_types::date_time::Format;
+use crate::service::{CallLog, Reply, Service, Shape, config, http_client, serve, through_faults};
+use aws_config::SdkConfig;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
-pub(crate) use calls::CallLog;
-use faults::Cut;
+use input::Input;
 use parking_lot::{Mutex, MutexGuard};
-use serde_json::json;
 use state::{Stream, StreamKey, World};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use tokio::time::Instant;
-pub(crate) use transport::{Service, config, http_client, serve};
 
 /// Kinesis Data Streams in memory, for tests. Cheap to clone; clones are the same service.
 ///
@@ -98,36 +91,6 @@ pub struct StoredShard {
     pub open: bool,
     /// Whether it has outlived its retention: not listed and not readable any more.
     pub forgotten: bool,
-}
-
-/// An answer of the service, before any transport.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Response {
-    /// HTTP status.
-    pub status: u16,
-    /// Headers: `content-type`, `date`, `x-amzn-requestid`.
-    pub headers: Vec<(&'static str, String)>,
-    /// JSON, or nothing.
-    pub body: Bytes,
-    /// The error's code, if it is one.
-    pub error: Option<String>,
-}
-
-/// A response on its way through a transport.
-pub(crate) struct Reply {
-    pub response: Response,
-    /// The connection ends after so many bytes of the body.
-    pub cut: Option<usize>,
-    /// How long the body takes.
-    pub slow: Duration,
-}
-
-impl Reply {
-    /// An answer that no fault bends.
-    pub(crate) const fn whole(response: Response) -> Self {
-        Self { response, cut: None, slow: Duration::ZERO }
-    }
 }
 
 impl Default for FakeKinesis {
@@ -216,6 +179,28 @@ impl FakeKinesis {
     /// Remembers only the last so many calls from now on; all of them unless set.
     pub fn keep_calls(&self, calls: usize) {
         self.shared.calls.keep(calls);
+    }
+
+    /// An HTTP client for the SDK that answers from this fake: no sockets, works under paused tokio time, keeps the
+    /// SDK's read timeout.
+    #[must_use]
+    pub fn http_client(&self) -> SharedHttpClient {
+        http_client(self.clone())
+    }
+
+    /// An SDK configuration with [`http_client`](Self::http_client), invented credentials and region `us-east-1`:
+    /// `aws_sdk_kinesis::Client::new(&fake.sdk_config())` reaches this fake. Retries and timeouts are the SDK's own.
+    #[must_use]
+    pub fn sdk_config(&self) -> SdkConfig {
+        config(Some(self.http_client()), None)
+    }
+
+    /// Serves the fake on a free port of 127.0.0.1 until the returned server is dropped.
+    ///
+    /// # Errors
+    /// The port cannot be opened.
+    pub async fn serve(&self) -> io::Result<Server> {
+        serve(self.clone(), 0).await
     }
 
     /// Makes the service as new: no streams, settings, faults and calls. Sequence numbers continue above earlier ones.
@@ -397,74 +382,13 @@ impl FakeKinesis {
     }
 }
 
-/// Carries a call out as the faults in force want it, and notes it in the log. `None`: disconnect.
-pub(crate) async fn through_faults(
-    faults: &Faults,
-    calls: &CallLog,
-    (operation, shard): (Operation, Option<String>),
-    now_ms: impl Fn() -> u64,
-    perform: impl FnOnce(&Shape) -> Response,
-) -> Option<Reply> {
-    let plan = faults.plan(operation, shard.as_deref());
-    let call = calls.begin(operation, shard);
-    if !plan.latency.is_zero() {
-        tokio::time::sleep(plan.latency).await;
+impl Service for FakeKinesis {
+    fn answer(&self, target: &str, body: &[u8]) -> impl Future<Output = Option<Reply>> + Send {
+        self.answer(target, body)
     }
-    if plan.hang {
-        std::future::pending::<()>().await;
-    }
-    if plan.disconnect {
-        return None;
-    }
-    let mut response = match plan.error {
-        Some((status, code, message)) => Response::error(status, &code, &message, now_ms(), 0),
-        None => perform(&plan.shape),
-    };
-    if let Some(body) = plan.body {
-        response.status = 200;
-        response.body = body;
-    }
-    if plan.date_off != 0 {
-        let now = i64::try_from(now_ms()).unwrap_or(i64::MAX);
-        let date = ("date", http_date(now.saturating_add(plan.date_off)));
-        response.headers.retain(|(name, _)| *name != "date");
-        response.headers.push(date);
-    }
-    call.answered(response.status, response.error.as_deref());
-    let cut = plan.cut.map(|cut| match cut {
-        Cut::Half => response.body.len() / 2,
-        Cut::After(bytes) => bytes.min(response.body.len()),
-    });
-    Some(Reply { response, cut, slow: plan.slow })
 }
 
 fn append(stream: &mut Stream, shard: usize, key: Option<&str>, data: Bytes, now_ms: u64) -> Placed {
     let counter = stream.append(shard, key.map(Into::into), data, now_ms);
     Placed { shard_id: stream.shards[shard].id.clone(), sequence_number: stream.sequence(counter) }
-}
-
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn http_date(ms: i64) -> String {
-    let date = aws_smithy_types::DateTime::from_secs(ms.div_euclid(1_000));
-    date.fmt(Format::HttpDate).unwrap_or_default()
-}
-
-impl Response {
-    pub(crate) fn new(status: u16, body: Bytes, error: Option<String>, now_ms: u64, request: u64) -> Self {
-        let date = http_date(i64::try_from(now_ms).unwrap_or(i64::MAX));
-        let headers = vec![
-            ("content-type", "application/x-amz-json-1.1".to_owned()),
-            ("date", date),
-            ("x-amzn-requestid", format!("00000000-0000-4000-8000-{request:012x}")),
-        ];
-        Self { status, headers, body, error }
-    }
-
-    pub(crate) fn error(status: u16, code: &str, message: &str, now_ms: u64, request: u64) -> Self {
-        let body = json!({ "__type": code, "message": message }).to_string();
-        Self::new(status, body.into(), Some(code.to_owned()), now_ms, request)
-    }
 }

@@ -1,15 +1,28 @@
 //! Shard iterators and `GetRecords`.
 
-use super::api::{Input, Shape, millis, required, seconds};
+use super::input::{Input, millis, required, seconds};
 use super::listing::children;
 use super::sequence::{self, Parsed};
-use super::state::{FakeError, Record, Stream, World};
+use super::state::{Record, Stream, World};
+use crate::service::{FakeError, Shape};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 /// The most that one page carries: data and partition keys of its records.
 const PAGE_BYTES: usize = 10 << 20;
+
+impl Input {
+    /// The shard a call is about, as far as its parameters show it.
+    pub(crate) fn shard(&self, world: &mut World, now_ms: u64) -> Option<String> {
+        if let Some(iterator) = &self.shard_iterator {
+            let iterator = Iterator::decode(iterator).ok()?;
+            let stream = world.stream_by_epoch(iterator.epoch, now_ms).ok()?;
+            return stream.shards.get(iterator.shard).map(|s| s.id.clone());
+        }
+        self.shard_id.clone().or_else(|| self.shard_to_split.clone()).or_else(|| self.shard_to_merge.clone())
+    }
+}
 
 /// A place in a shard and the time at which it was given out; opaque text on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{FakeError, FakeKinesis, millis};
+use super::FakeKinesis;
+use crate::service::{FakeError, millis};
 
 impl FakeKinesis {
     /// Sets how far the fake's clock is ahead of the host's (behind it, if negative), in ms.

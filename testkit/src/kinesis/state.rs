@@ -1,6 +1,7 @@
 //! What the fake knows: streams, shards, records. No clock, no IO: time comes in as milliseconds since 1970.
 
 use super::sequence;
+use crate::service::FakeError;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 use std::collections::{BTreeMap, VecDeque};
@@ -9,26 +10,6 @@ use std::collections::{BTreeMap, VecDeque};
 pub(crate) const ACCOUNT: &str = "000000000000";
 /// The region of a stream that is named without an ARN.
 pub(crate) const REGION: &str = "us-east-1";
-
-/// An error as the service reports it: always HTTP 400 with a code and a message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{code}: {message}")]
-pub struct FakeError {
-    /// The service's code, such as `ResourceNotFoundException`.
-    pub code: &'static str,
-    /// The human-readable message.
-    pub message: String,
-}
-
-impl FakeError {
-    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self::new("InvalidArgumentException", message)
-    }
-}
 
 /// Account, region and name of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,6 @@
 //! Fault hooks: what goes wrong, for which calls, how often.
 
-use super::Operation;
-use super::api::Shape;
+use super::{Operation, Shape};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Deserializer};

@@ -1,6 +1,6 @@
 //! The two ways to reach the fake: inside the SDK's client, and over HTTP/1.1 on loopback.
 
-use super::{FakeKinesis, Reply, Response};
+use super::{Reply, Response};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{
@@ -26,36 +26,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Sleep;
-
-impl FakeKinesis {
-    /// An HTTP client for the SDK that answers from this fake: no sockets, works under paused tokio time, keeps the
-    /// SDK's read timeout.
-    #[must_use]
-    pub fn http_client(&self) -> SharedHttpClient {
-        http_client(self.clone())
-    }
-
-    /// An SDK configuration with [`http_client`](Self::http_client), invented credentials and region `us-east-1`:
-    /// `aws_sdk_kinesis::Client::new(&fake.sdk_config())` reaches this fake. Retries and timeouts are the SDK's own.
-    #[must_use]
-    pub fn sdk_config(&self) -> SdkConfig {
-        config(Some(self.http_client()), None)
-    }
-
-    /// Serves the fake on a free port of 127.0.0.1 until the returned server is dropped.
-    ///
-    /// # Errors
-    /// The port cannot be opened.
-    pub async fn serve(&self) -> io::Result<Server> {
-        serve(self.clone(), 0).await
-    }
-}
-
-impl Service for FakeKinesis {
-    fn answer(&self, target: &str, body: &[u8]) -> impl Future<Output = Option<Reply>> + Send {
-        self.answer(target, body)
-    }
-}
 
 /// A fake behind the transports.
 pub(crate) trait Service: Clone + fmt::Debug + Send + Sync + 'static {
