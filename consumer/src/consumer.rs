@@ -9,10 +9,9 @@ use shardmill_engine::{EventSourceMapping, FailureNames};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::builder::ConsumerBuilder;
 use crate::context::MappingContext;
 use crate::destination::Destination;
-use crate::handler::{DynHandler, Handler};
+use crate::handler::DynHandler;
 use crate::keeper::KeeperOptions;
 use crate::listed::Listed;
 use crate::metrics;
@@ -46,15 +45,6 @@ impl fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    /// Starts to put a consumer together. A lease store is needed as well, and a destination if the mapping names one.
-    pub fn builder(
-        mapping: EventSourceMapping,
-        source: impl StreamSource,
-        handler: impl Handler,
-    ) -> ConsumerBuilder {
-        ConsumerBuilder::new(mapping, Arc::new(source), Arc::new(handler))
-    }
-
     /// What the consumer shows of itself while it runs.
     #[must_use]
     pub fn status(&self) -> ConsumerStatus {

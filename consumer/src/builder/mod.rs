@@ -11,7 +11,7 @@ use shardmill_engine::EventSourceMapping;
 
 use crate::consumer::Consumer;
 use crate::destination::{Destination, DestinationError};
-use crate::handler::DynHandler;
+use crate::handler::{DynHandler, Handler};
 use crate::pin::Pin;
 use crate::source::{SourceError, StreamSource};
 use crate::status::ConsumerStatus;
@@ -100,23 +100,26 @@ pub enum BuildError {
     Worker(#[from] WorkerError),
 }
 
-impl ConsumerBuilder {
-    pub(crate) fn new(
+impl Consumer {
+    /// Starts to put a consumer together. A lease store is needed as well, and a destination if the mapping names one.
+    pub fn builder(
         mapping: EventSourceMapping,
-        source: Arc<dyn StreamSource>,
-        handler: Arc<dyn DynHandler>,
-    ) -> Self {
-        Self {
+        source: impl StreamSource,
+        handler: impl Handler,
+    ) -> ConsumerBuilder {
+        ConsumerBuilder {
             mapping,
-            source,
-            handler,
+            source: Arc::new(source),
+            handler: Arc::new(handler),
             on_failure: OnFailure::Unset,
             store: None,
             worker: None,
             discovery_interval: Duration::from_secs(30),
         }
     }
+}
 
+impl ConsumerBuilder {
     /// Where positions and leases live, opened for this application.
     pub fn lease_store(mut self, store: impl LeaseStore) -> Self {
         self.store = Some(Arc::new(store));

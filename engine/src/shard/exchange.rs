@@ -112,7 +112,7 @@ pub enum ShardAction {
         /// At most this many records.
         limit: usize,
     },
-    /// Ask for a place for the lane's next invocation: only where places are given out, see [`PlaceRule`].
+    /// Ask for a place for the lane's next invocation: only where places are given out, see [`PlaceRule`](super::PlaceRule).
     Reserve {
         /// Names the lane in the answer.
         lane: LaneId,
@@ -167,20 +167,6 @@ pub struct Invocation {
     pub deadline: Mono,
     /// The tumbling window of the records, if the mapping has windows.
     pub window: Option<WindowCall>,
-}
-
-/// Whether a lane needs a place before it may invoke the function.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PlaceRule {
-    /// No: it invokes at once.
-    #[default]
-    Unlimited,
-    /// Yes: so many invocations at once and no more. Waiting for a place spends no attempt and has no backoff; the
-    /// records' age and the event's size are judged, and the function's time begins, when the place is granted.
-    Limited,
-    /// Yes, and the function cannot be reached at present: the caller decides when it is tried again by granting
-    /// places, so that no lane has a backoff of its own.
-    Away,
 }
 
 /// How a run ended.

@@ -13,9 +13,9 @@ mod snapshot;
 mod watermark;
 
 pub use discard::DiscardId;
-pub use exchange::{Exit, FetchFault, Invocation, PlaceRule, Resume, ShardAction, ShardEvent};
+pub use exchange::{Exit, FetchFault, Invocation, Resume, ShardAction, ShardEvent};
 pub use gap::{Gap, GapKind};
-pub use lane::{AnswerProblem, LaneId, Verdict};
+pub use lane::{AnswerProblem, LaneId, PlaceRule, Verdict};
 pub use machine::ShardMachine;
 pub use snapshot::{Counters, LaneSnapshot, LastResult, Oversized, ShardSnapshot};
 

@@ -4,11 +4,18 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use super::watermark::Mark;
 use crate::position::Seq;
+use crate::time::Wall;
 
 /// So many slots are kept for the next records when none is in use; more are freed.
 const KEPT_SLOTS: usize = 1 << 12;
+
+/// A record's position and when it arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Mark {
+    pub(super) seq: Seq,
+    pub(super) arrival: Option<Wall>,
+}
 
 /// A record at or above the first unresolved one. The watermark can stop only where a resolved run ends, so only
 /// there a position is kept.

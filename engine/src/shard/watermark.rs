@@ -3,16 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::slots::{Slot, Slots};
-use crate::position::Seq;
+use super::slots::{Mark, Slot, Slots};
 use crate::time::Wall;
-
-/// A record's position and when it arrived.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Mark {
-    pub(super) seq: Seq,
-    pub(super) arrival: Option<Wall>,
-}
 
 /// Records are numbered by ordinal as they come in; what is resolved above the first unresolved one waits here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -164,6 +156,7 @@ impl Watermark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::Seq;
 
     fn seq(n: u64) -> Mark {
         Mark { seq: Seq::plain(n.to_string()), arrival: None }

@@ -12,7 +12,7 @@ use shardmill::{
 };
 
 use crate::config::MappingConfig;
-use crate::run::FunctionState;
+use crate::handler::FunctionState;
 
 /// The loops of the lease keeper and the run complete an iteration at least every second.
 const KEEPER_SILENCE: Duration = Duration::from_secs(15);

@@ -3,7 +3,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::tree::Mark;
+/// A place in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Mark {
+    /// From 1.
+    pub(super) line: usize,
+    /// In characters, from 1.
+    pub(super) column: usize,
+}
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]

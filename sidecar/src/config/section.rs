@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use shardmill_engine::limits::Limit;
 
-use super::error::{ConfigError, Note};
+use super::error::{ConfigError, Mark, Note};
 use super::keys::{self, Key, Kind};
-use super::tree::{self, Mark, Node, Scalar, Type, Value};
+use super::tree::{self, Node, Scalar, Type, Value};
 
 /// What was found on the way.
 #[derive(Default)]

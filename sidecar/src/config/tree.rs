@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
 
-use super::error::ConfigError;
-use super::vars;
+use super::error::{ConfigError, Mark};
+use super::vars::{self, Environment};
 
 /// Nesting beyond this is not a mapping.
 const DEEPEST: usize = 32;
@@ -14,15 +14,6 @@ const MOST_NODES: usize = 50_000;
 
 /// What is printed for a value that comes from the environment.
 pub(super) const FROM_VARIABLE: &str = "the value of its variable";
-
-/// A place in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Mark {
-    /// From 1.
-    pub(super) line: usize,
-    /// In characters, from 1.
-    pub(super) column: usize,
-}
 
 impl From<Span> for Mark {
     fn from(span: Span) -> Self {
@@ -142,9 +133,6 @@ impl Node {
         }
     }
 }
-
-/// Looks a variable up.
-pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The tree of `text`, with variables filled in; `None` if nothing is there. Mistakes that leave a tree behind are added to `errors`.
 pub(super) fn parse(

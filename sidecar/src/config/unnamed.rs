@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::error::ConfigError;
-use super::tree::Environment;
+use super::vars::Environment;
 
 /// Shorter values are words and numbers that a message may have of its own.
 const SHORTEST: usize = 4;

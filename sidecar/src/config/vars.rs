@@ -2,7 +2,8 @@
 //!
 //! The values are filled in after the file is parsed, so that a variable can never add a key.
 
-use super::tree::Environment;
+/// Looks a variable up.
+pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// `text` with its variables filled in, or `None` if there is none.
 pub(super) fn expand(text: &str, environment: Environment<'_>) -> Result<Option<String>, String> {

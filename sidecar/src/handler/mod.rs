@@ -5,6 +5,7 @@
 mod command;
 mod function;
 mod gate;
+mod readiness;
 mod report;
 mod stdout;
 mod unread;
@@ -14,6 +15,7 @@ pub use command::{
     CommandError, CommandHandler, CommandOptions, Readiness, adopt_orphans, end_all_processes, records_beside,
 };
 pub use function::FunctionHandler;
+pub use readiness::FunctionState;
 pub use stdout::StdoutHandler;
 pub use url::{UrlError, UrlHandler, UrlOptions};
 

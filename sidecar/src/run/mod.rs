@@ -1,7 +1,6 @@
 //! `shardmill run`: runs the mappings of a file until a signal.
 
 mod closed;
-mod readiness;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,11 +13,11 @@ use tokio::time::Instant;
 
 use crate::admin::{Admin, AdminError, MappingView};
 use crate::assembly::{self, AssemblyError, Parts};
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, MappingConfig};
 use crate::descriptors::Descriptors;
+use crate::handler::FunctionState;
 use crate::identity::Positions;
 use crate::signals;
-pub use readiness::FunctionState;
 
 /// Why a run could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -88,10 +87,7 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
     let admin = Admin::bind(loaded.config.admin).await?;
     let taken = Arc::new(assembly::identities(&loaded.config.mappings));
     let (enabled, disabled) = assembly::split_enabled(loaded.config);
-    for mapping in &disabled {
-        tracing::info!(mapping = mapping.mapping.application_name(), "loaded and idle: Enabled is false");
-    }
-    let mut views: Vec<_> = disabled.iter().map(MappingView::disabled).collect();
+    let mut views: Vec<_> = disabled.iter().map(idle).collect();
     let mut running = JoinSet::new();
     let mut handlers = Vec::new();
     // A mapping that cannot be put together ends the process before another one has begun to work.
@@ -118,17 +114,11 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
             (name, result)
         });
     }
-    let idle = running.is_empty();
+    let has_none = running.is_empty();
     let upkeep = tokio::spawn(crate::admin::upkeep(metrics.clone()));
     let admin = admin.serve(views, metrics, Arc::clone(&worker));
-    let stop_begins = tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move {
-            shutdown.cancelled().await;
-            Instant::now()
-        }
-    });
-    let failure = wait(&mut running, idle, &shutdown).await;
+    let stop_begins = tokio::spawn(end_of(shutdown.clone()));
+    let failure = wait(&mut running, has_none, &shutdown).await;
     upkeep.abort();
     let stop_began = match shutdown.is_cancelled() {
         true => stop_begins.await.unwrap_or_else(|_| Instant::now()),
@@ -142,6 +132,18 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
         Some(failure) => Err(SidecarError::Stopped(failure)),
         None => Ok(()),
     }
+}
+
+/// A mapping that is loaded and does not run.
+fn idle(mapping: &MappingConfig) -> MappingView {
+    tracing::info!(mapping = mapping.mapping.application_name(), "loaded and idle: Enabled is false");
+    MappingView::disabled(mapping)
+}
+
+/// When the run was ended.
+async fn end_of(shutdown: CancellationToken) -> Instant {
+    shutdown.cancelled().await;
+    Instant::now()
 }
 
 /// As many reads at once as the process has descriptors for.

@@ -34,7 +34,7 @@ pub(super) struct DynamoDbReader {
     next: Next,
     encoder: DynamoDbEncoder,
     /// Records that cannot be decoded are left out.
-    pub(super) skips: bool,
+    skips: bool,
     /// Records from before this time are not wanted; set where the service cannot start at a time itself.
     skip_before: Option<i64>,
     /// How old the last page's last record was when it was read, in milliseconds.
@@ -138,14 +138,15 @@ impl DynamoDbReader {
     async fn read(&mut self, iterator: &str, limit: usize) -> Result<Page, SourceError> {
         let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
         let reading = self.pace.start().await;
-        let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
+        let (client, call) = (&self.source.client, self.call("GetRecords"));
+        let request = client.get_records().shard_iterator(iterator).limit(limit);
         let (answer, mut skipped) = match request.send().await {
             Ok(answer) => (answer, Vec::new()),
             Err(error) => {
-                if let Some(salvaged) = salvage(self, &error).await {
+                if let Some(salvaged) = salvage(client, &call, self.skips, &error).await {
                     salvaged?
                 } else {
-                    let error = self.call("GetRecords").failed(error);
+                    let error = call.failed(error);
                     if error.kind == SourceErrorKind::Trimmed {
                         // The same iterator never reads again; a new one from the horizon does.
                         self.next = Next::Place;
@@ -218,7 +219,7 @@ impl DynamoDbReader {
         records.drain(..old).next_back().map(|record| record.seq)
     }
 
-    /// The children of the shard, whose last answer named no next iterator, unless it goes on.
+    /// The children of the shard, whose last answer named no next iterator, unless it continues.
     async fn verify_end(&mut self) -> Result<Vec<Shard>, SourceError> {
         let turn = self.source.ends.acquire().await;
         let ended = listing::children_if_ended(&self.source, &self.shard).await;

@@ -3,32 +3,34 @@
 //! DynamoDB Local drops the type of an empty map: `"tags": {}` where the service writes `"tags": {"M": {}}`
 //! (amazon-dynamodb-local-samples issue 37).
 
+use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::error::SdkError;
 use aws_sdk_dynamodbstreams::operation::get_records::{GetRecordsError, GetRecordsOutput};
 use serde_json::{Map, Value, json};
 use shardmill_engine::Seq;
 
-use super::reader::DynamoDbReader;
 use crate::source::SourceError;
-use crate::source::aws::{Parts, Replay, body_of, number_in, root};
+use crate::source::aws::{Call, Parts, Replay, body_of, number_in, root};
 
 type Failure = SdkError<GetRecordsError>;
 
-/// What can be decoded of an answer, and the records that cannot; an error if they are not to be skipped, none if it is
-/// not about single records.
+/// What can be decoded of the answer to `call`, and the records that cannot; an error unless it `skips` them, `None` if
+/// the failure is not about single records.
 pub(super) async fn salvage(
-    reader: &DynamoDbReader,
+    client: &Client,
+    call: &Call<'_>,
+    skips: bool,
     error: &Failure,
 ) -> Option<Result<(GetRecordsOutput, Vec<Seq>), SourceError>> {
     let mut parts = Parts::of(body_of(error)?)?;
     if parts.records.iter_mut().map(repair).filter(|repaired| *repaired).count() > 0
-        && let Ok(answer) = replay(reader, parts.with(parts.records.clone())).await
+        && let Ok(answer) = replay(client, parts.with(parts.records.clone())).await
     {
         return Some(Ok((answer, Vec::new())));
     }
     let (mut good, mut skipped) = (Vec::new(), Vec::new());
     for record in &parts.records {
-        let Err(error) = replay(reader, parts.with(vec![record.clone()])).await else {
+        let Err(error) = replay(client, parts.with(vec![record.clone()])).await else {
             good.push(record.clone());
             continue;
         };
@@ -36,22 +38,22 @@ pub(super) async fn salvage(
         body_of(&error)?;
         let number = number_in(&record["dynamodb"]["SequenceNumber"]);
         match number {
-            Some(number) if reader.skips => skipped.push(Seq::plain(number)),
+            Some(number) if skips => skipped.push(Seq::plain(number)),
             _ => {
                 let what =
                     format!("record {}: {}", number.unwrap_or("without a sequence number"), root(&error));
-                return Some(Err(reader.call("GetRecords").undecodable(&what)));
+                return Some(Err(call.undecodable(&what)));
             }
         }
     }
-    let answer = replay(reader, parts.with(good)).await.ok()?;
+    let answer = replay(client, parts.with(good)).await.ok()?;
     Some(Ok((answer, skipped)))
 }
 
 /// The SDK decodes a body as if the service had just sent it.
-async fn replay(reader: &DynamoDbReader, body: Vec<u8>) -> Result<GetRecordsOutput, Failure> {
+async fn replay(client: &Client, body: Vec<u8>) -> Result<GetRecordsOutput, Failure> {
     let replayed = aws_sdk_dynamodbstreams::config::Builder::new().http_client(Replay::client(body));
-    let request = reader.source.client.get_records().shard_iterator("replayed");
+    let request = client.get_records().shard_iterator("replayed");
     request.customize().config_override(replayed).send().await
 }
 

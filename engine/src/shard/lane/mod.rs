@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub(super) use attempt::Attempt;
 pub(super) use key::lane_of;
+pub use place::PlaceRule;
 pub(super) use result::Resolution;
 pub use verdict::{AnswerProblem, Verdict};
 
@@ -22,7 +23,6 @@ use self::age::{Age, Cut};
 use self::place::Place;
 use self::queue::Queue;
 use self::tumbling::Tumbling;
-use super::exchange::PlaceRule;
 use super::snapshot::{LaneSnapshot, Oversized};
 use crate::event::EventSize;
 use crate::failure::Condition;

@@ -1,7 +1,20 @@
 //! The right of a lane to invoke the function, where it must ask for it (docs/adr/0020).
 
 use super::{Lane, LaneState, Reason, Rules, Step};
-use crate::shard::exchange::PlaceRule;
+
+/// Whether a lane needs a place before it may invoke the function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PlaceRule {
+    /// No: it invokes at once.
+    #[default]
+    Unlimited,
+    /// Yes: so many invocations at once and no more. Waiting for a place spends no attempt and has no backoff; the
+    /// records' age and the event's size are judged, and the function's time begins, when the place is granted.
+    Limited,
+    /// Yes, and the function cannot be reached at present: the caller decides when it is tried again by granting
+    /// places, so that no lane has a backoff of its own.
+    Away,
+}
 
 /// The state of a lane's place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

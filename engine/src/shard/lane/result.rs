@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use super::attempt::Attempt;
 use super::verdict::{Verdict, judge};
-use super::{GivenUp, Lane, LaneState, Reason, Rules, Step};
+use super::{GivenUp, Lane, LaneState, PlaceRule, Reason, Rules, Step};
 use crate::failure::{Condition, FunctionResponse};
 use crate::outcome::{BatchResponse, Outcome};
 use crate::record::Batch;
-use crate::shard::exchange::PlaceRule;
 use crate::time::{Mono, Now};
 
 /// A function that requests a longer back-off is retried after this time: a mistake there must not stop a shard

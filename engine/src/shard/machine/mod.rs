@@ -13,14 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::discard::{Discard, DiscardId, Discards};
-use super::exchange::{Invocation, PlaceRule, Resume, ShardAction, ShardEvent};
+use super::exchange::{Invocation, Resume, ShardAction, ShardEvent};
 use super::gap::Gap;
-use super::lane::{GivenUp, Lane, LaneId, LaneState, Resolution, Rules, Step, lane_of};
+use super::lane::{GivenUp, Lane, LaneId, LaneState, PlaceRule, Resolution, Rules, Step, lane_of};
 use super::progress::Progress;
 use super::reader::{Reader, ReaderState, Wish};
 use super::rng::Rng;
+use super::slots::Mark;
 use super::snapshot::{Counters, LastResult};
-use super::watermark::{Mark, Watermark};
+use super::watermark::Watermark;
 use crate::event::{EventContext, EventSize};
 use crate::failure::FailedBatch;
 use crate::intake::Intake;

@@ -1,8 +1,8 @@
 //! Places for invocations: asked for, granted, given back (docs/adr/0020).
 
 use super::ShardMachine;
-use crate::shard::exchange::{PlaceRule, ShardAction};
-use crate::shard::lane::LaneId;
+use crate::shard::exchange::ShardAction;
+use crate::shard::lane::{LaneId, PlaceRule};
 
 impl ShardMachine {
     /// Whether invocations need places from now on. What was asked for stays asked for.

@@ -3,8 +3,9 @@
 //! Left out is what would not be true here: `AWS_EXECUTION_ENV` (a managed runtime), `LAMBDA_RUNTIME_DIR` and the library
 //! paths of Lambda's image, `AWS_XRAY_DAEMON_ADDRESS`, and `AWS_LAMBDA_DOTNET_PREJIT`. Credentials and PATH are the sidecar's.
 
+use std::path::{Path, PathBuf};
+
 use super::CommandOptions;
-use super::process::absolute_directory;
 
 /// The variables; the user's own come after them and win.
 pub(super) fn lambda(options: &CommandOptions) -> Vec<(&'static str, String)> {
@@ -37,6 +38,19 @@ pub(super) fn lambda(options: &CommandOptions) -> Vec<(&'static str, String)> {
         variables.push(("AWS_DEFAULT_REGION", region.clone()));
     }
     variables
+}
+
+/// The directory in which the function runs.
+pub(super) fn absolute_directory(configured: Option<&Path>) -> Result<PathBuf, String> {
+    let current =
+        std::env::current_dir().map_err(|e| format!("the working directory cannot be found out: {e}"))?;
+    let Some(configured) = configured else { return Ok(current) };
+    let directory = current.join(configured);
+    if directory.is_dir() {
+        Ok(directory)
+    } else {
+        Err(format!("Function.WorkingDirectory: {} is not a directory", directory.display()))
+    }
 }
 
 fn is_unset(name: &str) -> bool {

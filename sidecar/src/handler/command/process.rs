@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::CommandOptions;
 use super::api::{Ended, Invocation, Life, Owner, RuntimeApi};
+use super::environment::{self, absolute_directory};
 use super::group::Group;
 use super::records::Records;
 use super::{output, spawner, tree};
@@ -63,7 +64,7 @@ impl Process {
         command
             // One that the sidecar happens to have is not this function's.
             .env_remove("AWS_LAMBDA_MAX_CONCURRENCY")
-            .envs(super::environment::lambda(options))
+            .envs(environment::lambda(options))
             .envs(&options.environment)
             .env("AWS_LAMBDA_RUNTIME_API", api.address().to_string())
             .env(tree::MARK, &mark)
@@ -277,19 +278,6 @@ pub(super) fn find_program(options: &CommandOptions) -> Result<PathBuf, String> 
         }
     }
     Err(refused.unwrap_or_else(|| format!("Function.Command: {} is not on the PATH", program.display())))
-}
-
-/// The directory in which the function runs.
-pub(super) fn absolute_directory(configured: Option<&Path>) -> Result<PathBuf, String> {
-    let current =
-        std::env::current_dir().map_err(|e| format!("the working directory cannot be found out: {e}"))?;
-    let Some(configured) = configured else { return Ok(current) };
-    let directory = current.join(configured);
-    if directory.is_dir() {
-        Ok(directory)
-    } else {
-        Err(format!("Function.WorkingDirectory: {} is not a directory", directory.display()))
-    }
 }
 
 fn check_executable(file: &Path) -> Result<(), String> {

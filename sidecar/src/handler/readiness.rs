@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use shardmill::{CancellationToken, ConsumerStatus};
 
-use crate::handler::{FunctionHandler, Readiness};
+use super::{FunctionHandler, Readiness};
 
 /// How often a function that has not answered yet is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
