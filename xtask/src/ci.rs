@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use crate::process::quiet;
 use crate::provision::{Home, Tool};
-use crate::{Result, cargo, process, root, suite};
+use crate::{Result, cargo, files, process, root, suite};
 
 /// How long one example may run.
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(180);
@@ -42,6 +42,7 @@ pub(crate) fn run() -> Result<()> {
     type Step<'a> = (&'static str, Box<dyn FnOnce() -> Result<()> + 'a>);
     let steps: Vec<Step<'_>> = vec![
         ("formatting", Box::new(|| process::run(&cargo(&["fmt", "--all", "--check"]), None))),
+        ("source files", Box::new(files::check)),
         ("engine's dependencies", Box::new(engine_is_pure)),
         ("seeded bugs apply", Box::new(seeded_bugs_apply)),
         ("unused dependencies", Box::new(unused)),

@@ -2,9 +2,11 @@
 //! clone starts at once.
 //!
 //! `process` runs commands so that nothing outlives this program, `provision` installs what the tests need,
-//! `emulator` starts emulators, `suite` runs the tests, `ci` runs everything.
+//! `emulator` starts emulators, `suite` runs the tests, `files` judges the length and
+//! the first line of source files, `ci` runs everything.
 mod ci;
 mod emulator;
+mod files;
 mod process;
 mod provision;
 mod suite;

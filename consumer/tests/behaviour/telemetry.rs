@@ -67,6 +67,7 @@ impl Destination for Reluctant {
 }
 
 #[tokio::test(start_paused = true)]
+#[expect(clippy::too_many_lines, reason = "the expected figures are one list")]
 async fn the_metrics_of_a_scripted_run_are_exact() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();

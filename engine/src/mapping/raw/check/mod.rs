@@ -49,11 +49,7 @@ impl RawMapping {
         let (event_source, function) = (event_source?, function?);
         let application_name = self.application_name(&event_source, &function, found)?;
         let uuid = self.checked_uuid(&application_name, found)?;
-        let identity = match &self.uuid {
-            // One spelling for all: upper case, braces or no hyphens are the same UUID.
-            Some(text) => Uuid::try_parse(text).map_or_else(|_| text.clone(), |uuid| uuid.to_string()),
-            None => application_name.clone(),
-        };
+        let identity = self.identity(&application_name);
         let invoke_identity_arn = match role {
             Some(role) => role?,
             None => event_source.default_role(),
@@ -98,7 +94,7 @@ impl RawMapping {
             return Some(by_arn);
         }
         let by_name = found.keep(arn::function(arn::FUNCTION, &self.function_name, source))?;
-        // A bare name beside an ARN leaves account and qualifier to the ARN.
+        // A bare name next to an ARN leaves account and qualifier to the ARN.
         let qualifiers_differ = by_name.qualifier.is_some() && by_name.qualifier != by_arn.qualifier;
         if by_name.name != by_arn.name || qualifiers_differ {
             found.note(
@@ -197,7 +193,7 @@ impl RawMapping {
         }
     }
 
-    /// Lambda refuses windows beside lanes and beside filters (R71).
+    /// Lambda refuses windows together with lanes or filters (R71).
     fn conflicts(&self, found: &mut Found) {
         if self.parallelization_factor > 1 && self.tumbling_window > 0 {
             found.note(
@@ -317,6 +313,14 @@ impl RawMapping {
                 .remedy("leave it out to use the default"),
         );
         None
+    }
+
+    /// One spelling for all: upper case, braces or no hyphens are the same UUID.
+    fn identity(&self, application_name: &str) -> String {
+        match &self.uuid {
+            Some(text) => Uuid::try_parse(text).map_or_else(|_| text.clone(), |uuid| uuid.to_string()),
+            None => application_name.to_owned(),
+        }
     }
 
     fn checked_uuid(&self, application_name: &str, found: &mut Found) -> Option<String> {

@@ -224,6 +224,7 @@ impl<'a> Lane<'a> {
     }
 
     /// docs/semantics.md, section 2.13.
+    #[expect(clippy::too_many_lines, reason = "it follows the text of that section from top to bottom")]
     fn process(&mut self, records: Vec<Rec>) {
         let mut batch = records;
         let mut backoff_ends = self.now;

@@ -3,6 +3,7 @@
 use super::*;
 
 impl Rig {
+    #[expect(clippy::too_many_lines, reason = "one arm for each action")]
     pub(in crate::shard::tests) fn carry_out(&mut self, action: ShardAction) {
         match action {
             ShardAction::Open { at } => {
