@@ -97,6 +97,7 @@ mod handler;
 mod handler_lambda;
 mod keeper;
 mod listed;
+mod mapping_file;
 mod metrics;
 mod notes;
 mod pin;
@@ -136,6 +137,7 @@ pub use handler::{Handler, HandlerError, HandlerOutput, InvokeContext};
 #[cfg(feature = "lambda")]
 pub use handler_lambda::LambdaHandler;
 pub use keeper::{FleetReport, LeaseReport};
+pub use mapping_file::{FromFile, MappingFileError};
 pub use metrics::{METRICS, MetricDescription, MetricKind};
 pub use places::Places;
 pub use run::{RunError, RunReport};

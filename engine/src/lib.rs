@@ -85,7 +85,7 @@ pub use intake::{Intake, Page, intake};
 pub use mapping::{
     EventSource, EventSourceMapping, FailureDestination, MappingBuilder, MappingError, MappingErrorKind,
     MappingErrors, OnDestinationFailure, OnGap, OnUndecodable, Polling, RawMapping, Retry, StartingPosition,
-    StreamKind, limits,
+    StreamKind, limits, parse_time,
 };
 pub use outcome::{BatchResponse, InvalidResponse, Outcome};
 pub use position::{Position, Seq, SequenceNumber};

@@ -1,6 +1,7 @@
 //! What is wrong with a mapping.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 /// The sort of mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,9 +24,11 @@ pub enum MappingErrorKind {
 /// One mistake in a mapping: the field, its value, what is permitted, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingError {
-    field: &'static str,
+    field: Box<str>,
     /// Which item, where the field is a list.
     item: Option<usize>,
+    /// Where the field is in the text.
+    line: Option<NonZeroU32>,
     kind: MappingErrorKind,
     value: Box<str>,
     problem: Box<str>,
@@ -35,9 +38,14 @@ pub struct MappingError {
 }
 
 impl MappingError {
-    pub(super) fn new(field: &'static str, kind: MappingErrorKind, value: impl Into<Box<str>>) -> Self {
+    pub(super) fn new(
+        field: impl Into<Box<str>>,
+        kind: MappingErrorKind,
+        value: impl Into<Box<str>>,
+    ) -> Self {
         let (problem, permitted, remedy) = Default::default();
-        Self { field, item: None, kind, value: value.into(), problem, permitted, remedy, aws: None }
+        let (field, value) = (field.into(), value.into());
+        Self { field, item: None, line: None, kind, value, problem, permitted, remedy, aws: None }
     }
 
     pub(super) fn not_supported(field: &'static str, value: impl fmt::Display, remedy: &str) -> Self {
@@ -48,6 +56,11 @@ impl MappingError {
 
     pub(super) fn item(self, index: usize) -> Self {
         Self { item: Some(index), ..self }
+    }
+
+    pub(super) fn at_line(self, line: Option<usize>) -> Self {
+        let line = line.and_then(|line| NonZeroU32::new(u32::try_from(line).ok()?));
+        Self { line, ..self }
     }
 
     pub(super) fn problem(self, text: impl Into<Box<str>>) -> Self {
@@ -68,8 +81,14 @@ impl MappingError {
 
     /// The field, under AWS's name; dotted below the top level (`Function.Timeout`).
     #[must_use]
-    pub const fn field(&self) -> &'static str {
-        self.field
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// The line of the field's value, counted from 1, where the mapping was read from a text that has it.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        usize::try_from(self.line?.get()).ok()
     }
 
     /// Which item, counted from 0, where the mistake is in one item of a list.
@@ -128,6 +147,9 @@ impl MappingError {
 
 impl fmt::Display for MappingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
         match self.item {
             Some(index) => write!(f, "{}[{index}]: {}", self.field, self.message()),
             None => write!(f, "{}: {}", self.field, self.message()),

@@ -1,7 +1,7 @@
 //! The validated configuration of an event source mapping, under AWS's names.
 //!
-//! [`EventSourceMapping::builder`] takes typed values, [`RawMapping`] what a configuration file says; what comes out of
-//! [`MappingBuilder::build`] is within Lambda's ranges (docs/semantics.md, P1 to P19) and never changes again.
+//! [`EventSourceMapping::builder`] takes typed values, [`EventSourceMapping::from_json`] AWS's own JSON, [`RawMapping`] what
+//! a configuration file says; what comes out of [`MappingBuilder::build`] is within Lambda's ranges (docs/semantics.md, P1 to P19) and never changes again.
 
 mod arn;
 mod builder;
@@ -9,6 +9,7 @@ mod destination;
 mod error;
 pub mod limits;
 mod raw;
+mod time;
 
 use std::time::Duration;
 
@@ -17,9 +18,11 @@ pub use builder::{MappingBuilder, StartingPosition};
 pub use destination::FailureDestination;
 pub use error::{MappingError, MappingErrorKind, MappingErrors};
 pub use raw::RawMapping;
+pub use time::parse_time;
 
 use crate::filter::Filter;
 use crate::position::Position;
+use crate::time::Wall;
 
 /// A validated event source mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +89,7 @@ pub enum OnDestinationFailure {
 /// What happens when records were lost before they were read (I17).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnGap {
-    /// Log and count it, and go on at the oldest record.
+    /// Log and count it, and resume at the oldest record.
     #[default]
     Continue,
     /// Log and count it, and stop the mapping.
@@ -108,6 +111,33 @@ impl EventSourceMapping {
     /// (P1, P2). Everything else starts at its default.
     pub fn builder(event_source_arn: &str, function_name: &str) -> MappingBuilder {
         MappingBuilder::new(event_source_arn, function_name)
+    }
+
+    /// The mapping of a JSON text: the input of `CreateEventSourceMapping`, or what `get-event-source-mapping` shows. In
+    /// addition, what Lambda does not have, under the names of the sidecar's configuration: `Name`, `Retry`, `Polling`,
+    /// `OnGap`, `OnUndecodable`, `OnDestinationFailure`, `CheckpointIntervalMilliseconds`, and `Timeout`, `RoleArn` and
+    /// `ManagedInstances` in `Function`. A `StartingPositionTimestamp` after `now` is refused.
+    ///
+    /// ```
+    /// use shardmill_engine::{EventSourceMapping, Wall};
+    ///
+    /// let text = r#"{
+    ///     "EventSourceArn": "arn:aws:kinesis:eu-west-1:123456789012:stream/orders",
+    ///     "FunctionName": "orders-worker",
+    ///     "StartingPosition": "TRIM_HORIZON",
+    ///     "BatchSize": 0
+    /// }"#;
+    /// let errors = EventSourceMapping::from_json(text, Wall::from_millis(0)).unwrap_err().to_string();
+    /// assert!(errors.starts_with("line 5: BatchSize: 0 is out of range; permitted: 1 to 10000"), "{errors}");
+    /// # let text = text.replace("\"BatchSize\": 0", "\"BatchSize\": 10");
+    /// # assert_eq!(EventSourceMapping::from_json(&text, Wall::from_millis(0)).unwrap().batch_size(), 10);
+    /// ```
+    ///
+    /// # Errors
+    /// Every mistake, with its line: an unknown key and a wrong type too, and a key that only another kind of mapping or
+    /// the sidecar has.
+    pub fn from_json(text: &str, now: Wall) -> Result<Self, MappingErrors> {
+        raw::from_json(text, now)
     }
 
     /// The stream (P1).
@@ -147,7 +177,7 @@ impl EventSourceMapping {
         &self.uuid
     }
 
-    /// The namespace of this mapping's checkpoints: the UUID in lower case where one was set, whatever the function's name
+    /// The namespace of this mapping's checkpoints: the UUID in lower case where one was set, regardless of the function's name
     /// or version and the application's name are (R80); else the application's name.
     #[must_use]
     pub fn identity(&self) -> &str {

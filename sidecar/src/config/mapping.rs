@@ -1,12 +1,13 @@
 //! One mapping of the file. Lambda's rules are the engine's; here its findings get their place in the file.
 
-use shardmill_engine::{MappingError, OnDestinationFailure, OnGap, OnUndecodable, RawMapping, Wall};
+use shardmill_engine::{
+    MappingError, OnDestinationFailure, OnGap, OnUndecodable, RawMapping, Wall, parse_time,
+};
 
 use super::error::ConfigError;
 use super::function;
 use super::section::{Report, Section};
 use super::shared;
-use super::time;
 use super::types::{Checkpoints, MappingConfig, Target};
 
 /// The settings for all mappings at the top of the file.
@@ -81,7 +82,7 @@ pub(super) fn mapping(
     Some(MappingConfig { mapping: mapping.ok()?, function: function?, checkpoints: checkpoints? })
 }
 
-/// P1 to P16.
+/// P1 to P16 but for the integers.
 fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> RawMapping {
     let section = parts.mapping;
     if section.has("Stream") && section.has("EventSourceArn") {
@@ -99,7 +100,7 @@ fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> RawMap
     if let Some(arn) = arn {
         builder = builder.function_arn(arn);
     }
-    if let Some(at) = section.text("StartingPositionTimestamp").and_then(time::parse) {
+    if let Some(at) = section.text("StartingPositionTimestamp").and_then(parse_time) {
         builder = builder.starting_position_timestamp(at);
     }
     if let Some(types) = section.items("FunctionResponseTypes") {
@@ -110,19 +111,6 @@ fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> RawMap
         let pattern = |filter: &Section<'_>| filter.text("Pattern").unwrap_or_default().to_owned();
         builder = builder.filter_patterns(filters.iter().map(pattern));
     }
-    for (key, set) in [
-        ("BatchSize", RawMapping::batch_size as fn(RawMapping, i64) -> RawMapping),
-        ("MaximumBatchingWindowInSeconds", RawMapping::maximum_batching_window_in_seconds),
-        ("ParallelizationFactor", RawMapping::parallelization_factor),
-        ("MaximumRecordAgeInSeconds", RawMapping::maximum_record_age_in_seconds),
-        ("MaximumRetryAttempts", RawMapping::maximum_retry_attempts),
-        ("TumblingWindowInSeconds", RawMapping::tumbling_window_in_seconds),
-        ("CheckpointIntervalMilliseconds", RawMapping::checkpoint_interval_milliseconds),
-    ] {
-        if let Some(value) = section.integer(key) {
-            builder = set(builder, value);
-        }
-    }
     if let Some(value) = section.bool("BisectBatchOnFunctionError") {
         builder = builder.bisect_batch_on_function_error(value);
     }
@@ -132,7 +120,7 @@ fn lambdas_part(parts: &Parts<'_, '_>, now: Wall, report: &mut Report) -> RawMap
     }
 }
 
-/// What Lambda does not have.
+/// The integers, and what Lambda does not have.
 fn own_part(parts: &Parts<'_, '_>, mut builder: RawMapping, report: &mut Report) -> RawMapping {
     let section = parts.mapping;
     if let Some(name) = section.text("Name") {
@@ -145,26 +133,18 @@ fn own_part(parts: &Parts<'_, '_>, mut builder: RawMapping, report: &mut Report)
         if let Some(role) = function.text("RoleArn") {
             builder = builder.role_arn(role);
         }
-        if let Some(timeout) = function.integer("Timeout") {
-            builder = builder.timeout_seconds(timeout);
-        }
         if let Some(managed) = function.bool("ManagedInstances") {
             builder = builder.managed_instances(managed);
         }
     }
-    for (sections, key, set) in [
-        (
-            &parts.retry,
-            "InitialBackoffMilliseconds",
-            RawMapping::initial_backoff_milliseconds as fn(RawMapping, i64) -> RawMapping,
-        ),
-        (&parts.retry, "MaximumBackoffSeconds", RawMapping::maximum_backoff_seconds),
-        (&parts.polling, "IdleIntervalMilliseconds", RawMapping::idle_interval_milliseconds),
-        (&parts.polling, "MaximumIdleIntervalMilliseconds", RawMapping::maximum_idle_interval_milliseconds),
-        (&parts.polling, "MaximumRecords", RawMapping::maximum_records),
-        (&parts.polling, "BufferBytes", RawMapping::buffer_bytes),
-    ] {
-        if let Some(value) = sections.iter().flatten().find_map(|s| s.integer(key)) {
+    for (name, set) in RawMapping::INTEGERS {
+        let value = match name.split_once('.') {
+            None => section.integer(name),
+            Some(("Retry", key)) => parts.retry.iter().flatten().find_map(|s| s.integer(key)),
+            Some(("Polling", key)) => parts.polling.iter().flatten().find_map(|s| s.integer(key)),
+            Some((_, key)) => parts.function.as_ref().and_then(|s| s.integer(key)),
+        };
+        if let Some(value) = value {
             builder = set(builder, value);
         }
     }

@@ -11,7 +11,6 @@ mod pasted;
 mod schema;
 mod section;
 mod shared;
-mod time;
 mod tree;
 mod types;
 mod unnamed;

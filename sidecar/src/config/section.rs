@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use shardmill_engine::limits::Limit;
+use shardmill_engine::parse_time;
 
 use super::error::{ConfigError, Mark, Note};
 use super::keys::{self, Key, Kind};
@@ -296,7 +297,7 @@ fn fits(kind: Kind, node: &Node) -> bool {
         Kind::Text | Kind::Choice(_) => text(),
         Kind::Bool => is(&[Type::Bool]),
         Kind::Integer(_) => is(&[Type::Integer]),
-        Kind::Time => scalar.is_some_and(|s| super::time::parse(&s.text).is_some()),
+        Kind::Time => scalar.is_some_and(|s| parse_time(&s.text).is_some()),
         Kind::Texts | Kind::Choices(_) => all(is_textual),
         Kind::Integers(_) => all(|item| item.scalar().is_some_and(|s| s.kind == Type::Integer)),
         Kind::TextMap => match &node.value {

@@ -1,6 +1,9 @@
 //! From values as a configuration file has them to a valid mapping, or to every mistake at once.
 
 mod check;
+mod json;
+
+pub(super) use json::from_json;
 
 use super::error::{MappingError, MappingErrors};
 use super::limits;
@@ -68,7 +71,28 @@ macro_rules! text_setters {
     };
 }
 
+/// Sets an integer of a mapping.
+type SetInteger = fn(RawMapping, i64) -> RawMapping;
+
 impl RawMapping {
+    /// The integers of a mapping: each one's name, dotted below the top level, and its setter.
+    pub const INTEGERS: [(&'static str, SetInteger); 14] = [
+        ("BatchSize", Self::batch_size),
+        ("MaximumBatchingWindowInSeconds", Self::maximum_batching_window_in_seconds),
+        ("ParallelizationFactor", Self::parallelization_factor),
+        ("MaximumRecordAgeInSeconds", Self::maximum_record_age_in_seconds),
+        ("MaximumRetryAttempts", Self::maximum_retry_attempts),
+        ("TumblingWindowInSeconds", Self::tumbling_window_in_seconds),
+        ("CheckpointIntervalMilliseconds", Self::checkpoint_interval_milliseconds),
+        ("Function.Timeout", Self::timeout_seconds),
+        ("Retry.InitialBackoffMilliseconds", Self::initial_backoff_milliseconds),
+        ("Retry.MaximumBackoffSeconds", Self::maximum_backoff_seconds),
+        ("Polling.IdleIntervalMilliseconds", Self::idle_interval_milliseconds),
+        ("Polling.MaximumIdleIntervalMilliseconds", Self::maximum_idle_interval_milliseconds),
+        ("Polling.MaximumRecords", Self::maximum_records),
+        ("Polling.BufferBytes", Self::buffer_bytes),
+    ];
+
     /// A mapping of a stream to a function, as [`EventSourceMapping::builder`].
     pub fn new(event_source_arn: &str, function_name: &str) -> Self {
         Self {

@@ -1,6 +1,7 @@
 //! What a mapping accepts, and how it refuses the rest.
 
 mod edges;
+mod json;
 mod lambda_api;
 mod typed;
 
@@ -28,7 +29,7 @@ fn mistake(builder: RawMapping) -> MappingError {
 
 fn kind(builder: RawMapping) -> (&'static str, MappingErrorKind) {
     let error = mistake(builder);
-    (error.field(), error.kind())
+    (error.field().to_owned().leak(), error.kind())
 }
 
 #[test]

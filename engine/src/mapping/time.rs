@@ -1,7 +1,8 @@
 //! Times as AWS tools write them: epoch seconds, or ISO 8601 with a time zone.
 
-/// Milliseconds since the epoch.
-pub(super) fn parse(text: &str) -> Option<i64> {
+/// Milliseconds since the epoch of a time as AWS tools write it: epoch seconds, or ISO 8601 with a time zone.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<i64> {
     epoch_seconds(text).or_else(|| iso8601(text))
 }
 
@@ -86,7 +87,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::parse_time;
 
     #[test]
     fn epoch_seconds_and_iso_8601_agree() {
@@ -100,7 +101,7 @@ mod tests {
             ("2000-02-29T00:00:00Z", 951_782_400_000),
             ("2100-03-01T00:00:00Z", 4_107_542_400_000),
         ] {
-            assert_eq!(parse(text), Some(expected), "{text}");
+            assert_eq!(parse_time(text), Some(expected), "{text}");
         }
     }
 
@@ -122,7 +123,7 @@ mod tests {
             "2026-01-01T00:00:00+é:00",
             "é-é-éTé",
         ] {
-            assert_eq!(parse(text), None, "{text}");
+            assert_eq!(parse_time(text), None, "{text}");
         }
     }
 }
