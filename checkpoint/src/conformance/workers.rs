@@ -50,7 +50,7 @@ pub(super) async fn a_worker_is_listed_as_it_reported_itself_last(store: Store) 
         beat(&store, report).await;
         let listed: Vec<WorkerReport> =
             workers(&store).await.into_iter().map(|record| record.report).collect();
-        assert_eq!(listed, [report.clone()]);
+        assert_eq!(listed, std::slice::from_ref(report));
     }
     assert_eq!(store.list().await.unwrap(), [], "a worker is no lease");
 }

@@ -130,7 +130,7 @@ impl Fleet {
     pub(super) fn begin_planning(
         &mut self,
         now: Mono,
-        holders: impl FnOnce() -> Vec<(LeaseKey, Option<String>)>,
+        holders: impl Iterator<Item = (LeaseKey, Option<String>)>,
     ) -> bool {
         if now < self.plan_at {
             return false;
@@ -139,7 +139,7 @@ impl Fleet {
         let taking = self.alive().filter(|record| !record.report.stopping);
         let mut workers: BTreeSet<String> = taking.map(|record| record.report.id.to_string()).collect();
         workers.insert(self.me.to_string());
-        self.history.observe(workers, holders());
+        self.history.observe(workers, holders);
         true
     }
 

@@ -125,10 +125,10 @@ impl Reports {
         for change in changes {
             match change {
                 WorkerChange::Joined(worker) => {
-                    tracing::info!(mapping = %self.mapping, %worker, "a worker joined")
+                    tracing::info!(mapping = %self.mapping, %worker, "a worker joined");
                 }
                 WorkerChange::Left(worker) => {
-                    tracing::info!(mapping = %self.mapping, %worker, "a worker left")
+                    tracing::info!(mapping = %self.mapping, %worker, "a worker left");
                 }
                 WorkerChange::Died(worker) => tracing::warn!(
                     mapping = %self.mapping, %worker,

@@ -33,7 +33,7 @@ impl Actor {
                 self.answer(Answer::of_one(&result));
                 self.released(now, ticket, sent, result.ok());
             }
-            Done::Beat { sent, result } => self.beaten(now, sent, result),
+            Done::Beat { sent, result } => self.beaten(now, sent, &result),
             Done::Deleted(leases, answer) => {
                 self.deletion = Deletion::Idle;
                 self.answer(answer);
@@ -64,8 +64,8 @@ impl Actor {
     }
 
     /// Takes in what became of a heartbeat, which may have renewed every lease.
-    fn beaten(&mut self, now: Mono, sent: Mono, result: Result<Heartbeat, StoreError>) {
-        self.answer(Answer::of_write(&result, |heartbeat| *heartbeat == Heartbeat::Written));
+    fn beaten(&mut self, now: Mono, sent: Mono, result: &Result<Heartbeat, StoreError>) {
+        self.answer(Answer::of_write(result, |heartbeat| *heartbeat == Heartbeat::Written));
         let was_seen = self.pulse.is_seen(now);
         self.pulse.ended(now, sent, matches!(result, Ok(Heartbeat::Written)));
         if !was_seen && self.pulse.is_seen(now) {

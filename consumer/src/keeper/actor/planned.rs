@@ -1,9 +1,9 @@
 //! Which leases this worker takes, and which it gives to others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use shardmill_checkpoint::{Lease, WorkerId};
-use shardmill_engine::{FleetLease, FleetWorker, LeaseEvent, LeasePhase, Mono, plan_moves};
+use shardmill_engine::{FleetLease, FleetWorker, LeaseEvent, LeaseMove, LeasePhase, Mono, plan_moves};
 
 use super::{Actor, Phase};
 use crate::keeper::fleet::PLAN_INTERVAL;
@@ -30,13 +30,25 @@ impl Plan {
         self.workers.binary_search(worker).unwrap_or(usize::MAX)
     }
 
+    fn moves(&self) -> Vec<LeaseMove> {
+        let states: Vec<FleetLease> = self.leases.iter().map(|lease| lease.state).collect();
+        plan_moves(&self.limits, &states).moves
+    }
+
+    /// The worker that has the lease, or gets it.
+    fn holder(&self, lease: &Readable) -> Option<String> {
+        let worker = match lease.state {
+            FleetLease::Free => None,
+            FleetLease::Held { by: worker, .. } | FleetLease::Moving { to: worker } => {
+                self.workers.get(worker)
+            }
+        };
+        worker.map(ToString::to_string)
+    }
+
     /// How many shards can be read, and how many of them no live worker has.
     fn counts(&self) -> (usize, usize) {
-        let unowned = self.leases.iter().filter(|lease| match lease.state {
-            FleetLease::Free => true,
-            FleetLease::Held { by, .. } => by >= self.workers.len(),
-            FleetLease::Moving { to } => to >= self.workers.len(),
-        });
+        let unowned = self.leases.iter().filter(|lease| self.holder(lease).is_none());
         (self.leases.len(), unowned.count())
     }
 }
@@ -48,21 +60,21 @@ impl Actor {
         self.plan = self.look_around(now, readable);
         let (leases, unowned) = self.plan.counts();
         self.reports.fleet(self.plan.workers.len(), leases, unowned);
-        let moves = plan_moves(
-            &self.plan.limits,
-            &self.plan.leases.iter().map(|lease| lease.state).collect::<Vec<_>>(),
-        );
+        let moves = self.plan.moves();
         let me = self.plan.index(&self.options.worker);
-        let mut mine: BTreeMap<EntryId, bool> = BTreeMap::new();
-        let mut given = Vec::new();
-        for planned in &moves.moves {
-            let id = self.plan.leases[planned.lease].id;
-            match planned.from {
-                None => drop(mine.insert(id, planned.to == me)),
-                Some(from) if from == me => given.push((id, self.plan.workers[planned.to].clone())),
-                Some(_) => {}
-            }
+        let claims = moves.iter().filter(|planned| planned.from.is_none() && planned.to == me);
+        let mine: HashSet<usize> = claims.map(|planned| planned.lease).collect();
+        self.take(now, me, &mine);
+        let holders = self.plan.leases.iter().filter_map(|lease| {
+            Some((self.entries.get(lease.id)?.lease.key.clone(), self.plan.holder(lease)))
+        });
+        if self.fleet.begin_planning(now, holders) {
+            self.give(me, &moves);
         }
+    }
+
+    /// Takes what is `mine` by the plan, what was given to this worker, and what the plan's taker leaves.
+    fn take(&mut self, now: Mono, me: usize, mine: &HashSet<usize>) {
         // What heartbeats are to renew is not taken by a worker whose heartbeats do not come through.
         let can_renew = !self.options.store.renews_all() || self.pulse.is_seen(now);
         let may_take = self.phase == Phase::Taking && can_renew && self.fleet.may_claim(now);
@@ -72,37 +84,20 @@ impl Actor {
             if entry.machine.phase() != LeasePhase::Watching {
                 continue;
             }
-            let wanted = match state {
-                FleetLease::Moving { to } => to == me,
-                // What the plan gives to another is taken after all if that one does not come.
-                FleetLease::Free => {
-                    let since = *entry.free_since.get_or_insert(now);
-                    mine.get(&id).is_some_and(|mine| *mine) || now >= since + PLAN_INTERVAL
-                }
-                FleetLease::Held { .. } => false,
-            };
-            if state != FleetLease::Free {
-                entry.free_since = None;
-            }
+            let free_since = (state == FleetLease::Free).then(|| entry.free_since.unwrap_or(now));
+            entry.free_since = free_since;
+            let is_left = free_since.is_some_and(|since| now >= since + PLAN_INTERVAL);
+            let wanted = is_left || mine.contains(&index) || state == FleetLease::Moving { to: me };
             entry.machine.handle_event(now, LeaseEvent::Wanted(wanted && may_take));
             self.advance(id, now);
         }
-        let holders = |plan: &Plan, actor: &Self| {
-            let holder = |lease: &Readable| match lease.state {
-                FleetLease::Free => None,
-                FleetLease::Held { by: worker, .. } | FleetLease::Moving { to: worker } => {
-                    plan.workers.get(worker).map(ToString::to_string)
-                }
-            };
-            let key =
-                |lease: &Readable| Some((actor.entries.get(lease.id)?.lease.key.clone(), holder(lease)));
-            plan.leases.iter().filter_map(key).collect()
-        };
-        let found = holders(&self.plan, self);
-        if self.fleet.begin_planning(now, || found) {
-            for (id, to) in given {
-                self.hand_off(id, to);
-            }
+    }
+
+    /// Gives what this worker is to give by the plan.
+    fn give(&mut self, me: usize, moves: &[LeaseMove]) {
+        for planned in moves.iter().filter(|planned| planned.from == Some(me)) {
+            let (id, to) = (self.plan.leases[planned.lease].id, self.plan.workers[planned.to].clone());
+            self.hand_off(id, to);
         }
     }
 
@@ -168,12 +163,8 @@ impl Actor {
                 lease.state = FleetLease::Held { by: me, settled: true };
             }
         }
-        let states: Vec<FleetLease> = self.plan.leases.iter().map(|lease| lease.state).collect();
-        for planned in plan_moves(&self.plan.limits, &states).moves {
-            if planned.from == Some(me) {
-                self.hand_off(self.plan.leases[planned.lease].id, self.plan.workers[planned.to].clone());
-            }
-        }
+        let moves = self.plan.moves();
+        self.give(me, &moves);
     }
 
     /// Asks the holder to finish; its release then names the next owner.
