@@ -24,6 +24,9 @@ use crate::unread::Unread;
 use crate::worker::Worker;
 
 /// Runs an event source mapping: reads every shard that this worker gets a lease for, and hands batches to the handler.
+///
+/// Workers that use one lease store share the stream's shards; each shard has one owner at a time. The [crate's page](crate) has
+/// a whole example, and says what numbers such as I16 stand for.
 pub struct Consumer {
     pub(crate) mapping: Arc<EventSourceMapping>,
     pub(crate) source: Arc<dyn StreamSource>,

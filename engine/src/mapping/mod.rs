@@ -24,7 +24,28 @@ use crate::filter::Filter;
 use crate::position::Position;
 use crate::time::Wall;
 
-/// A validated event source mapping.
+/// A validated event source mapping: which stream, which function, and how batches are made, retried and discarded.
+///
+/// Made by [`builder`](Self::builder), or from the JSON of AWS's API by [`from_json`](Self::from_json). Names, ranges, defaults
+/// and error texts are those of Lambda's `CreateEventSourceMapping`; P1 to P19 and R1 to R80 are the parameters and rules that
+/// `docs/semantics.md` in the repository states.
+///
+/// ```
+/// # use std::time::Duration;
+/// use shardmill_engine::EventSourceMapping;
+///
+/// let stream = "arn:aws:kinesis:eu-central-1:123456789012:stream/orders";
+/// let mapping = EventSourceMapping::builder(stream, "orders-worker")
+///     .batch_size(500)
+///     .batching_window(Duration::from_secs(2))
+///     .bisect_batch_on_function_error(true)
+///     .build()?;
+/// assert_eq!(mapping.function_name(), "orders-worker");
+///
+/// let error = EventSourceMapping::builder(stream, "orders-worker").batch_size(20_000).build().unwrap_err();
+/// assert!(error.to_string().contains("10000"), "{error}");
+/// # Ok::<_, shardmill_engine::MappingErrors>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EventSourceMapping {
     pub(crate) batch_size: usize,
