@@ -1,5 +1,7 @@
 //! From a raw page to records for the shard machine.
 
+use bytes::BytesMut;
+
 use crate::fleet::Shard;
 use crate::position::{Position, Seq};
 use crate::record::Record;
@@ -22,6 +24,9 @@ pub struct Page {
     pub end_of_shard: bool,
     /// How far behind the newest record this page was, in milliseconds, if the service said so.
     pub millis_behind: Option<u64>,
+    /// Bytes of the text that all records' payloads are parts of, which is freed with the last of them. `None` if each has
+    /// memory of its own.
+    pub answer: Option<usize>,
 }
 
 impl Page {
@@ -67,6 +72,8 @@ pub struct Intake {
     pub(crate) children: Vec<Shard>,
     pub(crate) end_of_shard: bool,
     pub(crate) millis_behind: Option<u64>,
+    /// What the answer that the records are parts of holds in addition, in bytes.
+    pub(crate) answer: Option<usize>,
 }
 
 impl Intake {
@@ -119,6 +126,7 @@ pub fn intake(page: Page, after: &Position, keep: impl FnMut(&Record) -> bool) -
         // What the filter leaves of a page does not keep the room of all its records (I13).
         records.shrink_to_fit();
     }
+    let answer = page.answer.map(|bytes| keep_answer(&mut records, bytes));
     Intake {
         filtered: before - records.len(),
         bytes: records.iter().map(Record::footprint).sum(),
@@ -131,7 +139,27 @@ pub fn intake(page: Page, after: &Position, keep: impl FnMut(&Record) -> bool) -
         children: page.children,
         end_of_shard: page.end_of_shard,
         millis_behind: page.millis_behind,
+        answer,
     }
+}
+
+/// What an answer of so many bytes holds in addition to what is left of it. If that is most of it, what is left is copied
+/// into a smaller one.
+fn keep_answer(records: &mut [Record], bytes: usize) -> usize {
+    let left: usize = records.iter().map(|record| record.text().len()).sum();
+    if left >= bytes / 2 {
+        return bytes.saturating_sub(left);
+    }
+    let mut copy = BytesMut::with_capacity(left);
+    for record in &mut *records {
+        copy.extend_from_slice(record.text());
+    }
+    let mut copy = copy.freeze();
+    for record in records {
+        let text = record.text_mut();
+        *text = copy.split_to(text.len());
+    }
+    0
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@
 //! Lambda's rules: `docs/invariants.md`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod answer;
 mod arn;
 mod event;
 mod failure;
@@ -66,6 +67,7 @@ mod shown;
 mod time;
 mod window;
 
+pub use answer::{KinesisAnswer, kinesis_answer};
 pub use arn::Arn;
 pub use event::{
     AttributeModel, AttributeRef, Attributes, DynamoDbEncoder, DynamoDbFields, EventContext, InvalidItem,

@@ -200,6 +200,27 @@ impl Record {
         }
     }
 
+    /// What of the record may be part of its page's answer.
+    pub(crate) const fn text(&self) -> &Bytes {
+        match &self.payload {
+            Payload::Kinesis { data: Data::Raw(bytes) | Data::Base64(bytes), .. } => bytes,
+            Payload::DynamoDb(change) => &change.json,
+        }
+    }
+
+    pub(crate) const fn text_mut(&mut self) -> &mut Bytes {
+        match &mut self.payload {
+            Payload::Kinesis { data: Data::Raw(bytes) | Data::Base64(bytes), .. } => bytes,
+            Payload::DynamoDb(change) => &mut change.json,
+        }
+    }
+
+    /// Gives the record memory of its own, so that it does not keep the answer that it is part of.
+    fn detach(&mut self) {
+        let text = self.text_mut();
+        *text = Bytes::copy_from_slice(text);
+    }
+
     /// Bytes that this record occupies, for buffer budgets (I13): payload, key and bookkeeping.
     #[must_use]
     pub fn footprint(&self) -> usize {
@@ -217,25 +238,31 @@ impl Record {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slab {
     records: Vec<Record>,
-    /// What is freed with it, in bytes: the records' footprints and the room for records that are not there.
+    /// What is freed with it, in bytes: the records' footprints, the room for records that are not there, and what the
+    /// answer holds in addition.
     bytes: usize,
+    /// Whether the records are parts of one answer, which is freed with the last of them.
+    is_shared: bool,
 }
 
 impl Slab {
-    /// `footprint`: the sum of the records' footprints.
-    pub(crate) fn new(records: Vec<Record>, footprint: usize) -> Self {
-        let bytes = footprint + (records.capacity() - records.len()) * size_of::<Record>();
-        Self { records, bytes }
+    /// `footprint`: the sum of the records' footprints; `answer`: what the answer holds in addition, if they are parts of
+    /// one.
+    pub(crate) fn new(records: Vec<Record>, footprint: usize, answer: Option<usize>) -> Self {
+        let spare = (records.capacity() - records.len()) * size_of::<Record>();
+        Self { records, bytes: footprint + spare + answer.unwrap_or(0), is_shared: answer.is_some() }
     }
 
     fn measured(records: Vec<Record>) -> Self {
         let footprint = footprint(&records);
-        Self::new(records, footprint)
+        Self::new(records, footprint, None)
     }
 
-    /// Copies of these records, whose texts and data are shared.
-    pub(crate) fn copied(records: &[Record]) -> Self {
-        Self::measured(records.to_vec())
+    /// Copies of these of its records, which do not keep it, nor the answer that they are parts of.
+    pub(crate) fn copied(&self, range: Range<usize>) -> Self {
+        let mut records = Vec::new();
+        self.copy_out(range, &mut records);
+        Self::measured(records)
     }
 
     pub(crate) fn records(&self) -> &[Record] {
@@ -247,12 +274,33 @@ impl Slab {
         self.bytes
     }
 
+    /// Its records, each with memory of its own.
+    pub(crate) fn into_records(mut self) -> Vec<Record> {
+        if self.is_shared {
+            self.records.iter_mut().for_each(Record::detach);
+        }
+        self.records
+    }
+
+    /// Copies records to the end of `into`.
+    pub(crate) fn copy_out(&self, range: Range<usize>, into: &mut Vec<Record>) {
+        let before = into.len();
+        into.extend_from_slice(self.records.get(range).unwrap_or_default());
+        if self.is_shared {
+            into[before..].iter_mut().for_each(Record::detach);
+        }
+    }
+
     /// Moves records out to the end of `into`; the room that they took is not freed.
     pub(crate) fn move_out(&mut self, range: Range<usize>, into: &mut Vec<Record>) {
         let before = into.len();
         into.extend(self.records.drain(range));
-        let moved = &into[before..];
+        let moved = &mut into[before..];
         self.bytes -= footprint(moved) - size_of_val(moved);
+        if self.is_shared {
+            self.bytes += moved.iter().map(|record| record.text().len()).sum::<usize>();
+            moved.iter_mut().for_each(Record::detach);
+        }
     }
 }
 
@@ -289,7 +337,7 @@ impl Batch {
 
     /// The same batch with records of its own and without its event, for one that outlives its page by long.
     pub(crate) fn detached(&self) -> Self {
-        Self::of(Arc::new(Slab::copied(self.records())), 0..self.len())
+        Self::of(Arc::new(self.page.copied(self.range.clone())), 0..self.len())
     }
 
     /// What is freed only with this batch.

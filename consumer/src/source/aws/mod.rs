@@ -3,11 +3,15 @@
 mod attachment;
 mod client;
 mod error;
+mod in_place;
+#[cfg(test)]
+pub(super) mod oracle;
 mod undecodable;
 
 pub(super) use attachment::Attachment;
 pub(super) use client::{KeepDate, ObserveDate, bounded, millis};
 pub(super) use error::{Call, root};
+pub(super) use in_place::{InPlace, Slot, answered};
 pub(super) use undecodable::{Parts, Replay, body_of, number_in};
 
 use shardmill_engine::{EventSource, MappingError, StreamKind};

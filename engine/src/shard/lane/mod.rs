@@ -27,7 +27,7 @@ use super::snapshot::{LaneSnapshot, Oversized};
 use crate::event::EventSize;
 use crate::failure::Condition;
 use crate::mapping::EventSourceMapping;
-use crate::record::{Batch, Record};
+use crate::record::{Batch, Record, Slab};
 use crate::time::{Mono, Now, Wall};
 use crate::window::WindowCall;
 
@@ -136,15 +136,15 @@ impl Lane {
         }
     }
 
-    /// Queues records that came in together; `bytes` is the sum of their footprints.
-    pub(super) fn push_all(&mut self, now: Now, rules: &Rules<'_>, records: Vec<Record>, bytes: usize) {
-        if records.is_empty() {
+    /// Queues records that came in together.
+    pub(super) fn push_all(&mut self, now: Now, rules: &Rules<'_>, records: Slab) {
+        if records.records().is_empty() {
             return;
         }
         if self.queue.len() == 0 {
             self.batching_ends = window_end(self.batching_origin, now.mono, rules.mapping.batching_window);
         }
-        self.queue.push_all(records, bytes);
+        self.queue.push_all(records);
         self.queue.measure(now, rules, &self.tumbling);
     }
 

@@ -72,7 +72,7 @@ impl Waiting {
             page.move_out(self.range.start..self.range.start + count, into);
             self.range.end -= count;
         } else {
-            into.extend_from_slice(&self.records()[..count]);
+            self.page.copy_out(self.range.start..self.range.start + count, into);
             self.range.start += count;
         }
         (!self.range.is_empty()).then_some(self)
@@ -98,14 +98,13 @@ impl Queue {
         self.pages.front()?.records().first()
     }
 
-    /// Adds records at the end; `bytes` is the sum of their footprints.
-    pub(super) fn push_all(&mut self, records: Vec<Record>, bytes: usize) {
-        let range = 0..records.len();
+    /// Adds records at the end.
+    pub(super) fn push_all(&mut self, page: Slab) {
+        let range = 0..page.records().len();
         if !range.is_empty() {
-            self.len += records.len();
-            let page = Arc::new(Slab::new(records, bytes));
+            self.len += range.len();
             self.held += page.bytes();
-            self.pages.push_back(Waiting { page, range });
+            self.pages.push_back(Waiting { page: Arc::new(page), range });
         }
     }
 
@@ -127,7 +126,7 @@ impl Queue {
     /// Copies what waits of the front page, so that the page can be freed.
     pub(super) fn detach_front(&mut self) {
         if let Some(waiting) = self.pages.front_mut() {
-            let page = Arc::new(Slab::copied(waiting.records()));
+            let page = Arc::new(waiting.page.copied(waiting.range.clone()));
             self.held = self.held - waiting.page.bytes() + page.bytes();
             *waiting = Waiting { range: 0..page.records().len(), page };
         }
@@ -262,7 +261,7 @@ mod tests {
     fn push(queue: &mut Queue, numbers: Range<u64>) {
         let records = page(numbers);
         let bytes = footprint(&records);
-        queue.push_all(records, bytes);
+        queue.push_all(Slab::new(records, bytes, None));
     }
 
     fn numbers(batch: Option<&Batch>) -> Vec<u64> {

@@ -28,7 +28,7 @@ use crate::intake::Intake;
 use crate::mapping::{EventSourceMapping, OnDestinationFailure};
 use crate::outcome::Outcome;
 use crate::position::Position;
-use crate::record::{Batch, Record, ShardId, footprint};
+use crate::record::{Batch, Record, ShardId, Slab, footprint};
 use crate::time::{Mono, Now, Wall};
 use crate::window::WindowCall;
 
@@ -293,7 +293,7 @@ impl ShardMachine {
         for record in &mut records {
             record.ordinal = self.watermark.admit();
         }
-        self.queue(now, records, intake.bytes);
+        self.queue(now, Slab::new(records, intake.bytes, intake.answer));
         // Records that were dropped behind the last kept one count as processed (R15).
         if let Some(seq) = beyond {
             self.watermark.skip(Mark { seq, arrival: intake.last_arrival });
@@ -301,16 +301,17 @@ impl ShardMachine {
     }
 
     /// Hands records to their lanes, in order.
-    fn queue(&mut self, now: Now, records: Vec<Record>, bytes: usize) {
+    fn queue(&mut self, now: Now, page: Slab) {
         let lanes = self.lanes.len();
         if lanes == 1 {
             if let Some((lane, rules, _)) = self.lane_with_rules(0) {
-                lane.push_all(now, &rules, records, bytes);
+                lane.push_all(now, &rules, page);
             }
             return;
         }
         let mut parts = vec![(Vec::new(), 0); lanes];
-        for record in records {
+        // One lane that is stuck must not keep the others' records.
+        for record in page.into_records() {
             let (part, bytes) = &mut parts[lane_of(&record, lanes)];
             *bytes += record.footprint();
             part.push(record);
@@ -319,7 +320,7 @@ impl ShardMachine {
             // Room that no record takes would be held until the last one of this page is resolved (I13).
             part.shrink_to_fit();
             if let Some((lane, rules, _)) = self.lane_with_rules(index) {
-                lane.push_all(now, &rules, part, bytes);
+                lane.push_all(now, &rules, Slab::new(part, bytes, None));
             }
         }
     }

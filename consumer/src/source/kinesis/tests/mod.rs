@@ -1,5 +1,6 @@
 //! The Kinesis source against answers that the tests write.
 
+mod in_place;
 mod listing;
 mod undecodable;
 

@@ -155,6 +155,7 @@ impl Rig {
             children: if ends { self.children.clone() } else { Vec::new() },
             end_of_shard: ends,
             millis_behind: (self.behind)(self.now, (visible - end) as u64 * 1000),
+            answer: None,
         };
         let read: Vec<_> = page.records.iter().map(|record| record.seq.clone()).collect();
         let taken = intake(page, self.machine.position(), self.keeps);

@@ -1,0 +1,141 @@
+//! Answers of `GetRecords` without the SDK's structs (docs/adr/0030).
+//!
+//! The SDK builds, signs and sends the request, and reads the answer's body. Then a deserializer of ours looks at it: an
+//! answer of the usual form is put into the slot of the call that waits for it, and the SDK gets an empty output; all
+//! others, errors among them, are left to the SDK's own deserializer.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeDeserializationInterceptorContextMut, Error, Output,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata, OrchestratorError};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::client::runtime_plugin::RuntimePlugin;
+use aws_smithy_runtime_api::client::ser_de::{DeserializeResponse, SharedResponseDeserializer};
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_types::config_bag::{ConfigBag, FrozenLayer, Layer};
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::task::LocalKey;
+
+/// Where an answer is put that was read in place. Only a call that waits for one has such a slot.
+pub(in crate::source) type Slot<A> = RefCell<Option<A>>;
+
+/// How an operation's answers are read in place.
+pub(in crate::source) struct InPlace<A: 'static> {
+    pub(in crate::source) slot: &'static LocalKey<Slot<A>>,
+    pub(in crate::source) read: fn(&Bytes) -> Option<A>,
+    /// An output for the SDK, which nothing looks at.
+    pub(in crate::source) output: fn() -> Output,
+}
+
+impl<A: Send + 'static> InPlace<A> {
+    /// Reads the answers of `GetRecords`, which is `operation`, in place.
+    pub(in crate::source) fn instead_of(self, operation: &dyn RuntimePlugin) -> impl Intercept + use<A> {
+        let mut layer = Layer::new("in place");
+        let sdk = operation.config().unwrap_or_else(|| Layer::new("none").freeze());
+        layer.store_put(SharedResponseDeserializer::new(Deserializer { in_place: self, sdk }));
+        UseInPlace(layer.freeze())
+    }
+}
+
+/// The result of a call, and its answer, if that was read in place.
+pub(in crate::source) async fn answered<A, T>(
+    slot: &'static LocalKey<Slot<A>>,
+    call: impl Future<Output = T>,
+) -> (T, Option<A>) {
+    let call = async {
+        let result = call.await;
+        (result, slot.with(RefCell::take))
+    };
+    slot.scope(RefCell::default(), call).await
+}
+
+/// Puts our deserializer before the SDK's.
+#[derive(Debug)]
+struct UseInPlace(FrozenLayer);
+
+impl Intercept for UseInPlace {
+    fn name(&self) -> &'static str {
+        "InPlace"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        _context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if bag.load::<Metadata>().is_some_and(|operation| operation.name() == "GetRecords") {
+            bag.push_shared_layer(self.0.clone());
+        }
+        Ok(())
+    }
+}
+
+struct Deserializer<A: 'static> {
+    in_place: InPlace<A>,
+    /// Has the SDK's deserializer.
+    sdk: FrozenLayer,
+}
+
+impl<A> Deserializer<A> {
+    /// Puts an answer into its call's slot; `None` if there is no slot or it is not for us.
+    fn read(&self, response: &HttpResponse) -> Option<()> {
+        if response.status().as_u16() != 200 {
+            return None;
+        }
+        let InPlace { slot, read, .. } = &self.in_place;
+        let put = |slot: &Slot<A>| {
+            let answer = read(&whole(response.body())?)?;
+            slot.replace(Some(answer));
+            Some(())
+        };
+        slot.try_with(put).ok().flatten()
+    }
+}
+
+impl<A: Send + 'static> DeserializeResponse for Deserializer<A> {
+    fn deserialize_nonstreaming_with_config(
+        &self,
+        response: &HttpResponse,
+        bag: &ConfigBag,
+    ) -> Result<Output, OrchestratorError<Error>> {
+        if self.read(response).is_some() {
+            return Ok((self.in_place.output)());
+        }
+        match self.sdk.load::<SharedResponseDeserializer>() {
+            Some(sdk) => sdk.deserialize_nonstreaming_with_config(response, bag),
+            None => Err(OrchestratorError::other("the SDK's operation has no deserializer")),
+        }
+    }
+}
+
+impl<A> fmt::Debug for Deserializer<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InPlace")
+    }
+}
+
+/// A body that was read, shared with the response.
+fn whole(body: &SdkBody) -> Option<Bytes> {
+    let body = ByteStream::new(body.try_clone()?);
+    Some(body.collect().now_or_never()?.ok()?.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_was_read_is_not_copied() {
+        let bytes = Bytes::from(vec![b'x'; 1 << 20]);
+        let body = SdkBody::from(bytes.clone());
+        assert_eq!(whole(&body).unwrap().as_ptr(), bytes.as_ptr());
+    }
+}

@@ -1,0 +1,161 @@
+//! `GetRecords` of Kinesis.
+
+use bytes::Bytes;
+
+use super::scan::Scan;
+use super::seconds::seconds;
+use crate::intake::Page;
+use crate::position::Seq;
+use crate::record::{Data, Record};
+
+/// The most records of one answer.
+const MOST: usize = 10_000;
+
+/// An answer of Kinesis' `GetRecords` in the middle of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KinesisAnswer {
+    /// The records, whose data are base64 text and parts of the answer.
+    pub page: Page,
+    /// Where the next answer begins.
+    pub next_iterator: String,
+    /// Bytes of the records' data, decoded, as they count against the shard's limit.
+    pub bytes: usize,
+}
+
+/// Reads an answer in place. `None` if it has another form than that of a page in the middle of a shard, for example if it
+/// is malformed or ends the shard: the SDK tells what it is.
+#[must_use]
+pub fn kinesis_answer(body: &Bytes) -> Option<KinesisAnswer> {
+    let mut scan = Scan::new(body);
+    let (mut records, mut next, mut behind, mut children) = (None, None, None, None);
+    let mut bytes = 0;
+    scan.object(|scan, name| {
+        match name {
+            // What is null counts as absent; what is there twice does not occur.
+            _ if scan.null() => {}
+            "Records" => once(&mut records, read_records(scan, body, &mut bytes)?)?,
+            "NextShardIterator" => once(&mut next, scan.string()?.plain()?)?,
+            "MillisBehindLatest" => once(&mut behind, scan.number()?.parse::<i64>().ok()?)?,
+            "ChildShards" => once(&mut children, scan.array(|_| None)?)?,
+            _ => scan.skip()?,
+        }
+        Some(())
+    })?;
+    scan.end()?;
+    let next_iterator = next.filter(|next| !next.is_empty())?.to_owned();
+    let mut page = Page::new(records.unwrap_or_default());
+    page.millis_behind = behind.and_then(|behind| u64::try_from(behind).ok());
+    page.answer = Some(body.len());
+    Some(KinesisAnswer { page, next_iterator, bytes })
+}
+
+fn once<T>(field: &mut Option<T>, value: T) -> Option<()> {
+    field.replace(value).is_none().then_some(())
+}
+
+fn read_records(scan: &mut Scan<'_>, body: &Bytes, bytes: &mut usize) -> Option<Vec<Record>> {
+    let mut records = Vec::new();
+    scan.array(|scan| {
+        let left = scan.left();
+        let record = read_record(scan, body, bytes)?;
+        if records.is_empty() {
+            // The others are probably as long.
+            let length = (left - scan.left()).max(1);
+            records.reserve((left / length).clamp(1, MOST));
+        }
+        records.push(record);
+        Some(())
+    })?;
+    if records.len() < records.capacity() / 2 {
+        records.shrink_to_fit();
+    }
+    Some(records)
+}
+
+fn read_record(scan: &mut Scan<'_>, body: &Bytes, bytes: &mut usize) -> Option<Record> {
+    let (mut number, mut key, mut arrival, mut data, mut encryption) = (None, None, None, None, None);
+    scan.object(|scan, name| {
+        match name {
+            _ if scan.null() => {}
+            "Data" => once(&mut data, scan.base64()?)?,
+            "SequenceNumber" => once(&mut number, scan.string()?.plain()?)?,
+            "PartitionKey" => {
+                let text = scan.string()?;
+                once(&mut key, text.unescaped(scan)?)?;
+            }
+            "ApproximateArrivalTimestamp" => once(&mut arrival, seconds(scan.number()?)?)?,
+            "EncryptionType" => once(&mut encryption, scan.string()?.plain()?)?,
+            _ => scan.skip()?,
+        }
+        Some(())
+    })?;
+    let number = number.filter(|number| !number.is_empty())?;
+    let data = match data {
+        Some(text) => {
+            *bytes += base64_simd::STANDARD.decoded_length(text.raw).ok()?;
+            body.slice(text.place)
+        }
+        None => Bytes::new(),
+    };
+    Some(Record::new(Seq::plain(number), key, arrival, Data::Base64(data)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Wall;
+
+    fn read(text: &str) -> Option<KinesisAnswer> {
+        kinesis_answer(&Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn an_answer_as_kinesis_writes_it_is_read_without_copying_its_data() {
+        let body = Bytes::from_static(
+            br#"{"MillisBehindLatest":5,"NextShardIterator":"AAA=","Records":[
+            {"ApproximateArrivalTimestamp":1.790000000123E9,"Data":"eHg=","PartitionKey":"a\"b","SequenceNumber":"49"},
+            {"SequenceNumber":"50","Data":"","EncryptionType":"KMS","New":{"x":[1]}}],"ChildShards":null,"More":true} "#,
+        );
+        let answer = kinesis_answer(&body).unwrap();
+        assert_eq!((answer.next_iterator.as_str(), answer.bytes), ("AAA=", 2));
+        assert_eq!((answer.page.millis_behind, answer.page.answer), (Some(5), Some(body.len())));
+        let [first, second] = &answer.page.records[..] else { panic!() };
+        assert_eq!(first.arrival, Some(Wall::from_millis(1_790_000_000_123)));
+        assert_eq!((first.partition_key(), first.seq.number.as_str()), (Some("a\"b"), "49"));
+        assert_eq!((first.bytes().unwrap(), second.bytes().unwrap()), ("xx".into(), Bytes::new()));
+        assert!(body.as_ptr_range().contains(&first.text().as_ptr()));
+        assert_eq!((second.partition_key(), second.arrival), (None, None));
+    }
+
+    #[test]
+    fn an_answer_of_another_form_is_left_to_the_sdk() {
+        let usual = r#"{"Records":[{"SequenceNumber":"1","Data":"eHg="}],"NextShardIterator":"n"}"#;
+        assert!(read(usual).is_some());
+        for (part, other) in [
+            (r#""n""#, r#""""#),
+            (r#""n""#, "null"),
+            (r#""n""#, "1"),
+            ("eHg=", "eHg"),
+            ("eHg=", "!!!!"),
+            ("eHg=", r"eH\u0067="),
+            (r#""1""#, r#""""#),
+            (r#""1""#, "null"),
+            (r#""1""#, r#""\u0031""#),
+            ("SequenceNumber", "sequenceNumber"),
+            (r#""Data":"eHg=""#, r#""Data":"eHg=","Data":"""#),
+            (r#""n"}"#, r#""n"}}"#),
+            (r#""n"}"#, r#""n","ChildShards":[{"ShardId":"a"}]}"#),
+            (r#""n"}"#, r#""n","MillisBehindLatest":1.5}"#),
+            (r#""n"}"#, r#""n","Records":[]}"#),
+            ("[{", "[1,{"),
+        ] {
+            let text = usual.replacen(part, other, 1);
+            assert_ne!(text, usual);
+            assert_eq!(read(&text), None, "{text}");
+        }
+        for end in 0..usual.len() {
+            assert_eq!(read(&usual[..end]), None, "cut after {end}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Answers of `GetRecords`, read where they lie (docs/adr/0030).
+//!
+//! The payload of a record is a part of the answer's text: it is neither copied nor decoded. An answer of any other form
+//! than the usual one is not read here at all but left to the SDK, which knows what to make of it.
+
+mod kinesis;
+mod scan;
+mod seconds;
+
+pub use kinesis::{KinesisAnswer, kinesis_answer};
