@@ -67,7 +67,7 @@ mod shown;
 mod time;
 mod window;
 
-pub use answer::{KinesisAnswer, kinesis_answer};
+pub use answer::{DynamoDbAnswer, KinesisAnswer, dynamodb_answer, kinesis_answer};
 pub use arn::Arn;
 pub use event::{
     AttributeModel, AttributeRef, Attributes, DynamoDbEncoder, DynamoDbFields, EventContext, InvalidItem,

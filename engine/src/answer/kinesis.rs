@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::once;
 use super::scan::Scan;
 use super::seconds::seconds;
 use crate::intake::Page;
@@ -48,10 +49,6 @@ pub fn kinesis_answer(body: &Bytes) -> Option<KinesisAnswer> {
     page.millis_behind = behind.and_then(|behind| u64::try_from(behind).ok());
     page.answer = Some(body.len());
     Some(KinesisAnswer { page, next_iterator, bytes })
-}
-
-fn once<T>(field: &mut Option<T>, value: T) -> Option<()> {
-    field.replace(value).is_none().then_some(())
 }
 
 fn read_records(scan: &mut Scan<'_>, body: &Bytes, bytes: &mut usize) -> Option<Vec<Record>> {

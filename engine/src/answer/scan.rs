@@ -28,9 +28,9 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// The string, if it has no escapes.
+    /// The string, if it has no escapes, and no control characters, which JSON does not permit.
     pub(super) fn plain(&self) -> Option<&'a str> {
-        if self.is_escaped {
+        if self.is_escaped || self.raw.iter().any(|byte| *byte < b' ') {
             return None;
         }
         std::str::from_utf8(self.raw).ok()
@@ -55,14 +55,8 @@ impl<'a> Scan<'a> {
         self.text.len() - self.at
     }
 
-    /// Where the next value begins.
-    pub(super) fn next_at(&mut self) -> usize {
-        self.peek();
-        self.at
-    }
-
     /// What was read since `start`.
-    pub(super) fn since(&self, start: usize) -> &'a [u8] {
+    fn since(&self, start: usize) -> &'a [u8] {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
@@ -251,6 +245,7 @@ mod tests {
             "\"",
             "\"\\\"",
             "\"a\\n\"",
+            "\"a\nb\"",
             "tru",
             "{\"a\":1,}",
             "1 1",

@@ -13,7 +13,11 @@ pub(super) fn seconds(number: &str) -> Option<Wall> {
         return None;
     }
     let whole = seconds.floor();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1e9, cut as the SDK cuts it")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to 1e9, cut as the SDK cuts it"
+    )]
     let nanos = ((seconds - whole) * 1e9) as u32;
     #[expect(clippy::cast_possible_truncation, reason = "it is within FURTHEST")]
     let whole = whole as i64;

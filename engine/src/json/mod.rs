@@ -59,6 +59,25 @@ pub(crate) fn push_escaped(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&bytes[copied..]);
 }
 
+/// Whether the inside of a JSON string, which may be no UTF-8, is as [`push_escaped`] writes it. One with `\u` counts as
+/// written otherwise.
+pub(crate) fn is_written_so(inside: &[u8]) -> bool {
+    if !any_needs_escape(inside) {
+        return true;
+    }
+    let mut bytes = inside.iter();
+    while let Some(byte) = bytes.next() {
+        let is_so = match byte {
+            b'\\' => bytes.next().is_some_and(|letter| b"\"\\nrtbf".contains(letter)),
+            byte => !needs_escape(*byte),
+        };
+        if !is_so {
+            return false;
+        }
+    }
+    true
+}
+
 /// The number of bytes that [`push_escaped`] appends.
 pub(crate) fn escaped_len(text: &str) -> usize {
     if !any_needs_escape(text.as_bytes()) {

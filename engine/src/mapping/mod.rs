@@ -37,7 +37,7 @@ use crate::time::Wall;
 /// let stream = "arn:aws:kinesis:eu-central-1:123456789012:stream/orders";
 /// let mapping = EventSourceMapping::builder(stream, "orders-worker")
 ///     .batch_size(500)
-///     .batching_window(Duration::from_secs(2))
+///     .maximum_batching_window(Duration::from_secs(2))
 ///     .bisect_batch_on_function_error(true)
 ///     .build()?;
 /// assert_eq!(mapping.function_name(), "orders-worker");

@@ -4,11 +4,18 @@ use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::config::retry::RetryConfig;
 use aws_sdk_dynamodbstreams::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodbstreams::config::{Builder, Region, StalledStreamProtectionConfig};
+use aws_sdk_dynamodbstreams::operation::get_records::{GetRecords, GetRecordsOutput};
+use aws_smithy_runtime_api::client::interceptors::context::Output;
 use aws_types::SdkConfig;
-use shardmill_engine::EventSource;
+use shardmill_engine::{DynamoDbAnswer, EventSource, dynamodb_answer};
 
 use crate::clock::ServiceClock;
-use crate::source::aws::{ObserveDate, bounded};
+use crate::source::aws::{InPlace, ObserveDate, Slot, bounded};
+
+tokio::task_local! {
+    /// The answer of the `GetRecords` that this task waits for.
+    pub(super) static ANSWER: Slot<DynamoDbAnswer>;
+}
 
 /// The settings of a client for the stream's own region.
 pub(super) fn from_config(config: &SdkConfig, stream: &EventSource) -> Builder {
@@ -22,9 +29,15 @@ pub(super) fn from_client(client: &Client) -> Builder {
     for_polling(config.to_builder(), config.timeout_config())
 }
 
-/// A client that shows the service's time to `clock`.
+/// A client that shows the service's time to `clock`, and reads records in place.
 pub(super) fn observed(settings: &Builder, clock: &ServiceClock) -> Client {
-    Client::from_conf(settings.clone().interceptor(ObserveDate::new(clock)).build())
+    let in_place = InPlace { slot: &ANSWER, read: dynamodb_answer, output: no_records };
+    let settings = settings.clone().interceptor(ObserveDate::new(clock));
+    Client::from_conf(settings.interceptor(in_place.instead_of(&GetRecords::new())).build())
+}
+
+fn no_records() -> Output {
+    Output::erase(GetRecordsOutput::builder().build())
 }
 
 fn for_polling(builder: Builder, timeouts: Option<&TimeoutConfig>) -> Builder {

@@ -11,9 +11,10 @@ use aws_sdk_dynamodbstreams::types::ShardIteratorType;
 use shardmill_engine::{DynamoDbEncoder, Page, Position, Record, Seq, Shard, ShardId};
 
 use super::attributes::Unusable;
+use super::client::ANSWER;
 use super::salvage::salvage;
 use super::{Inner, attributes, listing};
-use crate::source::aws::Call;
+use crate::source::aws::{Call, answered};
 use crate::source::limiter::ShardPace;
 use crate::source::{ShardReader, SourceError, SourceErrorKind};
 
@@ -140,7 +141,13 @@ impl DynamoDbReader {
         let reading = self.pace.start().await;
         let (client, call) = (&self.source.client, self.call("GetRecords"));
         let request = client.get_records().shard_iterator(iterator).limit(limit);
-        let (answer, mut skipped) = match request.send().await {
+        let (answer, in_place) = answered(&ANSWER, request.send()).await;
+        if let (Ok(_), Some(answer)) = (&answer, in_place) {
+            reading.finish(0);
+            self.next = Next::Iterator(answer.next_iterator);
+            return Ok(self.arrived(answer.page, Vec::new()));
+        }
+        let (answer, mut skipped) = match answer {
             Ok(answer) => (answer, Vec::new()),
             Err(error) => {
                 if let Some(salvaged) = salvage(client, &call, self.skips, &error).await {
@@ -165,13 +172,19 @@ impl DynamoDbReader {
         }
         let records = self.convert(answer, &mut skipped)?;
         skipped.sort_unstable();
-        if let Some(last) = records.last().map(|record| &record.seq).max(skipped.last()) {
+        self.next = next.map_or(Next::Verify, Next::Iterator);
+        Ok(self.arrived(Page::new(records), skipped))
+    }
+
+    /// The page, and the reader after it.
+    fn arrived(&mut self, mut page: Page, skipped: Vec<Seq>) -> Page {
+        if let Some(last) = page.records.last().map(|record| &record.seq).max(skipped.last()) {
             self.at = Position::After(last.clone());
         }
-        self.next = next.map_or(Next::Verify, Next::Iterator);
-        let mut page = self.page(records);
+        page.millis_behind = self.millis_behind(&page.records);
+        page.continuation = self.skip(&mut page.records);
         page.skipped = skipped;
-        Ok(page)
+        page
     }
 
     fn convert(
@@ -191,21 +204,17 @@ impl DynamoDbReader {
         Ok(converted)
     }
 
-    fn page(&mut self, mut records: Vec<Record>) -> Page {
+    fn millis_behind(&mut self, records: &[Record]) -> Option<u64> {
         let now = self.source.clock.now().wall.as_millis();
         if let Some(arrival) = records.last().and_then(|record| record.arrival) {
             self.behind = u64::try_from(now.saturating_sub(arrival.as_millis())).ok();
         }
-        let millis_behind = match records.is_empty() {
+        match records.is_empty() {
             false => self.behind,
             // Between the records of a closed shard there are many empty pages, and no tip to wait at.
             true if self.source.is_closed(&self.shard) => Some(self.behind.unwrap_or_default().max(1)),
             true => None,
-        };
-        let continuation = self.skip(&mut records);
-        let mut page = Page::new(records);
-        (page.continuation, page.millis_behind) = (continuation, millis_behind);
-        page
+        }
     }
 
     /// Drops what is older than the start; returns the last dropped position.

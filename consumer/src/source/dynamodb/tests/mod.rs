@@ -1,5 +1,6 @@
 //! The DynamoDB source against streams in memory.
 
+mod in_place;
 mod listing;
 mod undecodable;
 
