@@ -17,6 +17,9 @@ const BUSY_SHARDS: u64 = 2_000;
 /// What every busy shard has to catch up with.
 const BACKLOG: u64 = 2_000;
 const BUDGET: u64 = 128 << 20;
+/// Shards that catch up together, and what each has to catch up with.
+const TOGETHER: u64 = 300;
+const LONG_BACKLOG: u64 = 10_000;
 /// Everything that is waited for happens within this.
 const PATIENCE: Duration = Duration::from_secs(300);
 const WINDOW: Duration = Duration::from_secs(60);
@@ -112,6 +115,59 @@ pub(crate) async fn catching_up(runs: usize) -> Fallible<Vec<Figure>> {
         },
         Figure { name: "their records", unit: "records/s", samples: rate, bound: Bound::None },
     ])
+}
+
+/// The library with 300 shards that catch up together, the fake in another process.
+pub(crate) async fn busy(runs: usize) -> Fallible<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (budget, names) in [
+        (512_u64 << 20, ["RSS ÷ budget, 300 shards, 512 MiB", "its reads", "its pages", "its CPU"]),
+        (128 << 20, ["RSS ÷ budget, 300 shards, 128 MiB", "its reads", "its pages", "its CPU"]),
+    ] {
+        let mut samples = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..runs {
+            let fake = Fake::start()?;
+            fake.command("kinesis/create-stream", &json!({"stream": "bench", "shards": TOGETHER}))?;
+            fake.command(
+                "kinesis/fill",
+                &json!({"stream": "bench", "records": LONG_BACKLOG, "bytes": 1_024}),
+            )?;
+            let found = crate::child(&["run-catching-up", &fake.url, &budget.to_string()])?;
+            let (records, seconds) = (crate::number(&found, "records")?, crate::number(&found, "seconds")?);
+            let calls = fake.calls("GetRecords")? as f64;
+            samples[0].push(crate::number(&found, "bytes")? / budget as f64);
+            samples[1].push(calls / seconds / TOGETHER as f64);
+            samples[2].push(records / calls);
+            samples[3].push(crate::number(&found, "cpu")? * 1e9 / records);
+        }
+        let units = ["ratio", "GetRecords/s and shard", "records", "ns/record"];
+        let shown = names.into_iter().zip(units).zip(samples);
+        figures.extend(shown.map(|((name, unit), samples)| Figure {
+            name,
+            unit,
+            samples,
+            bound: Bound::None,
+        }));
+    }
+    Ok(figures)
+}
+
+/// Reads the backlog, or as much of it as a minute permits: records, seconds, the highest resident memory, and CPU
+/// seconds.
+pub(crate) async fn catch_up(endpoint: &str, budget: usize) -> Fallible<serde_json::Value> {
+    let worker = Worker::start(WorkerOptions::default().buffer_bytes(budget))?;
+    let source = KinesisSource::new(&sdk_config(endpoint), STREAM_ARN)?;
+    let watch = Stopwatch::start();
+    let running = Running::start(library::mapping(), source, worker)?;
+    let mut highest = 0;
+    while watch.lap().wall < WINDOW && running.seen.records() < TOGETHER * LONG_BACKLOG {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        highest = highest.max(resident_bytes("self")?);
+    }
+    let (lap, records) = (watch.lap(), running.seen.records());
+    running.stop().await?;
+    let (seconds, cpu) = (lap.wall.as_secs_f64(), lap.cpu.as_secs_f64());
+    Ok(json!({ "records": records, "seconds": seconds, "bytes": highest, "cpu": cpu }))
 }
 
 /// Waits until every shard was opened.

@@ -218,4 +218,30 @@ mod tests {
         let taken = intake(page(&[]), &Position::TrimHorizon, |_| true);
         assert_eq!((taken.polled(), taken.scanned, taken.bytes), (0, None, 0));
     }
+
+    #[test]
+    fn i13_what_a_filter_leaves_of_an_answer_keeps_it_only_if_that_is_half_of_it() {
+        let body = Bytes::from(vec![b'A'; 100]);
+        let page = || {
+            let record = |n: usize| {
+                let data = Data::Base64(body.slice(n * 20..n * 20 + 20));
+                Record::new(Seq::plain(n.to_string()), None, None, data)
+            };
+            Page { answer: Some(body.len()), ..Page::new((0..5).map(record).collect()) }
+        };
+        let taken = |least: usize| {
+            let mut n = 0;
+            intake(page(), &Position::TrimHorizon, |_| {
+                n += 1;
+                n > least
+            })
+        };
+        let is_part = |taken: &Intake| {
+            taken.records().iter().all(|record| body.as_ptr_range().contains(&record.text().as_ptr()))
+        };
+        let (all, half, little) = (taken(0), taken(2), taken(3));
+        assert_eq!((all.answer, half.answer, little.answer), (Some(0), Some(40), Some(0)));
+        assert!(is_part(&all) && is_part(&half) && !is_part(&little));
+        assert!(little.records().iter().all(|record| record.data().unwrap().len() == 20));
+    }
 }

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod config;
 mod event;
 mod filter;
@@ -23,6 +24,7 @@ mod sidecar_config;
 
 use std::path::Path;
 
+pub use answer::answer;
 pub use config::config_file;
 pub use event::encoded_length;
 pub use filter::{filter_data, filter_pattern};
@@ -53,5 +55,6 @@ mod tests {
         super::replay("handler_response", super::handler_response).unwrap();
         super::replay("config_file", super::config_file).unwrap();
         super::replay("encoded_length", super::encoded_length).unwrap();
+        super::replay("answer", super::answer).unwrap();
     }
 }

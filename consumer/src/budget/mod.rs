@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -13,11 +13,15 @@ use tokio::sync::oneshot;
 /// others. Together such reads may exceed the budget by 1/`BEYOND` of it.
 const BEYOND: usize = 8;
 
+/// A read begins once there is room for one of so many parts of its page.
+const LOW_WATER: usize = 2;
+
 /// Bytes that all shards of the process may buffer together.
 ///
-/// Reads that find no room wait in a queue. Room that becomes free goes to the front of the queue, however little it
-/// is: pages are cut to the room that there is, so that no large request waits forever behind small ones, nor the
-/// reverse.
+/// The shards that have records divide the budget evenly: that is a page. A read begins when there is room for half a page,
+/// and waits in a queue until then: with whatever room there is, pages would become so small that calls are what limits
+/// the shards. Room that becomes free goes to the front of the queue. Only a shard that has no records may be served
+/// before it, and get less than a page.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     shared: Arc<Shared>,
@@ -41,6 +45,8 @@ struct State {
     active: usize,
     /// Reads that wait for room, in the order in which they came. While there are any, no room is free.
     waiting: BTreeMap<u64, Waiter>,
+    /// Those of them whose shard has no records.
+    emptied: BTreeSet<u64>,
     /// The number of the last read that had to wait.
     last_ticket: u64,
 }
@@ -108,19 +114,29 @@ impl Budget {
         self.shared.state.lock()
     }
 
-    /// Room for a page of at most `asked` records of about `record_bytes` each; `None` if the budget is exhausted.
+    /// Room for a page of at most `asked` records of about `record_bytes` each; `None` if it has to wait.
     fn take(&self, state: &mut State, wish: &Wish) -> Option<Room> {
         let own = wish.own.lock();
         let limit = self.shared.limit;
         let free = limit.saturating_sub(state.used + state.reserved);
-        if free == 0 && own.records > 0 {
-            return None;
-        }
         let least = limit / BEYOND / state.shards.max(1);
-        let fair = (limit / state.active.max(1)).min(free).max(least);
-        let records = (fair / wish.record_bytes).clamp(1, wish.asked.max(1));
-        let page = records * wish.record_bytes;
-        let reserved = own.expected.map_or(page, |expected| expected.min(page));
+        let share = (limit / state.active.max(1)).max(least);
+        let page = |bytes: usize| {
+            let records = (bytes / wish.record_bytes).clamp(1, wish.asked.max(1));
+            let page = records * wish.record_bytes;
+            (records, own.expected.map_or(page, |expected| expected.min(page)))
+        };
+        let (mut records, mut reserved) = page(share);
+        // One record may be larger than a share.
+        if free == 0 || reserved.min(share) / LOW_WATER > free {
+            // Reads under way end, and what they reserved may become free. What is held may be held for long.
+            if own.records > 0 || state.reserved > limit / BEYOND {
+                return None;
+            }
+            (records, reserved) = page(share.min(free).max(least));
+        } else if reserved > free {
+            (records, reserved) = page(share.min(free));
+        }
         state.reserved += reserved;
         Some(Room { budget: self.clone(), reserved, records })
     }
@@ -128,7 +144,8 @@ impl Budget {
     /// Takes room, or a place in the queue.
     fn enter(&self, wish: &Wish) -> Result<Room, Place> {
         let mut state = self.state();
-        if (state.waiting.is_empty() || wish.own.lock().records == 0)
+        let is_empty = wish.own.lock().records == 0;
+        if (state.waiting.is_empty() || is_empty)
             && let Some(room) = self.take(&mut state, wish)
         {
             return Ok(room);
@@ -138,23 +155,39 @@ impl Budget {
         let ticket = state.last_ticket;
         wish.own.lock().ticket = Some(ticket);
         state.waiting.insert(ticket, Waiter { wish: wish.clone(), granted });
+        if is_empty {
+            state.emptied.insert(ticket);
+        }
         Err(Place { budget: self.clone(), ticket, room })
     }
 
-    /// Gives free room to the front of the queue, and to the read of a shard that has no records any more.
-    fn serve(&self, mut state: MutexGuard<'_, State>, emptied: Option<u64>) {
+    /// Gives free room to the front of the queue, and to reads of shards that have no records any more.
+    fn serve(&self, mut state: MutexGuard<'_, State>) {
         // Room that is no longer waited for is returned without the lock.
         let mut unwanted = Vec::new();
-        let mut next = emptied.filter(|ticket| state.waiting.contains_key(ticket));
-        while let Some(ticket) = next.take().or_else(|| state.waiting.keys().next().copied()) {
-            let Some(wish) = state.waiting.get(&ticket).map(|waiter| waiter.wish.clone()) else { break };
-            let Some(room) = self.take(&mut state, &wish) else { break };
-            if let Some(waiter) = state.waiting.remove(&ticket) {
+        while let Some((ticket, room)) = self.next_served(&mut state) {
+            if let Some(waiter) = state.leave(ticket) {
                 unwanted.extend(waiter.granted.send(room).err());
             }
         }
         drop(state);
         drop(unwanted);
+    }
+
+    fn next_served(&self, state: &mut State) -> Option<(u64, Room)> {
+        let fronts = [state.waiting.keys().next().copied(), state.emptied.first().copied()];
+        fronts.into_iter().flatten().find_map(|ticket| {
+            let wish = state.waiting.get(&ticket)?.wish.clone();
+            Some((ticket, self.take(state, &wish)?))
+        })
+    }
+}
+
+impl State {
+    /// Takes a read out of the queue.
+    fn leave(&mut self, ticket: u64) -> Option<Waiter> {
+        self.emptied.remove(&ticket);
+        self.waiting.remove(&ticket)
     }
 }
 
@@ -168,7 +201,11 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.budget.state().waiting.remove(&self.ticket);
+        let mut state = self.budget.state();
+        if state.leave(self.ticket).is_some() {
+            // The next one may have waited for this one's turn alone.
+            self.budget.serve(state);
+        }
     }
 }
 
@@ -186,11 +223,12 @@ impl Share {
         let mut own = self.own.lock();
         let before = std::mem::replace(&mut own.held, bytes);
         let is_emptied = std::mem::replace(&mut own.records, records) > 0 && records == 0;
-        let emptied = own.ticket.filter(|_| is_emptied);
+        let emptied = own.ticket.filter(|ticket| is_emptied && state.waiting.contains_key(ticket));
         drop(own);
+        state.emptied.extend(emptied);
         state.used = (state.used + bytes).saturating_sub(before);
         if bytes < before || emptied.is_some() {
-            self.budget.serve(state, emptied);
+            self.budget.serve(state);
         }
     }
 
@@ -207,8 +245,9 @@ impl Share {
     }
 
     /// Waits until a page of at most `asked` records of about `record_bytes` each may be read, and returns how many it
-    /// may have: the active shards divide the budget evenly. A shard that has no records does not wait, so that each
-    /// gets some records and one larger than the budget still passes. A shard reads one page after the other.
+    /// may have: the active shards divide the budget evenly. A shard that has no records waits for reads under way at
+    /// most, so that each gets some records and one larger than the budget still passes. A shard reads one page after
+    /// the other.
     pub(crate) fn room(
         &self,
         asked: usize,
@@ -245,6 +284,6 @@ impl Drop for Room {
     fn drop(&mut self) {
         let mut state = self.budget.state();
         state.reserved = state.reserved.saturating_sub(self.reserved);
-        self.budget.serve(state, None);
+        self.budget.serve(state);
     }
 }

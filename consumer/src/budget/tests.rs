@@ -78,6 +78,28 @@ async fn one_busy_shard_among_thousands_of_idle_ones_reads_full_pages() {
     assert_eq!((idle.len(), page.records), (1_999, 10_000));
 }
 
+#[test]
+fn i13_a_shard_without_records_waits_for_reads_under_way_but_not_for_what_others_hold() {
+    let budget = Budget::new(80 * RECORD);
+    let (first, second, third) = (budget.share(), budget.share(), budget.share());
+    let wakes: Arc<Wakes> = Arc::default();
+    let mut rooms = [&first, &second, &third].map(|share| -> Waits { Box::pin(share.room(1_000, RECORD)) });
+    let [a, b, c] = &mut rooms;
+    let (Poll::Ready(a), Poll::Ready(b)) = (poll(a, &wakes), poll(b, &wakes)) else { panic!() };
+    let Poll::Ready(c) = poll(c, &wakes) else { panic!() };
+    assert_eq!((a.records, b.records, c.records), (26, 26, 26), "each gets a page");
+    let late = budget.share();
+    let mut room: Waits = Box::pin(late.room(1_000, RECORD));
+    assert!(poll(&mut room, &wakes).is_pending(), "reads under way are about to end");
+    for (share, read) in [(&first, a), (&second, b), (&third, c)] {
+        share.read(read.records * RECORD);
+        share.set(read.records * RECORD, read.records);
+        drop(read);
+    }
+    let Poll::Ready(room) = poll(&mut room, &wakes) else { panic!("what is held may be held for long") };
+    assert!((1..20).contains(&room.records), "{}", room.records);
+}
+
 #[tokio::test]
 async fn a_record_larger_than_the_budget_passes_and_the_next_page_is_asked_for_alone() {
     let budget = Budget::new(16 * MIB);
@@ -148,6 +170,8 @@ fn incident_85_a_read_that_gives_up_leaves_the_queue_and_what_it_was_given_goes_
     assert_eq!(budget.state().waiting.len(), 2);
     let before = wakes.0.load(Ordering::Relaxed);
     holding.set(99 * RECORD, 99);
+    assert_eq!(wakes.0.load(Ordering::Relaxed), before, "a record is not half a page");
+    holding.set(87 * RECORD, 87);
     assert_eq!(wakes.0.load(Ordering::Relaxed), before + 1);
     assert!(poll(&mut next, &wakes).is_pending(), "it is not the next one's turn");
     drop(given);

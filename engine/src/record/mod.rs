@@ -520,4 +520,27 @@ mod tests {
         let (left, _) = batch.split_at(1).unwrap();
         assert_eq!(left.event_or_encode(|_| Bytes::from_static(b"half")), "half");
     }
+
+    #[test]
+    fn i13_what_is_taken_out_of_a_page_does_not_keep_the_answer_that_it_is_part_of() {
+        let body = Bytes::from(vec![b'A'; 400]);
+        let record = |n: usize| {
+            let data = Data::Base64(body.slice(n * 40..n * 40 + 40));
+            Record::new(Seq::plain(n.to_string()), None, None, data)
+        };
+        let records: Vec<Record> = (0..10).map(record).collect();
+        let is_part = |record: &Record| body.as_ptr_range().contains(&record.text().as_ptr());
+        let bytes = footprint(&records);
+        let mut page = Slab::new(records.clone(), bytes, Some(7));
+        assert!(page.records().iter().all(is_part));
+        assert_eq!(page.bytes(), bytes + 7);
+        let copied = page.copied(2..5);
+        assert_eq!((copied.records(), copied.records().iter().any(is_part)), (&records[2..5], false));
+        let mut moved = Vec::new();
+        page.move_out(0..4, &mut moved);
+        assert_eq!((&moved[..], moved.iter().any(is_part)), (&records[..4], false));
+        let numbers = 4;
+        assert_eq!(page.bytes(), bytes + 7 - numbers, "the text and the room of four records are not freed");
+        assert!(!Slab::new(records, bytes, Some(7)).into_records().iter().any(is_part));
+    }
 }
