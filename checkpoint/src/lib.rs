@@ -6,6 +6,7 @@
 //!
 //! * [`MemoryStore`] forgets everything with the process: for tests and trials.
 //! * `SqliteStore` (feature `sqlite`, on by default) keeps one file that several processes of a host share.
+//! * `DynamoDbStore` (feature `dynamodb`) keeps a table that workers on many hosts share.
 //! * `conformance` (feature `conformance`) is the suite that every store passes; `FaultyStore` makes a store fail on
 //!   demand.
 //!
@@ -17,6 +18,8 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod error;
 #[cfg(feature = "conformance")]
 mod faulty;
@@ -30,6 +33,8 @@ mod sqlite;
 mod store;
 mod worker;
 
+#[cfg(feature = "dynamodb")]
+pub use dynamodb::{DynamoDbOptions, DynamoDbStore};
 pub use error::StoreError;
 #[cfg(feature = "conformance")]
 pub use faulty::{Fault, FaultyStore, Operation};

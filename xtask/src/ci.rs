@@ -13,14 +13,16 @@ use crate::{Result, cargo, files, process, root, suite};
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(180);
 
 /// What the step "feature matrix" compiles: a package, and its features. The sidecar alone has the library's defaults.
-const MATRIX: [(&str, &str); 15] = [
+const MATRIX: [(&str, &str); 17] = [
     ("shardmill-checkpoint", ""),
     ("shardmill-checkpoint", "sqlite"),
+    ("shardmill-checkpoint", "dynamodb"),
     ("shardmill-checkpoint", "conformance"),
     ("shardmill", ""),
     ("shardmill", "conformance"),
     ("shardmill", "lambda"),
     ("shardmill", "aws"),
+    ("shardmill", "dynamodb"),
     ("shardmill", "kinesis"),
     ("shardmill", "dynamodb-streams"),
     ("shardmill", "sqs"),
