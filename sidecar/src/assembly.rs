@@ -1,7 +1,7 @@
 //! Turns a valid configuration into things that run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,9 @@ use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use shardmill::checkpoint::{LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError};
+use shardmill::checkpoint::{
+    DynamoDbOptions, DynamoDbStore, LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError,
+};
 use shardmill::engine::{EventSource, FailureDestination, StreamKind};
 use shardmill::{
     Consumer, Destination, DestinationError, DynamoDbSource, KinesisSource, SourceError, StreamSource,
@@ -159,10 +161,10 @@ pub fn parts(config: MappingConfig, aws: &SdkConfig, stores: &mut Stores) -> Res
         None => None,
         Some(destination) => Some(DestinationParts(connect_destination(destination, aws)?)),
     };
-    let store = stores.open(&config.checkpoints, mapping.identity())?;
+    let store = stores.open(&config.checkpoints, mapping.identity(), aws)?;
     let named_store = match mapping.identity() == mapping.application_name() {
         true => None,
-        false => Some(stores.open(&config.checkpoints, mapping.application_name())?),
+        false => Some(stores.open(&config.checkpoints, mapping.application_name(), aws)?),
     };
     let function = function(&config)?;
     Ok(Parts { function, source, destination, store, named_store, config })
@@ -197,37 +199,63 @@ fn source(event_source: &EventSource, aws: &SdkConfig) -> Result<SourceParts, So
     }))
 }
 
-/// The checkpoint stores of the process: mappings on one file share its connection, and so their commits.
+/// The checkpoint stores of the process: mappings on one file share its connection, and so their commits; those on one
+/// table share its connections.
 #[derive(Debug)]
 pub struct Stores {
-    open: BTreeMap<PathBuf, SqliteStore>,
-    options: SqliteOptions,
+    files: BTreeMap<PathBuf, SqliteStore>,
+    tables: BTreeMap<String, DynamoDbStore>,
+    /// How long a call may take: the lease keeper then retries.
+    limit: Duration,
 }
 
 impl Stores {
-    /// No store is open yet. A call waits for other processes' locks no longer than a third of a `lease`, which is when
-    /// the lease keeper retries.
+    /// No store is open yet. A call takes no longer than a third of a `lease`, which is when the lease keeper retries.
     #[must_use]
     pub fn new(lease: Duration) -> Self {
-        let mut options = SqliteOptions::default();
-        options.busy_timeout = lease / 3;
-        Self { open: BTreeMap::new(), options }
+        Self { files: BTreeMap::new(), tables: BTreeMap::new(), limit: lease / 3 }
     }
 
     fn open(
         &mut self,
         checkpoints: &Checkpoints,
         application: &str,
+        aws: &SdkConfig,
     ) -> Result<Arc<dyn LeaseStore>, StoreError> {
-        let path = match checkpoints {
-            Checkpoints::Memory => return Ok(Arc::new(MemoryStore::default())),
-            Checkpoints::Sqlite(path) => path,
-        };
-        if let Some(store) = self.open.get(&config::one_spelling(path)) {
+        match checkpoints {
+            Checkpoints::Memory => Ok(Arc::new(MemoryStore::default())),
+            Checkpoints::Sqlite(path) => self.file(path, application),
+            Checkpoints::DynamoDb(table) => self.table(table, application, aws),
+        }
+    }
+
+    fn file(&mut self, path: &Path, application: &str) -> Result<Arc<dyn LeaseStore>, StoreError> {
+        if let Some(store) = self.files.get(&config::one_spelling(path)) {
             return Ok(Arc::new(store.for_application(application)?));
         }
-        let store = SqliteStore::open_with(path, application, &self.options)?;
-        self.open.insert(config::one_spelling(path), store.clone());
+        let mut options = SqliteOptions::default();
+        options.busy_timeout = self.limit;
+        let store = SqliteStore::open_with(path, application, &options)?;
+        self.files.insert(config::one_spelling(path), store.clone());
+        Ok(Arc::new(store))
+    }
+
+    fn table(
+        &mut self,
+        table: &str,
+        application: &str,
+        aws: &SdkConfig,
+    ) -> Result<Arc<dyn LeaseStore>, StoreError> {
+        if let Some(store) = self.tables.get(table) {
+            return Ok(Arc::new(store.for_application(application)?));
+        }
+        let mut options = DynamoDbOptions::default();
+        options.call_timeout = self.limit;
+        // Reads share a pool of connections, behind which a heartbeat must not wait.
+        let mut own = aws.to_builder();
+        own.set_http_client(None);
+        let store = DynamoDbStore::new_with(&own.build(), table, application, &options)?;
+        self.tables.insert(table.to_owned(), store.clone());
         Ok(Arc::new(store))
     }
 }

@@ -1,11 +1,13 @@
 //! File descriptors: how many the process may have, and how many of them reads may use.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_kinesis::config::SharedHttpClient;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::{Builder, ConnectorBuilder, tls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Config, MappingConfig, Target};
+use crate::config::{Checkpoints, Config, MappingConfig, Target};
 
 /// More is not requested, even if the hard limit permits it: functions inherit the limit, and some programs close every
 /// descriptor that there could be, one by one.
@@ -16,6 +18,9 @@ const OWN: u64 = 96;
 
 /// Each mapping: a destination, discovery, and checks whether shards have ended.
 const PER_MAPPING: u64 = 16;
+
+/// A table of checkpoints: the calls that may be under way at once, and heartbeats.
+const TABLE: u64 = 40;
 
 /// A function's process: three pipes and a connection that is being closed.
 const PER_PROCESS: u64 = 4;
@@ -98,7 +103,12 @@ fn kept(config: &Config) -> u64 {
                 Target::Stdout => 0,
             }
     };
-    OWN + config.mappings.iter().map(of).sum::<u64>()
+    let table = |mapping: &MappingConfig| match &mapping.checkpoints {
+        Checkpoints::DynamoDb(table) => Some(table.clone()),
+        Checkpoints::Sqlite(_) | Checkpoints::Memory => None,
+    };
+    let tables = config.mappings.iter().filter_map(table).collect::<BTreeSet<_>>().len() as u64;
+    OWN + TABLE * tables + config.mappings.iter().map(of).sum::<u64>()
 }
 
 /// The SDK's own HTTP client, shared by all streams and destinations and with fewer idle connections: without a bound,

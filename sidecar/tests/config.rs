@@ -277,6 +277,12 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(mapping.timeout(), Duration::from_secs(20));
     assert_eq!(mapping.retry().initial_backoff, Duration::from_millis(200));
     assert_eq!(mapping.retry().maximum_backoff, Duration::from_secs(60));
+    // Each write to a table is paid for.
+    let [one, other] = good("checkpoints_in_a_table.yaml").config.mappings.try_into().unwrap();
+    let table = Checkpoints::DynamoDb("shardmill".into());
+    let intervals = [one, other]
+        .map(|m: MappingConfig| (m.checkpoints == table, m.mapping.checkpoint_interval().as_millis()));
+    assert_eq!(intervals, [(true, 5_000), (true, 0)]);
 }
 
 #[test]

@@ -10,6 +10,9 @@ use super::section::{Report, Section};
 use super::shared;
 use super::types::{Checkpoints, MappingConfig, Target};
 
+/// The default where each checkpoint is paid for, in milliseconds.
+const CHECKPOINT_INTERVAL_OF_A_TABLE: i64 = 5_000;
+
 /// The settings for all mappings at the top of the file.
 #[derive(Default)]
 pub(super) struct Shared<'n> {
@@ -63,6 +66,10 @@ pub(super) fn mapping(
             Some(shared.checkpoints.clone().unwrap_or_else(|| Checkpoints::Sqlite("./shardmill.db".into())))
         }
     };
+    let is_table = matches!(checkpoints, Some(Checkpoints::DynamoDb(_)));
+    if is_table && !section.has("CheckpointIntervalMilliseconds") {
+        builder = builder.checkpoint_interval_milliseconds(CHECKPOINT_INTERVAL_OF_A_TABLE);
+    }
     let function = function::function(section, parts.function.as_ref(), report);
     if let Some(limit) = function.as_ref().and_then(|function| function.target.payload_limit()) {
         builder = builder.payload_limit(limit);

@@ -143,6 +143,10 @@ pub(super) fn checkpoints(section: &Section<'_>, report: &mut Report) -> Option<
             return Some(Checkpoints::Sqlite(PathBuf::from(path)));
         }
         ("sqlite", _) => "names no file; write sqlite:PATH, or memory to keep nothing",
+        ("dynamodb", table) if is_table(table) => return Some(Checkpoints::DynamoDb(table.to_owned())),
+        ("dynamodb", _) => {
+            "names no table; write dynamodb:TABLE with the table's name of 3 to 255 of a-z, A-Z, 0-9, _, - and ."
+        }
         ("memory", "") => {
             report.warn(
                 section.place(KEY),
@@ -151,10 +155,18 @@ pub(super) fn checkpoints(section: &Section<'_>, report: &mut Report) -> Option<
             );
             return Some(Checkpoints::Memory);
         }
-        ("dynamodb", _) => "is not supported by this version; permitted: sqlite:PATH, memory",
-        _ => "is not a checkpoint store; permitted: sqlite:PATH, memory; for example sqlite:./shardmill.db",
+        _ => {
+            "is not a checkpoint store; permitted: sqlite:PATH, dynamodb:TABLE, memory; for example \
+             sqlite:./shardmill.db"
+        }
     };
     let shown = section.plain(KEY);
     report.error(section.place(KEY), section.path(KEY), format!("{shown} {problem}"));
     None
+}
+
+/// What DynamoDB permits as a table's name.
+fn is_table(name: &str) -> bool {
+    let permitted = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    (3..=255).contains(&name.len()) && name.bytes().all(permitted)
 }

@@ -81,6 +81,8 @@ impl Target {
 pub enum Checkpoints {
     /// An SQLite file; a relative path is relative to the working directory.
     Sqlite(PathBuf),
+    /// A DynamoDB table, by its name.
+    DynamoDb(String),
     /// This process's memory: lost when it ends.
     Memory,
 }
