@@ -1,76 +1,16 @@
 //! The example in docker-compose.yml, as far as it can be checked without a container engine.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use granit_parser::{Event, Options, Parser, Span, StrInput};
 use serde_json::{Map, Value};
 use shardmill_engine::Wall;
 use shardmill_sidecar::config;
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(repository().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
-
-/// YAML as JSON values, every scalar a text.
-fn yaml(text: &str) -> Value {
-    fn next<'t>(parser: &mut Parser<'t, StrInput<'t>>) -> (Event<'t>, Span) {
-        parser.next_event().unwrap().unwrap()
-    }
-    fn node<'t>(parser: &mut Parser<'t, StrInput<'t>>, event: Event<'t>) -> Value {
-        match event {
-            Event::Scalar(text, ..) => Value::String(text.into_owned()),
-            Event::SequenceStart(..) => {
-                let mut items = Vec::new();
-                loop {
-                    match next(parser) {
-                        (Event::SequenceEnd, _) => return Value::Array(items),
-                        (event, _) => items.push(node(parser, event)),
-                    }
-                }
-            }
-            Event::MappingStart(..) => {
-                let mut entries = Map::new();
-                loop {
-                    let (Event::Scalar(key, ..), _) = next(parser) else { return Value::Object(entries) };
-                    let (event, _) = next(parser);
-                    let value = node(parser, event);
-                    assert!(entries.insert(key.clone().into_owned(), value).is_none(), "{key} twice");
-                }
-            }
-            other => panic!("the example uses no {other:?}"),
-        }
-    }
-    let mut options = Options::default();
-    options.set_emit_comments(false);
-    let mut parser = Parser::new_from_str_with_options(text, options);
-    loop {
-        match next(&mut parser) {
-            (Event::StreamStart | Event::DocumentStart(..), _) => {}
-            (event, _) => return node(&mut parser, event),
-        }
-    }
-}
+use crate::yaml::yaml;
+use crate::{is_pinned, read, repository, texts};
 
 fn services() -> Map<String, Value> {
     yaml(&read("docker-compose.yml"))["services"].as_object().unwrap().clone()
-}
-
-fn texts<'v>(service: &'v Value, key: &str) -> Vec<&'v str> {
-    service[key].as_array().into_iter().flatten().map(|item| item.as_str().unwrap()).collect()
-}
-
-/// A full version in the tag, never `latest` and never only a major one.
-fn is_pinned(image: &str) -> bool {
-    let Some((_, tag)) = image.rsplit_once(':') else { return false };
-    let dated = tag.split('-').any(|part| part.len() == 8 && part.bytes().all(|b| b.is_ascii_digit()));
-    let version = tag.split('-').next().unwrap_or_default();
-    let numbers = version.split('.').filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    dated || numbers.count() == 3
 }
 
 #[test]
