@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{STOP_GRACE, is_pinned, read, texts, without_table, worker_of_a_fleet};
+use crate::{STOP_GRACE, is_pinned, read, texts, worker_of_a_fleet};
 
 const FILE: &str = "deploy/ecs-task-definition.json";
 
@@ -55,7 +55,7 @@ fn the_tasks_command_reads_the_configuration_from_its_environment() {
         shell.arg(option).arg(command.replace("shardmill run", "shardmill check"));
         shell.env("PATH", &path).env("CONFIGURATION", configuration).output().unwrap()
     };
-    let configuration = without_table(&configuration(&sidecar));
+    let configuration = configuration(&sidecar);
     let output = check(&configuration);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(check(&configuration.replace("FunctionName", "FunctionNam")).status.code(), Some(2));

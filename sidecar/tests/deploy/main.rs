@@ -41,20 +41,14 @@ fn is_pinned(image: &str) -> bool {
     dated || numbers.count() == 3
 }
 
-/// A configuration that a version without tables takes, too.
-fn without_table(text: &str) -> String {
-    const TABLE: &str = "\nCheckpoints: dynamodb:shardmill\n";
-    assert!(text.contains(TABLE), "several hosts share a table: {text}");
-    text.replace(TABLE, "\nCheckpoints: memory\n")
-}
-
 /// The configuration of a worker in a fleet, which is valid and fits `memory` bytes.
 fn worker_of_a_fleet(file: &str, text: &str, memory: usize) -> Loaded {
     let now = Wall::from_millis(1_800_000_000_000);
     let environment = |name: &str| (name == "HOSTNAME").then(|| "pod".to_owned());
-    let loaded = config::parse(Path::new(file), &without_table(text), &environment, now)
-        .unwrap_or_else(|errors| panic!("{errors}"));
-    let keys = loaded.warnings.iter().map(|note| note.key.as_str()).filter(|key| *key != "Checkpoints");
+    let loaded =
+        config::parse(Path::new(file), text, &environment, now).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(text.contains("\nCheckpoints: dynamodb:shardmill\n"), "several hosts share a table: {text}");
+    let keys = loaded.warnings.iter().map(|note| note.key.as_str());
     assert_eq!(keys.collect::<Vec<_>>(), ["Admin.Listen"], "Prometheus comes from another host");
     assert_eq!(loaded.ignored, [], "{file}");
     assert!(loaded.config.worker.id.is_none() || text.contains("Id: ${HOSTNAME}"), "ids are unique");

@@ -68,7 +68,7 @@ impl Actor {
         self.answer(Answer::of_write(result, |heartbeat| *heartbeat == Heartbeat::Written));
         let was_seen = self.pulse.is_seen(now);
         self.pulse.ended(now, sent, matches!(result, Ok(Heartbeat::Written)));
-        if !was_seen && self.pulse.is_seen(now) {
+        if self.options.store.renews_all() && !was_seen && self.pulse.is_seen(now) {
             // It may take leases now.
             self.listing.soon(now);
         }
