@@ -304,3 +304,62 @@ fn assert_advances(before: &BTreeMap<String, LeaseRow>, now: &BTreeMap<String, L
         assert!(order.is_ge(), "{shard}: {} after {}", lease.checkpoint, earlier.checkpoint);
     }
 }
+
+/// Workers on hosts of their own share a DynamoDB table.
+mod dynamodb_local {
+    use super::*;
+
+    /// How many shards `worker` has by its own status.
+    async fn reads(sidecar: &Sidecar, worker: &str) -> usize {
+        sidecar.shards().await.values().filter(|shard| shard["owner"] == worker).count()
+    }
+
+    async fn until_reads(sidecar: &Sidecar, worker: &str, count: usize) {
+        until(&format!("{worker} reads {count} shards"), async || {
+            (reads(sidecar, worker).await == count).then_some(())
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn workers_share_a_table_hand_over_in_order_and_succeed_a_dead_one() {
+        let kinesis = Ferrokinesis::start().await;
+        let mut stream = Stream::create(kinesis.url(), "table", 6).await;
+        stream.put(300, 100).await;
+        let function = Function::start().await;
+        let table = format!("fleet-{}", std::process::id());
+        let endpoint = std::env::var("SHARDMILL_TEST_DYNAMODB_LOCAL").unwrap();
+        let config = Config::new(&stream)
+            .set("Checkpoints", format!("dynamodb:{table}"))
+            .set("Worker.LeaseSeconds", 4)
+            .set("Aws", serde_json::json!({ "Region": "us-east-1" }))
+            .environment("AWS_ENDPOINT_URL_KINESIS", kinesis.url())
+            .environment("AWS_ENDPOINT_URL_DYNAMODB", &endpoint);
+        let first = worker(&config, &function, "first").await;
+        until_reads(&first, "first", 6).await;
+        let mut second = worker(&config, &function, "second").await;
+        until_reads(&second, "second", 3).await;
+        until_reads(&first, "first", 3).await;
+        stream.put(300, 100).await;
+        second.terminate();
+        assert!(second.ended().await.success());
+        until_reads(&first, "first", 6).await;
+        until("the records are stored", async || is_complete(&stream, &function.stored()).then_some(()))
+            .await;
+        assert_exactly_once_in_order(&stream, &function.stored());
+        assert_one_at_a_time(&function.invocations());
+
+        let mut third = worker(&config, &function, "third").await;
+        until_reads(&third, "third", 3).await;
+        stream.put(300, 100).await;
+        let (stalls, killed) = (Stalls::watch(), Instant::now());
+        third.kill_9();
+        until_reads(&first, "first", 6).await;
+        let most = Duration::from_secs(8) + stalls.total();
+        assert!(killed.elapsed() <= most, "it took {:?}", killed.elapsed());
+        stream.put(300, 100).await;
+        until("the records are stored", async || is_complete(&stream, &function.stored()).then_some(()))
+            .await;
+        assert_nothing_lost_in_order(&stream, &function.stored());
+    }
+}
