@@ -73,6 +73,7 @@ pub struct WorkerOptions {
     maximum_concurrent_reads: usize,
     pacing: bool,
     keeper_thread: bool,
+    clock: Option<ServiceClock>,
 }
 
 impl Default for WorkerOptions {
@@ -87,6 +88,7 @@ impl Default for WorkerOptions {
             maximum_concurrent_reads: 256,
             pacing: true,
             keeper_thread: true,
+            clock: None,
         }
     }
 }
@@ -170,6 +172,13 @@ impl WorkerOptions {
         self.maximum_concurrent_reads.min((self.buffer_bytes / READ_BYTES).max(FEWEST_READS))
     }
 
+    /// The host's clock, for tests and simulations of hosts whose clocks are off
+    /// ([`ServiceClock::starting_at`]); default: the real one.
+    pub fn clock(mut self, clock: ServiceClock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Runs the lease keeper in the current runtime instead of on a thread of its own, for tests under paused time
     /// (`#[tokio::test(start_paused = true)]`): the thread would not follow it, and the test would wait for leases
     /// forever. Elsewhere a handler that blocks the runtime would cost the leases.
@@ -203,7 +212,10 @@ impl Worker {
             slots: Arc::new(Semaphore::new(options.maximum_leases.min(Semaphore::MAX_PERMITS))),
             stop_timeout: options.stop_timeout,
             started: started(),
-            sources: SourceContext::new(ServiceClock::new(), limiter.with_concurrent_reads(reads)),
+            sources: SourceContext::new(
+                options.clock.unwrap_or_default(),
+                limiter.with_concurrent_reads(reads),
+            ),
         }))
     }
 

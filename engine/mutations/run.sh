@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Applies each patch of a folder to a copy of the last commit, runs tests of the engine, and prints what caught it.
+# Applies each patch of a folder to a copy of the last commit, runs tests, and prints what caught it.
 #
 #   engine/mutations/run.sh seeded [name…]    twelve planted bugs, against explorer, model and random runs
 #   engine/mutations/run.sh lineage [name…]   planted bugs of the gate between parents and children, against its tests
 #   engine/mutations/run.sh balance [name…]   planted bugs of the plan who gets which lease, against its tests
+#   engine/mutations/run.sh fleet [name…]     planted bugs of keeper and store, against the simulator and tests of a fleet
 #   engine/mutations/run.sh rules [name…]     one-line mutations, each against the tests of the rule it is named after
 #   engine/mutations/run.sh check             only whether every patch applies to the work tree; nothing is built
 #
@@ -12,7 +13,7 @@
 # Ends with an error if a patch does not apply, does not compile or is not caught, or only by a run that did not end.
 set -uo pipefail
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
-kind=${1:?seeded, lineage, balance, rules or check}
+kind=${1:?seeded, lineage, balance, fleet, rules or check}
 shift
 if [ "$kind" = check ]; then
     failed=0
@@ -33,11 +34,16 @@ git -C "$root" worktree remove --force "$copy" 2>/dev/null
 git -C "$root" worktree add --quiet --detach "$copy" HEAD || exit 2
 trap 'git -C "$root" worktree remove --force "$copy"' EXIT
 
+# The test programs.
+targets=(--package shardmill-engine --lib)
+[ "$kind" = fleet ] && targets=(--package shardmill --lib --test simulator --test behaviour)
+
 # What the tests are that should catch a patch, by parts of their names: one run for each line.
 tests_of() {
     case $kind in
         seeded) printf '%s\n' 'machine_and_model no_random_run the_counters_are' 'explored_' ;;
         lineage | balance) echo "fleet::$kind" ;;
+        fleet) printf '%s\n' 'keeper:: fleet:: leases:: seed' ;;
         # r37-progress-keeps-….patch: all tests that have r37 in their name, or r37a to r37c.
         rules) basename "$1" .patch | sed -E 's/^([a-z][0-9]+).*/::\1_ _\1_ ::\1a_ ::\1b_ ::\1c_/' ;;
     esac
@@ -55,7 +61,7 @@ fi
 
 # Names are printed as tests end, so that a run that is cut off has told what failed before.
 suite() {
-    local names cut=0 test=(cargo test "${options[@]}" --package shardmill-engine --lib)
+    local names cut=0 test=(cargo test --no-fail-fast "${options[@]}" "${targets[@]}")
     (cd "$copy" && ${SLOT:-} "${test[@]}" --no-run) >"$log" 2>&1 || return 1
     while read -r names; do
         # shellcheck disable=SC2086

@@ -242,4 +242,21 @@ mod tests {
         fleet.evicted(at(1_000));
         assert!(fleet.may_claim(at(11_000)));
     }
+
+    #[test]
+    fn leases_are_given_once_in_an_interval_and_one_that_moved_stays_for_ten() {
+        let (mut fleet, lease) = (fleet(), crate::keeper::tests::key("shardId-0"));
+        let plan = |fleet: &mut Fleet, now, holder: &str| {
+            fleet.begin_planning(at(now), std::iter::once((lease.clone(), Some(holder.to_owned()))))
+        };
+        fleet.observe(at(0), vec![record("a", 1)], |_| false);
+        assert!(plan(&mut fleet, 0, "a"));
+        assert!(!plan(&mut fleet, 4_999, "a"), "one plan in an interval");
+        assert!(plan(&mut fleet, 5_000, "a") && fleet.is_settled(&lease));
+        for round in 2..12 {
+            assert!(plan(&mut fleet, round * 5_000, "me"));
+            assert!(!fleet.is_settled(&lease), "it has just moved: round {round}");
+        }
+        assert!(plan(&mut fleet, 60_000, "me") && fleet.is_settled(&lease));
+    }
 }

@@ -97,8 +97,9 @@ impl Keeper {
         let stop = self.stop.clone();
         self.runtime.spawn(async move {
             tokio::select! {
-                () = actor.run() => {}
+                biased;
                 () = stop.cancelled() => {}
+                () = actor.run() => {}
             }
         });
         (leases, granted)

@@ -198,3 +198,28 @@ async fn incident_13_a_heartbeat_that_is_written_and_answered_with_an_error_cost
     assert_eq!(store.calls(Operation::Renew), 0, "no lease is renewed by itself");
     run.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn incident_14_checkpoints_that_hang_hold_no_heartbeat_up() {
+    let store = FaultyStore::new(MemoryStore::renewed_by_heartbeat());
+    let (fake, seen) = (stream(4), Seen::default());
+    let [a, b] = ["a", "b"].map(worker);
+    let first = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));
+    let second = launch(consumer(&fake, &b, mapping(), seen.handler("b"), &other_way(&store)));
+    until("even shares", || [&first, &second].map(shards) == [2, 2]).await;
+    let tokens = async || leases(&store).await.into_iter().map(|lease| lease.token).collect::<Vec<_>>();
+    let before = tokens().await;
+    store.fail(Operation::Checkpoint, shardmill::checkpoint::Fault::HangBefore);
+    for _ in 0..20 {
+        let calls = store.calls(Operation::Heartbeat);
+        put(&fake, 40);
+        pass(LEASE / 2).await;
+        assert!(store.calls(Operation::Heartbeat) > calls, "every half lease time at least");
+    }
+    assert_eq!(tokens().await, before, "no lease was lost in ten lease times");
+    store.heal();
+    until("all records", || seen.len() >= accepted(&fake).len()).await;
+    first.stop().await;
+    second.stop().await;
+    assert_eq!(seen.by_shard(), accepted(&fake), "nothing twice");
+}

@@ -1,0 +1,59 @@
+//! What a seed draws before its run begins.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use shardmill::engine::MappingBuilder;
+
+use crate::support::mapping;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) workers: usize,
+    pub(crate) shards: u32,
+    /// A worker's heartbeat renews all its leases; else each lease is renewed.
+    pub(crate) by_heartbeat: bool,
+    /// Only joins, orderly stops, splits and merges: nothing is handled twice.
+    pub(crate) orderly: bool,
+    pub(crate) lanes: usize,
+    batch: usize,
+    /// How long a handler takes at most.
+    pub(crate) takes: Duration,
+    /// How many percent of the invocations fail.
+    pub(crate) failing: u32,
+    pub(crate) keys: usize,
+    pub(crate) writes: Duration,
+    /// How long things happen.
+    pub(crate) lasts: Duration,
+    /// The time between two events at most.
+    pub(crate) pace: Duration,
+}
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let orderly = rng.u32(0..4) == 0;
+        let lanes = *rng.choice(&[1, 1, 2, 4]).unwrap_or(&1);
+        Self {
+            workers: rng.usize(1..=4),
+            shards: rng.u32(1..=8),
+            by_heartbeat: rng.bool(),
+            orderly,
+            lanes,
+            batch: rng.usize(2..=20),
+            takes: Duration::from_millis(rng.u64(0..=120)),
+            failing: if orderly { 0 } else { *rng.choice(&[0, 0, 3]).unwrap_or(&0) },
+            keys: rng.usize(8..=32),
+            writes: Duration::from_millis(rng.u64(150..=700)),
+            lasts: Duration::from_secs(rng.u64(15..=35)),
+            pace: Duration::from_millis(rng.u64(600..=3_000)),
+        }
+    }
+
+    pub(crate) fn mapping(&self) -> MappingBuilder {
+        mapping()
+            .batch_size(self.batch)
+            .parallelization_factor(self.lanes)
+            .idle_interval(Duration::from_millis(500))
+            .maximum_idle_interval(Duration::from_secs(2))
+    }
+}
