@@ -13,7 +13,7 @@ pub(crate) struct Plan {
     pub(crate) shards: u32,
     /// A worker's heartbeat renews all its leases; else each lease is renewed.
     pub(crate) by_heartbeat: bool,
-    /// Only joins, orderly stops, splits and merges: nothing is handled twice.
+    /// Only joins, orderly stops, splits and merges: with one lane nothing is handled twice.
     pub(crate) orderly: bool,
     pub(crate) lanes: usize,
     batch: usize,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::world::{Outcome, play};
 
-/// As many as take about 40 seconds of two cores without optimisation.
+/// As many as take about half a minute of two cores without optimisation.
 const SEEDS: u64 = 100;
 
 fn from_environment(name: &str, default: u64) -> u64 {
@@ -50,14 +50,4 @@ fn i1_i2_i3_i9_i10_i11_i16_no_seed_of_a_fleet_breaks_an_invariant() {
     });
     let failed = failed.lock().unwrap();
     assert!(failed.is_empty(), "{} of {seeds} seeds failed\n{}", failed.len(), failed.join("\n\n"));
-}
-
-#[test]
-fn a_seed_that_is_played_twice_is_the_same_run() {
-    for seed in 0..6 {
-        let (one, other) = (play(seed), play(seed));
-        let differ = one.log.iter().zip(&other.log).position(|(one, other)| one != other);
-        assert_eq!(differ.map(|line| (&one.log[line], &other.log[line])), None, "seed {seed}");
-        assert_eq!(one.log.len(), other.log.len(), "seed {seed}");
-    }
 }

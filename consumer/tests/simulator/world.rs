@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::judge::{Judge, Totals};
 use crate::node::Node;
 use crate::plan::Plan;
-use crate::support::{LEASE, stream};
+use crate::support::LEASE;
 
 /// How often leases are given for balance.
 const PLANNING: Duration = Duration::from_secs(5);
@@ -59,10 +59,7 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng);
         let store = if plan.by_heartbeat { MemoryStore::renewed_by_heartbeat() } else { MemoryStore::new() };
-        let (fake, judge) = (stream(plan.shards), Judge::new(plan.lanes));
-        for shard in fake.shards("orders").unwrap() {
-            judge.opened(&shard.id, Vec::new());
-        }
+        let (fake, judge) = (FakeKinesis::new(), Judge::new(plan.lanes));
         let mut world = Self {
             plan,
             rng,
@@ -77,7 +74,12 @@ impl World {
             lives: 0,
             named: 0,
         };
-        world.set_service_clock(0);
+        world.set_service_clock();
+        // The time of its creation is in every sequence number.
+        world.fake.create_stream("orders", world.plan.shards).unwrap();
+        for shard in world.fake.shards("orders").unwrap() {
+            world.judge.opened(&shard.id, Vec::new());
+        }
         world
     }
 
@@ -177,11 +179,15 @@ impl World {
         BEGINNING + u64::try_from(self.began.elapsed().as_millis()).unwrap()
     }
 
-    /// Puts the service's clock so far off the time of the run.
-    pub(crate) fn set_service_clock(&mut self, off: i64) {
-        self.service_off = off;
+    /// The service's clock jumps against the hosts'; it never goes back, as sequence numbers do not.
+    pub(crate) fn jump_service_clock(&mut self, by: i64) {
+        self.service_off += by;
+        self.set_service_clock();
+    }
+
+    fn set_service_clock(&mut self) {
         self.fake.set_clock_offset(0);
-        let wanted = i64::try_from(self.service_time()).unwrap() + off;
+        let wanted = i64::try_from(self.service_time()).unwrap() + self.service_off;
         self.fake.set_clock_offset(wanted - i64::try_from(self.fake.now_ms()).unwrap());
     }
 
@@ -193,6 +199,8 @@ impl World {
         if self.live.is_empty() {
             self.start();
         }
+        // What hangs by then costs its leases: the store shows that only after their time.
+        tokio::time::sleep(LEASE * 2).await;
         let all = self.owned(LEASE * 3 + PLANNING * 3).await
             && self.even(PLANNING * 13).await
             && self.drained(writer).await;
@@ -214,7 +222,8 @@ impl World {
         if let Some(node) = self.leaving.first() {
             self.judge.object(format!("I16: {} does not come to an end", node.process));
         }
-        if let Some(lease) = self.leases().await.iter().find(|lease| lease.token.is_some()) {
+        let leases = self.leases().await;
+        if let Some(lease) = readable(&leases).find(|lease| lease.token.is_some()) {
             self.judge.object(format!(
                 "I16: {} still has {}",
                 lease.owner.as_ref().unwrap(),
@@ -223,7 +232,8 @@ impl World {
         }
         self.judge.all_is_stored();
         let totals = self.judge.totals();
-        if self.plan.orderly && totals.redelivered > 0 {
+        // Several lanes end at several places: what is above the lowest of them comes again (ADR 0014).
+        if self.plan.orderly && self.plan.lanes == 1 && totals.redelivered > 0 {
             self.judge.object(format!("{} records were handled twice in an orderly run", totals.redelivered));
         }
     }
@@ -263,7 +273,8 @@ impl World {
         let drained =
             self.until("the backlog drains", Duration::from_secs(120), |_, _| judge.is_drained()).await;
         if !drained {
-            self.judge.say(|| format!("left: {:?}", self.judge.backlog()));
+            let left = self.judge.backlog();
+            self.judge.say(|| format!("left: {left:?}"));
         }
         drained
     }
