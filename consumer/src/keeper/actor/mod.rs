@@ -116,13 +116,14 @@ impl Actor {
             }
             let wake = self.wakes_at(now);
             tokio::select! {
-                // No chance: what a simulation shows must be shown again by its seed. Commands are drained below.
+                // No chance: what a simulation shows must be shown again by its seed. Commands first: a store that answers at
+                // once would otherwise hide that the last sender of commands is gone.
                 biased;
-                Some(done) = self.calls.next() => self.done(done),
                 command = self.commands.recv(), if self.phase != Phase::Closed => match command {
                     Some(command) => self.command(command),
                     None => self.stop_taking(now, Phase::Closed),
                 },
+                Some(done) = self.calls.next() => self.done(done),
                 () = tokio::time::sleep(wake.since(now)) => {}
             }
             // Everything else that is ready joins the same iteration, so that writes share a call.
