@@ -132,9 +132,11 @@ async fn two_sidecars_share_a_files_shards_and_each_goes_on_alone_when_the_other
     let shown = first.status().await;
     let peers = shown["mappings"][0]["workers"].as_array().unwrap().clone();
     assert_eq!((peers.len(), &peers[0]["workerId"], &peers[0]["alive"]), (1, &"second".into(), &true.into()));
-    assert!(
-        second.logged("took leases").is_some() && first.logged("gave leases to another worker").is_some()
-    );
+    until("both say what happened", async || {
+        second.logged("took leases")?;
+        first.logged("gave leases to another worker").map(drop)
+    })
+    .await;
     stream.put(400, 100).await;
     second.terminate();
     assert!(second.ended().await.success());

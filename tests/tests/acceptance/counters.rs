@@ -83,6 +83,7 @@ fn with(own: &[(&str, f64)]) -> Vec<(String, f64)> {
         ("polled_events", 10.0),
         ("filtered_out_events", 1.0),
         ("invoked_events", 14.0),
+        ("leases_taken", 1.0),
         ("failed_invoke_events", 9.0),
         // R18: a valid partial response is no function error.
         ("invocations success", 5.0),
@@ -162,6 +163,7 @@ async fn r24_a_record_that_is_too_large_counts_as_dropped_and_not_as_invoked() {
         ("dropped_events", 1.0),
         ("invocations success", 1.0),
         ("invoked_events", 1.0),
+        ("leases_taken", 1.0),
         ("polled_events", 2.0),
     ];
     until("the metrics are published", async || {
