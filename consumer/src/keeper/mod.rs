@@ -72,7 +72,8 @@ pub(crate) struct KeeperOptions {
 impl Keeper {
     /// Starts the keeper's thread.
     pub(crate) fn start() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        // Stores on a network do their IO here as well.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
