@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use shardmill_engine::Mono;
 
+use super::turn::Turn;
+
 /// What each lease adds to the interval: a listing costs time for each of them.
 const FOR_A_LEASE: Duration = Duration::from_micros(250);
 
@@ -14,67 +16,40 @@ pub(super) struct Listing {
     interval: Duration,
     /// The same with any number of leases.
     longest: Duration,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// No stream is served yet.
-    Off,
-    Due(Mono),
-    UnderWay,
-    /// The leases changed while they were being listed: the answer may be older than the change.
-    Outdated,
+    turn: Turn,
 }
 
 impl Listing {
     /// At `interval`, with many leases less often: four times in a `lease`'s time.
     pub(super) fn new(interval: Duration, lease: Duration) -> Self {
-        Self { interval, longest: interval.max(lease / 4), state: State::Off }
+        Self { interval, longest: interval.max(lease / 4), turn: Turn::Off }
     }
 
     /// Lists from now on.
     pub(super) const fn begin(&mut self, now: Mono) {
-        if let State::Off = self.state {
-            self.state = State::Due(now);
-        }
-        self.soon(now);
+        self.turn.begin(now);
     }
 
     /// Leases have changed: another listing is due at once, or when the one under way has ended.
     pub(super) const fn soon(&mut self, now: Mono) {
-        self.state = match self.state {
-            State::Off => State::Off,
-            State::Due(_) => State::Due(now),
-            State::UnderWay | State::Outdated => State::Outdated,
-        };
+        self.turn.soon(now);
     }
 
     /// Whether to list now; marks the listing as under way.
     pub(super) fn take(&mut self, now: Mono) -> bool {
-        let due = self.wakes_at().is_some_and(|at| at <= now);
-        if due {
-            self.state = State::UnderWay;
-        }
-        due
+        self.turn.take(now)
     }
 
     /// The listing under way, of so many leases, has ended.
     pub(super) fn ended(&mut self, now: Mono, leases: usize) {
         let leases = u32::try_from(leases).unwrap_or(u32::MAX);
         let interval = (self.interval + FOR_A_LEASE.saturating_mul(leases)).min(self.longest);
-        self.state = match self.state {
-            State::Outdated => State::Due(now),
-            State::Off | State::Due(_) | State::UnderWay => State::Due(now + interval),
-        };
+        self.turn.ended(now, now + interval);
     }
 
     /// When [`take`](Self::take) may return more than now.
     pub(super) const fn wakes_at(&self) -> Option<Mono> {
-        match self.state {
-            State::Due(at) => Some(at),
-            State::Off | State::UnderWay | State::Outdated => None,
-        }
+        self.turn.wakes_at()
     }
 }
 

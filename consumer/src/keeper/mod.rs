@@ -22,6 +22,7 @@ mod reports;
 mod tally;
 mod ticket;
 mod trouble;
+mod turn;
 
 #[cfg(test)]
 mod tests;

@@ -4,54 +4,39 @@ use std::time::Duration;
 
 use shardmill_engine::Mono;
 
+use super::turn::Turn;
+
 /// One heartbeat at a time: four in a lease time, sooner after one that failed.
 #[derive(Debug)]
 pub(super) struct Pulse {
     lease: Duration,
-    state: State,
+    turn: Turn,
     /// When the last one was sent that is durable.
     proven: Option<Mono>,
 }
 
-#[derive(Debug)]
-enum State {
-    /// Nothing is served yet, or the worker has left.
-    Off,
-    Due(Mono),
-    UnderWay,
-    /// Another one is due as soon as the one under way has ended: it reports what is old by now.
-    Outdated,
-}
-
 impl Pulse {
     pub(super) const fn new(lease: Duration) -> Self {
-        Self { lease, state: State::Off, proven: None }
+        Self { lease, turn: Turn::Off, proven: None }
     }
 
     /// Begins, or reports what has changed at once.
     pub(super) const fn soon(&mut self, now: Mono) {
-        self.state = match self.state {
-            State::Off | State::Due(_) => State::Due(now),
-            State::UnderWay | State::Outdated => State::Outdated,
-        };
+        self.turn.begin(now);
     }
 
     /// The worker has left: no more heartbeats.
     pub(super) const fn end(&mut self) {
-        self.state = State::Off;
+        self.turn = Turn::Off;
     }
 
     pub(super) const fn is_on(&self) -> bool {
-        !matches!(self.state, State::Off)
+        !matches!(self.turn, Turn::Off)
     }
 
     /// Whether to send one now; marks it as under way.
     pub(super) fn take(&mut self, now: Mono) -> bool {
-        let due = self.wakes_at().is_some_and(|at| at <= now);
-        if due {
-            self.state = State::UnderWay;
-        }
-        due
+        self.turn.take(now)
     }
 
     /// The heartbeat under way, which was sent then, has ended.
@@ -59,12 +44,7 @@ impl Pulse {
         if written {
             self.proven = Some(sent);
         }
-        self.state = match self.state {
-            State::Off => State::Off,
-            State::Outdated => State::Due(now),
-            State::Due(_) | State::UnderWay if written => State::Due(sent + self.lease / 4),
-            State::Due(_) | State::UnderWay => State::Due(now + self.lease / 20),
-        };
+        self.turn.ended(now, if written { sent + self.lease / 4 } else { now + self.lease / 20 });
     }
 
     /// Whether others can still see that this worker lives.
@@ -74,10 +54,7 @@ impl Pulse {
 
     /// When [`take`](Self::take) may return more than now.
     pub(super) const fn wakes_at(&self) -> Option<Mono> {
-        match self.state {
-            State::Due(at) => Some(at),
-            State::Off | State::UnderWay | State::Outdated => None,
-        }
+        self.turn.wakes_at()
     }
 }
 
