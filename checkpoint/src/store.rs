@@ -98,6 +98,15 @@ impl LeaseList {
     pub fn with_workers(self, workers: Vec<WorkerRecord>) -> Self {
         Self { workers, ..self }
     }
+
+    /// The leases of a list in which none may be unreadable: what [`LeaseStore::list`] answers.
+    #[cfg(any(feature = "sqlite", feature = "dynamodb"))]
+    pub(crate) fn into_readable(self, store: String) -> Result<Vec<Lease>, StoreError> {
+        match self.unreadable.into_iter().next() {
+            None => Ok(self.leases),
+            Some(UnreadableLease { reason, .. }) => Err(StoreError::Unusable { store, reason, source: None }),
+        }
+    }
 }
 
 impl UnreadableLease {

@@ -31,7 +31,7 @@ use self::table::Table;
 use crate::rules;
 use crate::{
     Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership,
-    Renewal, StoreError, UnreadableLease, WorkerId, WorkerReport, Write,
+    Renewal, StoreError, WorkerId, WorkerReport, Write,
 };
 
 /// How a [`DynamoDbStore`] uses its table.
@@ -201,13 +201,7 @@ fn describe(table: &str) -> String {
 #[async_trait]
 impl LeaseStore for DynamoDbStore {
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
-        let LeaseList { leases, unreadable, .. } = self.list_readable().await?;
-        match unreadable.into_iter().next() {
-            None => Ok(leases),
-            Some(UnreadableLease { reason, .. }) => {
-                Err(StoreError::Unusable { store: self.describe(), reason, source: None })
-            }
-        }
+        self.list_readable().await?.into_readable(self.describe())
     }
 
     async fn list_readable(&self) -> Result<LeaseList, StoreError> {

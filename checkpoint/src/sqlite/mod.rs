@@ -26,7 +26,7 @@ use self::queue::{Access, Queue};
 use crate::rules;
 use crate::{
     Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership,
-    Renewal, StoreError, UnreadableLease, WorkerId, WorkerReport, Write,
+    Renewal, StoreError, WorkerId, WorkerReport, Write,
 };
 
 /// How a [`SqliteStore`] treats its file.
@@ -170,13 +170,7 @@ fn describe(path: &Path) -> String {
 #[async_trait]
 impl LeaseStore for SqliteStore {
     async fn list(&self) -> Result<Vec<Lease>, StoreError> {
-        let LeaseList { leases, unreadable, .. } = self.list_readable().await?;
-        match unreadable.into_iter().next() {
-            None => Ok(leases),
-            Some(UnreadableLease { reason, .. }) => {
-                Err(StoreError::Unusable { store: self.describe(), reason, source: None })
-            }
-        }
+        self.list_readable().await?.into_readable(self.describe())
     }
 
     async fn list_readable(&self) -> Result<LeaseList, StoreError> {

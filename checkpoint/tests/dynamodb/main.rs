@@ -1,6 +1,8 @@
 //! The store on DynamoDB, against DynamoDB Local.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod faults;
 mod rig;
 

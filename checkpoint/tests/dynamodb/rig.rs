@@ -7,10 +7,10 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
 use aws_sdk_dynamodb::types::AttributeValue;
 use shardmill_checkpoint::{
-    AppState, Claim, DynamoDbOptions, DynamoDbStore, Lease, LeaseStore, NewLease, WorkerId, WorkerReport,
-    Write,
+    Claim, DynamoDbOptions, DynamoDbStore, Lease, LeaseStore, WorkerId, WorkerReport, Write,
 };
-use shardmill_engine::{LeaseKey, Position, Seq, ShardId};
+
+pub(super) use crate::common::{after, key, new_lease as lease};
 
 static DRAWN: AtomicU32 = AtomicU32::new(0);
 
@@ -80,29 +80,9 @@ pub(super) fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
-pub(super) fn key(shard: &str) -> LeaseKey {
-    LeaseKey {
-        account: "123456789012".into(),
-        region: "eu-central-1".into(),
-        stream: "orders".into(),
-        epoch: "1700000000".into(),
-        shard: ShardId::from(shard),
-    }
-}
-
 /// The name of the item of [`key`].
 pub(super) fn item_of(shard: &str) -> String {
     format!("lease#123456789012#eu-central-1#orders#1700000000#{shard}")
-}
-
-pub(super) fn lease(shard: &str) -> NewLease {
-    NewLease {
-        key: key(shard),
-        checkpoint: Position::TrimHorizon,
-        parents: Vec::new(),
-        hash_range: None,
-        app: AppState::new(),
-    }
 }
 
 pub(super) fn claim(worker: &str, token: &str, seen_heartbeat: u64) -> Claim {
@@ -114,10 +94,6 @@ pub(super) const LEASE: Duration = Duration::from_secs(10);
 
 pub(super) fn report(worker: &str) -> WorkerReport {
     WorkerReport::new(WorkerId::new(worker), LEASE)
-}
-
-pub(super) fn after(number: &str) -> Position {
-    Position::After(Seq::plain(number))
 }
 
 /// Creates the lease of `shard` and makes `worker` its owner.
