@@ -53,9 +53,35 @@ impl<P: RuntimePlugin, F: Fn(Sdk<'_>) + Send + Sync> Intercept for Judge<P, F> {
 }
 
 /// How many answers a test compares: `SHARDMILL_TEST_ANSWERS`, or so many.
-pub(in crate::source) fn answers(otherwise: usize) -> usize {
+fn answers(otherwise: usize) -> usize {
     let given = std::env::var("SHARDMILL_TEST_ANSWERS").ok();
     given.map_or(otherwise, |text| text.parse().expect("SHARDMILL_TEST_ANSWERS is a number"))
+}
+
+/// Compares so many answers by chance, or as many as the environment says; at least a quarter must be read in place.
+pub(in crate::source) fn by_chance(
+    otherwise: usize,
+    answer: impl Fn(&mut Chance) -> Bytes,
+    is_in_place: impl Fn(&Bytes) -> bool,
+) {
+    let mut chance = Chance::new();
+    let count = answers(otherwise);
+    let in_place = (0..count).filter(|_| is_in_place(&answer(&mut chance))).count();
+    assert!(in_place * 4 > count, "{in_place} of {count} were read in place");
+}
+
+/// Compares a whole answer, which is read in place, with all that a cut or a changed byte makes of it. What is cut is
+/// never read in place, but for the blank at the end.
+pub(in crate::source) fn cut_and_changed(text: &'static [u8], is_in_place: impl Fn(&Bytes) -> bool) {
+    assert!(is_in_place(&Bytes::from_static(text)));
+    for at in 0..text.len() {
+        assert!(at == text.len() - 1 || !is_in_place(&Bytes::copy_from_slice(&text[..at])), "cut at {at}");
+        for byte in [0, b'"', b'\\', b'0', b'}', b',', 0xff] {
+            let mut changed = text.to_vec();
+            changed[at] = byte;
+            is_in_place(&changed.into());
+        }
+    }
 }
 
 /// Makes JSON by chance; about half of its answers have nothing odd.
