@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_engine::{HashRange, LeaseKey, Position, ShardId};
+use shardmill_engine::{HashRange, LeaseKey, LifeSign, Position, ShardId};
 
 /// The name under which a worker owns leases. Unique among the workers that are alive.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +82,14 @@ pub struct Lease {
     pub owner_switches: u64,
     /// What the consumer remembers next to the checkpoint.
     pub app: AppState,
+}
+
+impl Lease {
+    /// What shows that the owner lives, as this listing has it.
+    #[must_use]
+    pub const fn life_sign(&self) -> LifeSign {
+        LifeSign { counter: self.counter, heartbeat: self.heartbeat }
+    }
 }
 
 impl From<NewLease> for Lease {

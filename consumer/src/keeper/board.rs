@@ -1,11 +1,10 @@
 //! What the keeper shows of its work.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use shardmill_checkpoint::{Lease, UnreadableLease, WorkerRecord, WorkerReport};
-use shardmill_engine::{Mono, Position, ShardId};
+use shardmill_engine::{LifeSign, Mono, Position, ShardId};
 
 use super::fleet::Fleet;
 use crate::error_report::ErrorReport;
@@ -36,7 +35,7 @@ pub struct LeaseReport {
     pub renewed: Mono,
     /// When this worker first saw it with this checkpoint.
     pub checkpointed: Mono,
-    sign: (u64, u64),
+    sign: LifeSign,
 }
 
 /// Another worker of the application, as this one sees it.
@@ -98,6 +97,7 @@ impl Board {
         *self.fleet.lock() = fleet.peers().map(report).collect();
     }
 
+    /// Takes in the stream's leases, in the order of their shards.
     pub(super) fn set_listed(
         &self,
         now: Mono,
@@ -105,12 +105,12 @@ impl Board {
         moving_to: impl Fn(&Lease) -> Option<String>,
     ) {
         let mut listed = self.listed.lock();
-        let before: HashMap<ShardId, LeaseReport> =
-            listed.drain(..).map(|report| (report.shard.clone(), report)).collect();
+        let before = std::mem::take(&mut *listed);
         listed.extend(leases.iter().map(|lease| {
-            let old = before.get(&lease.key.shard);
+            let old =
+                before.binary_search_by(|old| old.shard.cmp(&lease.key.shard)).ok().map(|at| &before[at]);
             let owner = lease.owner.as_ref().map(ToString::to_string);
-            let sign = (lease.counter, lease.heartbeat);
+            let sign = lease.life_sign();
             let same_sign = old.filter(|old| old.sign == sign && old.owner == owner);
             let same_place = old.filter(|old| old.checkpoint == lease.checkpoint);
             LeaseReport {

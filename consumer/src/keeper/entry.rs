@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill_checkpoint::{Lease, ProcessIdentity, WorkerId};
-use shardmill_engine::{LeaseMachine, LeaseTimes, LeaseView, LifeSign, Mono, OwnerView};
+use shardmill_engine::{LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::handle::Validity;
@@ -161,11 +161,7 @@ impl Entry {
             Some(_) if lease.process.as_ref().is_some_and(is_dead) => OwnerView::Gone,
             Some(_) => OwnerView::Other,
         };
-        LeaseView {
-            sign: LifeSign { counter: lease.counter, heartbeat: lease.heartbeat },
-            owner,
-            lease: lease.lease_time,
-        }
+        LeaseView { sign: lease.life_sign(), owner, lease: lease.lease_time }
     }
 
     /// The holder may start nothing more. Returns whether there was one.

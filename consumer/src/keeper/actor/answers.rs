@@ -73,15 +73,13 @@ impl Actor {
             self.listing.soon(now);
         }
         let event = match result {
-            Ok(Heartbeat::Written) => LeaseEvent::Renewed { sent },
-            Ok(Heartbeat::Evicted) => LeaseEvent::Evicted,
-            Err(_) => return,
+            Ok(Heartbeat::Written) if self.options.store.renews_all() => LeaseEvent::Renewed { sent },
+            Ok(Heartbeat::Evicted) => {
+                self.fleet.evicted(now);
+                LeaseEvent::Evicted
+            }
+            Ok(Heartbeat::Written) | Err(_) => return,
         };
-        if event == LeaseEvent::Evicted {
-            self.fleet.evicted(now);
-        } else if !self.options.store.renews_all() {
-            return;
-        }
         for id in self.entries.held_ids() {
             let Some(entry) = self.entries.get_mut(id) else { continue };
             if event == LeaseEvent::Evicted {

@@ -17,7 +17,8 @@ impl Actor {
         leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
         unreadable.retain(|lease| lease.key.is_sibling_of(&served.stream));
         leases.sort_by(|one, other| one.key.cmp(&other.key));
-        self.meet(now, workers);
+        let mut dead = HashMap::new();
+        self.meet(now, workers, &mut dead);
         self.reports.listed(now, &leases, &self.entries);
         // One row that cannot be read costs its shard: it is not taken until the row is corrected, the others are.
         for lease in &unreadable {
@@ -31,7 +32,7 @@ impl Actor {
         let gone = gone_shards(&served.listed, |shard| {
             known.get(shard).map_or(&[], |lease| lease.parents.as_slice())
         });
-        self.watch(now, &leases, &known, &gone);
+        self.watch(now, &leases, (&known, &gone), &mut dead);
         self.delete_finished(now, &leases, &known, &gone);
     }
 
@@ -40,11 +41,10 @@ impl Actor {
         &mut self,
         now: Mono,
         leases: &[Lease],
-        known: &HashMap<&ShardId, &Lease>,
-        gone: &BTreeSet<&ShardId>,
+        (known, gone): (&HashMap<&ShardId, &Lease>, &BTreeSet<&ShardId>),
+        dead: &mut HashMap<ProcessIdentity, bool>,
     ) {
         let checkpoint = |shard: &ShardId| known.get(shard).map(|lease| &lease.checkpoint);
-        let mut dead = HashMap::new();
         let mut readable = Vec::with_capacity(leases.len());
         for lease in leases {
             let id = self.entries.id_of(lease);
@@ -63,7 +63,7 @@ impl Actor {
                 lease,
                 &self.options.worker,
                 |owner| fleet.has_left(owner),
-                |process| is_dead(process, own, &mut dead),
+                |process| is_dead(process, own, dead),
             );
             entry.saw(lease, view.owner);
             // The plan wants it again, if it may be read and is this worker's to take.
@@ -75,9 +75,9 @@ impl Actor {
     }
 
     /// Takes in how the other workers are.
-    fn meet(&mut self, now: Mono, workers: Vec<WorkerRecord>) {
+    fn meet(&mut self, now: Mono, workers: Vec<WorkerRecord>, dead: &mut HashMap<ProcessIdentity, bool>) {
         let own = self.options.process.as_ref();
-        let changes = self.fleet.observe(now, workers, |process| is_dead(process, own, &mut HashMap::new()));
+        let changes = self.fleet.observe(now, workers, |process| is_dead(process, own, dead));
         self.reports.workers(&self.fleet, &changes);
         if let Some(worker) = self.fleet.forgotten(now) {
             self.calls.forget_worker(worker, None);
