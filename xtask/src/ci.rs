@@ -100,7 +100,8 @@ fn seeded_bugs_apply() -> Result<()> {
 /// Dependencies that no source names, of the workspace's table too, and those that only tests name.
 fn unused() -> Result<()> {
     let path = Home::open()?.path_to(Tool::Shear)?;
-    process::run(cargo(&["shear", "--locked", "--deny-warnings"]).env("PATH", path), None)
+    let shear = ["shear", "--locked", "--deny-warnings", "--exclude", "shardmill-third-party"];
+    process::run(cargo(&shear).env("PATH", path), None)
 }
 
 fn deny() -> Result<()> {
@@ -162,13 +163,15 @@ fn clippy() -> Result<()> {
     process::run(cargo(&clippy).args(["--", "-D", "warnings"]), None)
 }
 
-/// The combinations of features that users may have and no other step compiles. Checked as clippy checks, so that
-/// they share what clippy has compiled of the dependencies.
+/// The combinations of features that users may have and no other step compiles. Checked as clippy checks and beside
+/// every third-party crate, so that they share what clippy has compiled of those.
 fn features() -> Result<()> {
     for (package, features) in MATRIX {
         eprintln!("--> {package}: {}", if features.is_empty() { "no features" } else { features });
-        let check = ["clippy", "--quiet", "--locked", "--no-default-features", "--features", features];
-        process::run(cargo(&check).args(["--package", package, "--", "-D", "warnings"]), None)?;
+        let check =
+            ["clippy", "--quiet", "--locked", "--package", "shardmill-third-party", "--package", package];
+        let features = ["--no-default-features", "--features", features, "--", "-D", "warnings"];
+        process::run(cargo(&check).args(features), None)?;
     }
     Ok(())
 }
@@ -213,6 +216,21 @@ mod tests {
         let listing = "shardmill-engine v0.1.0 (engine)\nbytes v1.0.0\ntokio v1.0.0\ntokio-util v0.7.0\n\
                        aws-smithy-types v1.0.0\ntokiota v1.0.0\nlaws-x v1.0.0\n";
         assert_eq!(impure(listing), ["tokio", "tokio-util", "aws-smithy-types"]);
+    }
+
+    #[test]
+    fn the_package_of_third_party_crates_has_every_one_of_the_workspace() {
+        let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+        let names = |text: &str| -> Vec<String> {
+            let section = text.split("dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+            let name = |line: &str| line.split([' ', '.']).next().unwrap_or_default().to_owned();
+            let lines = section.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
+            lines.map(name).filter(|name| !name.starts_with("shardmill")).collect()
+        };
+        let mut all = names(&read("Cargo.toml"));
+        all.sort();
+        assert!(all.len() > 40, "{all:?}");
+        assert_eq!(names(&read("xtask/third-party/Cargo.toml")), all, "in this order");
     }
 
     #[test]
