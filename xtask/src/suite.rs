@@ -208,6 +208,11 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     if !args.iter().any(|arg| matches!(*arg, "-p" | "--package")) {
         nextest.arg("--workspace");
     }
+    if !args.iter().any(|arg| arg.starts_with("--test-threads")) {
+        // Those with whole processes mostly wait: one more than there are cores keeps these busy.
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        nextest.arg(format!("--test-threads={}", cores + 1));
+    }
     let skipped: Vec<Suite> = plan.skipped.iter().map(|(suite, _)| *suite).collect();
     process::run(nextest.args(select(args, &skipped)).env("PATH", path).envs(variables.clone()), None)?;
     if args.is_empty() {
