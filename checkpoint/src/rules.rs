@@ -37,7 +37,8 @@ pub(crate) fn checkpoint(lease: &mut Lease, write: &Checkpoint) -> bool {
 }
 
 pub(crate) fn assign(lease: &mut Lease, seen: &Ownership, to: &WorkerId) -> bool {
-    if lease.owner != seen.owner || lease.checkpoint_owner != seen.checkpoint_owner {
+    let Ownership { counter, owner, checkpoint_owner } = seen;
+    if lease.counter != *counter || lease.owner != *owner || lease.checkpoint_owner != *checkpoint_owner {
         return false;
     }
     pass_to(lease, to);

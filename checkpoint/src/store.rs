@@ -54,9 +54,11 @@ pub struct Checkpoint {
     pub app: AppState,
 }
 
-/// Who is believed to own a lease.
+/// How a lease was seen that is to be given to another worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
+    /// The counter: an owner that has lost the lease and taken it again is another one than was seen.
+    pub counter: u64,
     /// The owner, or the next one during a handoff.
     pub owner: Option<WorkerId>,
     /// The old owner during a handoff.
@@ -154,8 +156,9 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// before the stored one is refused (I2). The answers are in the order of `checkpoints`.
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Write>, StoreError>;
 
-    /// Gives the lease to `to` if its ownership is as `seen`, ending a handoff: counter + 1, no checkpoint owner, no
-    /// token, process or lease time until `to` acquires it, and one more owner switch if another worker had it.
+    /// Gives the lease to `to` if its counter and both its owners are as `seen`, ending a handoff: counter + 1, no
+    /// checkpoint owner, no token, process or lease time until `to` acquires it, and one more owner switch if another
+    /// worker had it.
     async fn assign(&self, key: &LeaseKey, seen: &Ownership, to: &WorkerId) -> Result<Write, StoreError>;
 
     /// Starts a handoff if `from` owns the lease and none is under way: owner `to`, checkpoint owner `from`, the counter

@@ -11,8 +11,9 @@ async fn in_handoff(store: &Store) -> Lease {
     get(store, &key).await
 }
 
+/// The handoff with the counter 1.
 fn between(checkpoint_owner: &str, owner: &str) -> Ownership {
-    Ownership { owner: Some(worker(owner)), checkpoint_owner: Some(worker(checkpoint_owner)) }
+    Ownership { counter: 1, owner: Some(worker(owner)), checkpoint_owner: Some(worker(checkpoint_owner)) }
 }
 
 pub(super) async fn handing_off_keeps_the_counter_and_the_old_owner_goes_on(store: Store) {
@@ -72,13 +73,15 @@ pub(super) async fn assigning_ends_the_handoff_and_evicts_the_old_owner(store: S
     assert_eq!(get(&store, &lease.key).await.token.as_deref(), Some("b1"));
 }
 
-pub(super) async fn assigning_compares_both_owners(store: Store) {
+pub(super) async fn assigning_compares_the_counter_and_both_owners(store: Store) {
     let lease = in_handoff(&store).await;
     let wrong = [
-        Ownership::default(),
-        Ownership { owner: Some(worker("b")), checkpoint_owner: None },
-        Ownership { owner: Some(worker("a")), checkpoint_owner: None },
-        Ownership { owner: None, checkpoint_owner: Some(worker("a")) },
+        Ownership { counter: 1, ..Ownership::default() },
+        Ownership { checkpoint_owner: None, ..between("a", "b") },
+        Ownership { checkpoint_owner: None, ..between("b", "a") },
+        Ownership { owner: None, ..between("a", "b") },
+        Ownership { counter: 0, ..between("a", "b") },
+        Ownership { counter: 2, ..between("a", "b") },
         between("b", "a"),
         between("c", "b"),
     ];
@@ -96,6 +99,21 @@ pub(super) async fn assigning_compares_both_owners(store: Store) {
     assert_eq!(back.owner_switches, 0, "a worked on all the time");
 }
 
+/// The order to give the lease was on its way for long: its worker has lost the lease and taken it again since.
+pub(super) async fn i10_a_late_assignment_does_not_give_away_what_was_taken_again(store: Store) {
+    let key = owned(&store, "shardId-0", "a").await;
+    let seen = Ownership { counter: 1, owner: Some(worker("a")), checkpoint_owner: None };
+    let lost = claim("b", "b1");
+    assert_eq!(store.acquire(&key, 1, &lost).await.unwrap(), Write::Done { counter: 2 });
+    assert_eq!(store.release(&key, 2).await.unwrap(), Write::Done { counter: 3 });
+    assert_eq!(store.acquire(&key, 3, &claim("a", "a2")).await.unwrap(), Write::Done { counter: 4 });
+    let again = get(&store, &key).await;
+    let write = store.assign(&key, &seen, &worker("c")).await.unwrap();
+    assert_refused(&store, write, &again).await;
+    let seen = Ownership { counter: 4, ..seen };
+    assert_eq!(store.assign(&key, &seen, &worker("c")).await.unwrap(), Write::Done { counter: 5 });
+}
+
 pub(super) async fn a_free_lease_can_be_assigned(store: Store) {
     store.create(&[new_lease("shardId-0")]).await.unwrap();
     let key = key("shardId-0");
@@ -106,7 +124,8 @@ pub(super) async fn a_free_lease_can_be_assigned(store: Store) {
         (lease.owner.clone(), lease.token.clone(), lease.owner_switches),
         (Some(worker("a")), None, 0)
     );
-    let write = store.assign(&key, &Ownership::default(), &worker("b")).await.unwrap();
+    let free = Ownership { counter: 1, ..Ownership::default() };
+    let write = store.assign(&key, &free, &worker("b")).await.unwrap();
     assert_refused(&store, write, &lease).await;
 }
 
@@ -116,7 +135,8 @@ pub(super) async fn acquiring_in_the_middle_of_a_handoff_ends_it(store: Store) {
     let taken = get(&store, &lease.key).await;
     assert_eq!((taken.owner.clone(), taken.checkpoint_owner.clone()), (Some(worker("c")), None));
     assert_eq!(taken.owner_switches, 1);
-    let write = store.assign(&lease.key, &between("a", "b"), &worker("b")).await.unwrap();
+    let seen = Ownership { counter: 2, ..between("a", "b") };
+    let write = store.assign(&lease.key, &seen, &worker("b")).await.unwrap();
     assert_refused(&store, write, &taken).await;
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn incident_76_the_owners_lease_time_is_kept_with_its_acquisiti
     store.renew(&[Renewal { key: key.clone(), counter: 4 }]).await.unwrap();
     store.hand_off(&key, &worker("a"), &worker("b")).await.unwrap();
     assert_eq!(get(&store, &key).await.lease_time, hour, "the old owner still works");
-    let seen = Ownership { owner: Some(worker("b")), checkpoint_owner: Some(worker("a")) };
+    let seen = Ownership { counter: 5, owner: Some(worker("b")), checkpoint_owner: Some(worker("a")) };
     store.assign(&key, &seen, &worker("b")).await.unwrap();
     assert_eq!(get(&store, &key).await.lease_time, None, "the new owner has not said one yet");
     store.acquire(&key, 6, &claim("b", hour)).await.unwrap();
@@ -104,7 +104,7 @@ pub(super) async fn owner_switches_count_changes_of_the_owner(store: Store) {
     assert_eq!(get(&store, &key).await.owner_switches, 1);
     store.acquire(&key, 2, &claim("b", "t3")).await.unwrap();
     assert_eq!(get(&store, &key).await.owner_switches, 1, "the same worker again");
-    let seen = Ownership { owner: Some(worker("b")), checkpoint_owner: None };
+    let seen = Ownership { counter: 3, owner: Some(worker("b")), checkpoint_owner: None };
     store.assign(&key, &seen, &worker("c")).await.unwrap();
     assert_eq!(get(&store, &key).await.owner_switches, 2);
     store.acquire(&key, 4, &claim("c", "t5")).await.unwrap();
@@ -186,7 +186,7 @@ pub(super) async fn a_write_whose_answer_was_lost_can_be_recognised(store: Store
 pub(super) async fn nameless_workers_and_tokens_are_refused(store: Store) {
     let key = owned(&store, "shardId-0", "a").await;
     let before = get(&store, &key).await;
-    let seen = Ownership { owner: Some(worker("a")), checkpoint_owner: None };
+    let seen = Ownership { counter: 1, owner: Some(worker("a")), checkpoint_owner: None };
     let errors = [
         store.acquire(&key, 1, &claim("", "t")).await.unwrap_err(),
         store.acquire(&key, 1, &claim("b", "")).await.unwrap_err(),

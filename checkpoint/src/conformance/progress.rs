@@ -150,7 +150,7 @@ pub(super) async fn application_state_merges_and_survives_everything_else(store:
     store.renew(&[Renewal { key: key.clone(), counter: 4 }]).await.unwrap();
     store.set_children(&key, &["shardId-1".into()]).await.unwrap();
     store.hand_off(&key, &worker("a"), &worker("b")).await.unwrap();
-    let seen = Ownership { owner: Some(worker("b")), checkpoint_owner: Some(worker("a")) };
+    let seen = Ownership { counter: 5, owner: Some(worker("b")), checkpoint_owner: Some(worker("a")) };
     store.assign(&key, &seen, &worker("b")).await.unwrap();
     store.acquire(&key, 6, &claim("b", "b1")).await.unwrap();
     store.release(&key, 7).await.unwrap();

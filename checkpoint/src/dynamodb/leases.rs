@@ -151,10 +151,10 @@ impl Application {
     ) -> Result<Write, Failure> {
         let name = |worker: &WorkerId| text(worker.as_str());
         let assign = Update::default()
-            .if_present("counter")
+            .if_equal("counter", number(seen.counter))
             .if_equal_or_absent("owner", seen.owner.as_ref().map(name))
             .if_equal_or_absent("checkpointOwner", seen.checkpoint_owner.as_ref().map(name))
-            .increment("counter")
+            .set("counter", number(seen.counter.saturating_add(1)))
             .set("owner", name(to))
             .remove("checkpointOwner")
             .remove_all(&OF_ACQUISITION);

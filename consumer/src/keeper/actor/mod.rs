@@ -214,8 +214,8 @@ impl Actor {
                 let (ticket, key) = (entry.ticket(id), entry.lease.key.clone());
                 match entry.next.take_if(|next| !entry.ended && self.fleet.may_get(next)) {
                     Some(next) => {
-                        let seen =
-                            Ownership { owner: Some(self.options.worker.clone()), checkpoint_owner: None };
+                        let owner = Some(self.options.worker.clone());
+                        let seen = Ownership { counter, owner, checkpoint_owner: None };
                         self.calls.give(ticket, key, seen, next.clone(), now);
                         entry.next = Some(next);
                     }
