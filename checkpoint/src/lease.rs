@@ -56,8 +56,8 @@ pub struct Lease {
     /// Rises with every write by an owner: the fence and the heartbeat.
     pub counter: u64,
     /// The heartbeat of the acquisition's owner, where workers
-    /// [renew all leases at once](crate::LeaseStore::renews_all); 0 elsewhere. An owner is dead once neither this nor the
-    /// counter changes.
+    /// [renew all leases at once](crate::LeaseStore::renews_all): the owner is dead once this stands still for the lease
+    /// time, whatever the counter does. 0 elsewhere: there the counter is what must change.
     pub heartbeat: u64,
     /// The worker that owns the lease, or the next one during a handoff.
     pub owner: Option<WorkerId>,

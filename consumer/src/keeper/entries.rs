@@ -205,7 +205,12 @@ mod tests {
     /// Acquires the lease at this time.
     fn acquire(entries: &mut Entries, id: EntryId, now: Mono) {
         let entry = entries.get_mut(id).unwrap();
-        let view = LeaseView { sign: LifeSign::counter(0), owner: OwnerView::Nobody, lease: None };
+        let view = LeaseView {
+            sign: LifeSign::counter(0),
+            acquisition: None,
+            owner: OwnerView::Nobody,
+            lease: None,
+        };
         entry.machine.handle_event(now, LeaseEvent::Wanted(true));
         entry.machine.handle_event(now, LeaseEvent::Observed(view));
         assert_eq!(entry.machine.poll_action(now), Some(LeaseAction::Acquire { seen: LifeSign::counter(0) }));

@@ -37,6 +37,10 @@ pub(super) struct Entry {
     was_held: bool,
     /// Who owned the lease when it was last looked at.
     seen: OwnerView,
+    /// The token of the last acquisition that was seen, this worker's own ones included.
+    seen_token: Option<String>,
+    /// How many acquisitions were seen: each has another token.
+    acquisitions: u64,
     /// The worker that gets the lease as soon as its holder has finished.
     pub(super) next: Option<WorkerId>,
     /// The worker that had it last before this one was named its next owner.
@@ -69,6 +73,8 @@ impl Entry {
             ended: false,
             was_held: false,
             seen: OwnerView::Nobody,
+            seen_token: None,
+            acquisitions: 0,
             next: None,
             giver: None,
             free_since: None,
@@ -140,7 +146,7 @@ impl Entry {
 
     /// How `lease` looks to this worker.
     pub(super) fn view(
-        &self,
+        &mut self,
         lease: &Lease,
         me: &WorkerId,
         has_left: impl FnOnce(&WorkerId) -> bool,
@@ -161,7 +167,18 @@ impl Entry {
             Some(_) if lease.process.as_ref().is_some_and(is_dead) => OwnerView::Gone,
             Some(_) => OwnerView::Other,
         };
-        LeaseView { sign: lease.life_sign(), owner, lease: lease.lease_time }
+        let acquisition = self.acquisition(lease);
+        LeaseView { sign: lease.life_sign(), acquisition, owner, lease: lease.lease_time }
+    }
+
+    /// Numbers the acquisitions of the lease as they are seen.
+    fn acquisition(&mut self, lease: &Lease) -> Option<u64> {
+        let token = lease.token.as_deref()?;
+        if self.seen_token.as_deref() != Some(token) {
+            self.seen_token = Some(token.to_owned());
+            self.acquisitions += 1;
+        }
+        Some(self.acquisitions)
     }
 
     /// The holder may start nothing more. Returns whether there was one.

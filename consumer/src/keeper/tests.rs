@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use shardmill_checkpoint::{AppState, FaultyStore, LeaseStore, MemoryStore, NewLease, Operation};
-use shardmill_engine::{LeaseKey, Position, ShardId};
+use shardmill_checkpoint::{
+    AppState, Checkpoint, Claim, FaultyStore, LeaseStore, MemoryStore, NewLease, Operation, Renewal, Write,
+};
+use shardmill_engine::{LeaseKey, Position, Seq, ShardId};
+use tokio::time::Instant;
 
 use super::*;
 
@@ -80,4 +83,92 @@ async fn thousands_of_leases_are_listed_less_often() {
     assert!((36..=42).contains(&listings(10).await), "every 500 ms");
     assert!((11..=15).contains(&listings(4_000).await), "every 1.5 s");
     assert!((7..=10).contains(&listings(20_000).await), "four times in a lease's time");
+}
+
+const LEASE: Duration = Duration::from_secs(10);
+const LISTING: Duration = Duration::from_millis(500);
+
+/// A busy owner that stops to live, as the store shows it.
+struct Busy {
+    store: MemoryStore,
+    counter: u64,
+    handled: u64,
+}
+
+impl Busy {
+    async fn start(store: MemoryStore) -> Self {
+        store.create(&[new_lease("shardId-0")]).await.unwrap();
+        let claim = Claim {
+            owner: WorkerId::new("b"),
+            token: "t".into(),
+            process: None,
+            lease_time: Some(LEASE),
+            seen_heartbeat: 0,
+        };
+        let write = store.acquire(&key("shardId-0"), 0, &claim).await.unwrap();
+        assert_eq!(write, Write::Done { counter: 1 });
+        Self { store, counter: 1, handled: 0 }
+    }
+
+    async fn beat(&self) {
+        self.store.heartbeat(&WorkerReport::new(WorkerId::new("b"), LEASE)).await.unwrap();
+    }
+
+    async fn renew(&mut self) {
+        let renewal = Renewal { key: key("shardId-0"), counter: self.counter };
+        self.store.renew(&[renewal]).await.unwrap();
+        self.counter += 1;
+    }
+
+    async fn checkpoint(&mut self) {
+        self.handled += 1;
+        let position = Position::After(Seq::plain(self.handled.to_string()));
+        let (key, counter) = (key("shardId-0"), self.counter);
+        let write = Checkpoint { key, counter, position, app: AppState::new() };
+        let writes = self.store.checkpoint(&[write]).await.unwrap();
+        self.counter += 1;
+        assert_eq!(writes, [Write::Done { counter: self.counter }]);
+    }
+}
+
+/// How long after the owner's last sign of life the keeper of another worker has its lease.
+async fn succession(store: MemoryStore) -> Duration {
+    let mut busy = Busy::start(store.clone()).await;
+    let (keeper, by_heartbeat) = (Keeper::in_current_runtime(), store.renews_all());
+    let (leases, mut grants) = keeper.register(options(store));
+    let listed = BTreeMap::from([(ShardId::from("shardId-0"), Vec::new())]);
+    leases.serve(Served { stream: key(""), listed });
+    for _ in 0..8 {
+        busy.beat().await;
+        busy.renew().await;
+        tokio::time::sleep(LEASE / 4).await;
+    }
+    busy.beat().await;
+    busy.checkpoint().await;
+    let last = Instant::now();
+    if by_heartbeat {
+        // What it sent before it died may still arrive, and may be seen late: it proves nothing about its life.
+        for _ in 0..9 {
+            tokio::time::sleep(LEASE / 10).await;
+            busy.checkpoint().await;
+        }
+    }
+    let Grant { lease, .. } = grants.recv().await.unwrap();
+    assert_eq!(
+        lease.checkpoint,
+        Position::After(Seq::plain(busy.handled.to_string())),
+        "no write is passed over"
+    );
+    last.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn i11_a_busy_owner_is_succeeded_a_lease_time_after_its_last_sign_of_life() {
+    for store in [MemoryStore::new(), MemoryStore::renewed_by_heartbeat()] {
+        let by_heartbeat = store.renews_all();
+        let waited = succession(store).await;
+        // One listing shows the last sign of life, and one that the lease is free.
+        let bound = LEASE..=LEASE + 2 * LISTING;
+        assert!(bound.contains(&waited), "{waited:?}, by heartbeat: {by_heartbeat}");
+    }
 }

@@ -35,7 +35,7 @@ impl LeaseTimes {
     }
 }
 
-/// What shows that a lease's owner lives: one of both changes at least once in a lease time.
+/// What shows that a lease's owner lives: its heartbeat where that renews all its leases, else the counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LifeSign {
     /// The lease counter.
@@ -57,6 +57,8 @@ impl LifeSign {
 pub struct LeaseView {
     /// The lease counter, and the owner's heartbeat.
     pub sign: LifeSign,
+    /// Tells one acquisition from another, which may have the same heartbeat; `None` if the lease is under none.
+    pub acquisition: Option<u64>,
     /// Who owns the lease.
     pub owner: OwnerView,
     /// The lease time that the owner gave when it took the lease; `None` if it did not say.
@@ -153,7 +155,8 @@ pub enum LeaseAction {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseMachine {
     times: LeaseTimes,
-    /// The worker's heartbeat renews it: its own renewal only finds out what a write of unknown result did.
+    /// The worker's heartbeat renews it: its own renewal only finds out what a write of unknown result did, and no other
+    /// write proves or shows that its owner lives.
     by_heartbeat: bool,
     wanted: bool,
     state: State,
@@ -170,6 +173,7 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Watch {
     sign: Option<LifeSign>,
+    acquisition: Option<u64>,
     /// When this worker may take the lease, if it stays as it is.
     free_at: Mono,
 }
@@ -195,7 +199,7 @@ impl LeaseMachine {
             times,
             by_heartbeat: false,
             wanted: false,
-            state: State::Watching(Watch { sign: None, free_at: Mono::from_millis(0) }),
+            state: State::Watching(Watch::from(Mono::from_millis(0))),
         }
     }
 
@@ -242,7 +246,7 @@ impl LeaseMachine {
             }
             State::Held(hold) => {
                 if hold.lost || now >= hold.proven + self.times.validity() {
-                    self.state = State::Watching(Watch { sign: None, free_at: now });
+                    self.state = State::Watching(Watch::from(now));
                     return Some(LeaseAction::Lost);
                 }
                 if hold.writing {
@@ -305,7 +309,7 @@ impl LeaseMachine {
     }
 
     /// Whether the lease is free, as far as this worker can tell: it has no owner, one that is gone, or one that has
-    /// not changed the counter for the longer one of both workers' lease times (I11).
+    /// not shown that it lives for the longer one of both workers' lease times (I11).
     #[must_use]
     pub fn is_free(&self, now: Mono) -> bool {
         matches!(&self.state, State::Watching(watch) if watch.sign.is_some() && now >= watch.free_at)
@@ -325,8 +329,8 @@ impl LeaseMachine {
     fn observe(&mut self, now: Mono, view: LeaseView) {
         // A listing may be older than the last write, so it proves nothing about a lease that is held.
         if let State::Watching(watch) = &mut self.state {
-            let changed = watch.sign != Some(view.sign);
-            watch.sign = Some(view.sign);
+            let changed = !watch.is_unmoved(&view, self.by_heartbeat);
+            (watch.sign, watch.acquisition) = (Some(view.sign), view.acquisition);
             match view.owner {
                 OwnerView::Nobody | OwnerView::Gone | OwnerView::Me => watch.free_at = watch.free_at.min(now),
                 // An owner with a longer lease time renews more rarely, and works on for longer, than this worker would.
@@ -354,7 +358,7 @@ impl LeaseMachine {
             }
             State::Held(hold) => {
                 hold.counter = counter;
-                hold.prove(sent, &self.times);
+                hold.prove(sent, &self.times, self.by_heartbeat);
             }
             State::Releasing(_) => self.watch_again(now, Some(counter)),
             State::Watching(_) => {}
@@ -365,21 +369,32 @@ impl LeaseMachine {
         match &mut self.state {
             State::Held(hold) => {
                 hold.writing = false;
-                hold.lost = !hold.explains(now, view, &self.times);
+                hold.lost = !hold.explains(now, view, &self.times, self.by_heartbeat);
             }
-            State::Acquiring(_) | State::Releasing(_) => {
-                if let State::Releasing(hold) = &mut self.state
-                    && hold.explains(now, view, &self.times)
-                {
+            State::Releasing(hold) => {
+                if hold.explains(now, view, &self.times, self.by_heartbeat) {
                     self.state = State::Held(hold.clone());
                     return;
                 }
                 self.watch_again(now, None);
-                if let Some(view) = view {
-                    self.observe(now, view);
+                self.observe_if_there(now, view);
+            }
+            State::Acquiring(watch) => {
+                // What was written last by an owner that is dead by its heartbeat costs another attempt, no other wait.
+                let before = *watch;
+                self.watch_again(now, None);
+                if self.by_heartbeat {
+                    self.state = State::Watching(before);
                 }
+                self.observe_if_there(now, view);
             }
             State::Watching(_) => {}
+        }
+    }
+
+    fn observe_if_there(&mut self, now: Mono, view: Option<LeaseView>) {
+        if let Some(view) = view {
+            self.observe(now, view);
         }
     }
 
@@ -407,8 +422,25 @@ impl LeaseMachine {
 
     fn watch_again(&mut self, now: Mono, counter: Option<u64>) {
         self.wanted = false;
-        self.state =
-            State::Watching(Watch { sign: counter.map(LifeSign::counter), free_at: now + self.times.lease });
+        let sign = counter.map(LifeSign::counter);
+        self.state = State::Watching(Watch { sign, ..Watch::from(now + self.times.lease) });
+    }
+}
+
+impl Watch {
+    /// Nothing is known yet of the lease, which is free at `free_at`.
+    const fn from(free_at: Mono) -> Self {
+        Self { sign: None, acquisition: None, free_at }
+    }
+
+    /// Whether the owner has shown no sign of life since the lease was last seen.
+    fn is_unmoved(&self, view: &LeaseView, by_heartbeat: bool) -> bool {
+        match self.sign {
+            Some(sign) if by_heartbeat && view.acquisition.is_some() => {
+                self.acquisition == view.acquisition && sign.heartbeat == view.sign.heartbeat
+            }
+            sign => sign == Some(view.sign),
+        }
     }
 }
 
@@ -420,13 +452,19 @@ impl Hold {
 
     /// Whether a refusal only shows that the write of unknown result did happen, and no other worker wrote since
     /// (incident 13).
-    fn explains(&mut self, now: Mono, refusal: Option<LeaseView>, times: &LeaseTimes) -> bool {
+    fn explains(
+        &mut self,
+        now: Mono,
+        refusal: Option<LeaseView>,
+        times: &LeaseTimes,
+        by_heartbeat: bool,
+    ) -> bool {
         match (self.unknown, refusal) {
             (Some(sent), Some(LeaseView { sign, owner: OwnerView::Me, .. }))
                 if sign.counter == self.counter + 1 =>
             {
                 self.counter = sign.counter;
-                self.prove(sent, times);
+                self.prove(sent, times, by_heartbeat);
                 // It proves the lease from when it was sent only: a fresh write follows at once.
                 self.renew_at = now;
                 true
@@ -442,10 +480,13 @@ impl Hold {
         self.renew_at = now + times.retry();
     }
 
-    fn prove(&mut self, sent: Mono, times: &LeaseTimes) {
+    fn prove(&mut self, sent: Mono, times: &LeaseTimes, by_heartbeat: bool) {
         self.writing = false;
         self.unknown = None;
-        self.proven = self.proven.max(sent);
+        // Where others look at the heartbeat, no other write keeps them away.
+        if !by_heartbeat {
+            self.proven = self.proven.max(sent);
+        }
         self.renew_at = sent + times.renewal();
     }
 }

@@ -1,5 +1,7 @@
 //! When a lease is free, held and lost.
 
+mod heartbeat;
+
 use super::*;
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -19,7 +21,7 @@ fn seen(counter: u64, owner: OwnerView) -> LeaseEvent {
 }
 
 fn view(counter: u64, owner: OwnerView) -> LeaseView {
-    LeaseView { sign: LifeSign::counter(counter), owner, lease: None }
+    LeaseView { sign: LifeSign::counter(counter), acquisition: None, owner, lease: None }
 }
 
 fn held(sent: u64) -> LeaseMachine {
@@ -300,6 +302,7 @@ mod race {
             };
             LeaseView {
                 sign: LifeSign::counter(self.counter),
+                acquisition: None,
                 owner,
                 lease: self.owner.map(|owner| self.workers[owner].lease),
             }
@@ -424,45 +427,4 @@ mod race {
             changes.get()
         );
     }
-}
-
-#[test]
-fn i11_an_owner_whose_heartbeat_changes_lives_although_the_counter_stands_still() {
-    let mut machine = LeaseMachine::new(LeaseTimes::new(LEASE));
-    machine.handle_event(at(0), LeaseEvent::Wanted(true));
-    let shown = |heartbeat| {
-        LeaseEvent::Observed(LeaseView {
-            sign: LifeSign { counter: 7, heartbeat },
-            owner: OwnerView::Other,
-            lease: None,
-        })
-    };
-    for (now, heartbeat) in [(0, 1), (9_000, 2), (18_000, 3), (27_000, 3)] {
-        machine.handle_event(at(now), shown(heartbeat));
-        assert_eq!(machine.poll_action(at(now)), None);
-    }
-    assert_eq!(machine.poll_action(at(27_999)), None);
-    let seen = LifeSign { counter: 7, heartbeat: 3 };
-    assert_eq!(machine.poll_action(at(28_000)), Some(LeaseAction::Acquire { seen }));
-}
-
-#[test]
-fn i10_a_heartbeat_renews_a_lease_which_then_writes_nothing_of_its_own() {
-    let mut machine = held(0).renewed_by_heartbeat();
-    assert_eq!(machine.poll_timeout(), Some(at(9_000)));
-    for beat in 1..20 {
-        machine.handle_event(at(beat * 2_500 + 10), LeaseEvent::Renewed { sent: at(beat * 2_500) });
-        assert_eq!(machine.poll_action(at(beat * 2_500 + 10)), None);
-    }
-    // A late answer of an earlier heartbeat takes nothing back.
-    machine.handle_event(at(47_600), LeaseEvent::Renewed { sent: at(45_000) });
-    assert_eq!(machine.valid_until(), Some(at(47_500 + 9_000)));
-    assert_eq!(machine.begin_write(at(47_700)), Some(1), "a checkpoint");
-    machine.handle_event(at(48_000), LeaseEvent::Unknown { sent: at(47_700) });
-    assert_eq!(machine.poll_action(at(48_500)), Some(LeaseAction::Renew { counter: 1 }), "it finds out");
-    machine.handle_event(at(48_510), LeaseEvent::Written { sent: at(48_500), counter: 2 });
-    assert_eq!(machine.poll_action(at(53_000)), None);
-    machine.handle_event(at(53_000), LeaseEvent::Evicted);
-    assert_eq!(machine.valid_until(), None);
-    assert_eq!(machine.poll_action(at(53_000)), Some(LeaseAction::Lost));
 }
