@@ -233,8 +233,8 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
         self.run(Operation::Heartbeat, self.inner.heartbeat(worker)).await
     }
 
-    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
-        self.run(Operation::ForgetWorker, self.inner.forget_worker(worker)).await
+    async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
+        self.run(Operation::ForgetWorker, self.inner.forget_worker(worker, seen)).await
     }
 
     fn renews_all(&self) -> bool {

@@ -206,13 +206,14 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
     /// renews every lease that the worker holds. The default keeps nothing: workers are then known by their leases.
     async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
         let _ = worker;
-        Ok(Heartbeat::Written)
+        Ok(Heartbeat::Written { heartbeat: 0 })
     }
 
-    /// Removes what [`heartbeat`](Self::heartbeat) keeps of a worker: one that has stopped, or that has been dead for
-    /// long. One that is not there is no error.
-    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
-        let _ = worker;
+    /// Removes what [`heartbeat`](Self::heartbeat) keeps of a worker that has stopped, or has been dead for long, if its
+    /// heartbeat is still `seen`: a call that is late must not end a later life under the same name. A worker that is not
+    /// there, or has another heartbeat, is no error.
+    async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
+        let (_, _) = (worker, seen);
         Ok(())
     }
 
@@ -283,8 +284,8 @@ impl<S: LeaseStore + ?Sized> LeaseStore for std::sync::Arc<S> {
     async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
         (**self).heartbeat(worker).await
     }
-    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
-        (**self).forget_worker(worker).await
+    async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
+        (**self).forget_worker(worker, seen).await
     }
     fn renews_all(&self) -> bool {
         (**self).renews_all()

@@ -69,7 +69,10 @@ impl WorkerRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heartbeat {
     /// It is durable.
-    Written,
+    Written {
+        /// The worker's [heartbeat](WorkerRecord::heartbeat) since; 0 if the store keeps none.
+        heartbeat: u64,
+    },
     /// Another worker has declared this one dead: the leases that it held may be taken over at any moment. The next
     /// heartbeat is the first one of a new life.
     Evicted,

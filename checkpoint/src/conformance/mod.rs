@@ -163,6 +163,7 @@ pub const SHARED_CHECKS: &[SharedCheck] = shared_checks![
     shared::a_worker_that_lost_its_lease_is_fenced,
     shared::no_counter_is_given_out_twice,
     workers::two_handles_see_each_others_workers,
+    workers::i10_a_late_forgetting_does_not_end_a_later_life,
 ];
 
 /// Runs [`CHECKS`], each against a new store.

@@ -9,8 +9,12 @@ fn report(name: &str) -> WorkerReport {
     WorkerReport::new(worker(name), Duration::from_millis(10_500))
 }
 
-async fn beat(store: &Store, report: &WorkerReport) {
-    assert_eq!(store.heartbeat(report).await.unwrap(), Heartbeat::Written);
+/// The worker's heartbeat since.
+async fn beat(store: &Store, report: &WorkerReport) -> u64 {
+    match store.heartbeat(report).await.unwrap() {
+        Heartbeat::Written { heartbeat } => heartbeat,
+        Heartbeat::Evicted => panic!("{} is evicted", report.id),
+    }
 }
 
 async fn workers(store: &Store) -> Vec<WorkerRecord> {
@@ -21,9 +25,9 @@ async fn workers(store: &Store) -> Vec<WorkerRecord> {
 
 /// Whether the store keeps workers. One that does keeps all that they report.
 async fn keeps_workers(store: &Store) -> bool {
-    beat(store, &report("probe")).await;
+    let heartbeat = beat(store, &report("probe")).await;
     let keeps = !workers(store).await.is_empty();
-    store.forget_worker(&worker("probe")).await.unwrap();
+    store.forget_worker(&worker("probe"), heartbeat).await.unwrap();
     assert!(keeps || !store.renews_all(), "a heartbeat cannot renew leases unless it is kept");
     keeps
 }
@@ -63,8 +67,9 @@ pub(super) async fn each_heartbeat_changes_its_workers_number_and_no_others(stor
     beat(&store, &report("b")).await;
     let numbers = async || workers(&store).await.iter().map(|record| record.heartbeat).collect::<Vec<_>>();
     let before = numbers().await;
-    beat(&store, &report("a")).await;
+    let heartbeat = beat(&store, &report("a")).await;
     let after = numbers().await;
+    assert_eq!(after[0], heartbeat, "the answer names it");
     assert!(after[0] != before[0] && after[1] == before[1], "{before:?} {after:?}");
     assert_eq!(numbers().await, after, "looking is no sign of life");
 }
@@ -74,11 +79,11 @@ pub(super) async fn a_worker_that_is_forgotten_is_gone_and_may_come_back(store: 
         return;
     }
     let lease = owned(&store, "shardId-0", "a").await;
-    beat(&store, &report("a")).await;
+    let heartbeat = beat(&store, &report("a")).await;
     beat(&store, &report("b")).await;
-    store.forget_worker(&worker("a")).await.unwrap();
-    store.forget_worker(&worker("a")).await.unwrap();
-    store.forget_worker(&worker("unknown")).await.unwrap();
+    store.forget_worker(&worker("a"), heartbeat).await.unwrap();
+    store.forget_worker(&worker("a"), heartbeat).await.unwrap();
+    store.forget_worker(&worker("unknown"), heartbeat).await.unwrap();
     let names = async || {
         let workers = workers(&store).await.into_iter();
         workers.map(|record| record.report.id.to_string()).collect::<Vec<_>>()
@@ -136,6 +141,26 @@ pub(super) async fn i10_a_worker_that_was_evicted_learns_of_it_by_its_next_heart
     beat(&store, &report("a")).await;
 }
 
+/// The order to forget a worker was on its way for long: it has come back under its name since.
+pub(super) async fn i10_a_late_forgetting_does_not_end_a_later_life(one: Store, other: Store) {
+    if !keeps_workers(&one).await {
+        return;
+    }
+    let former = beat(&one, &report("a")).await;
+    // The later life begins before its first heartbeat where it has taken a lease.
+    let lease = owned(&other, "shardId-0", "a").await;
+    if other.renews_all() {
+        one.forget_worker(&worker("a"), former).await.unwrap();
+    }
+    beat(&other, &report("a")).await;
+    let (alive, held) = (workers(&other).await, get(&other, &lease).await);
+    one.forget_worker(&worker("a"), former).await.unwrap();
+    assert_eq!((workers(&other).await, get(&other, &lease).await), (alive, held));
+    let last = beat(&other, &report("a")).await;
+    one.forget_worker(&worker("a"), last).await.unwrap();
+    assert_eq!(workers(&one).await, []);
+}
+
 pub(super) async fn two_handles_see_each_others_workers(one: Store, other: Store) {
     if !keeps_workers(&one).await {
         return;
@@ -155,8 +180,8 @@ pub(super) async fn workers_are_separate(one: &Store, other: &Store) {
     assert_eq!(workers(other).await, []);
     beat(other, &report("a")).await;
     let mine = workers(one).await;
-    beat(other, &report("a")).await;
+    let heartbeat = beat(other, &report("a")).await;
     assert_eq!(workers(one).await, mine);
-    other.forget_worker(&worker("a")).await.unwrap();
+    other.forget_worker(&worker("a"), heartbeat).await.unwrap();
     assert_eq!(workers(one).await, mine);
 }

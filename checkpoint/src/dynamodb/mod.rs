@@ -270,8 +270,8 @@ impl LeaseStore for DynamoDbStore {
         self.call(self.application.heartbeat(worker)).await
     }
 
-    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
-        self.call(self.application.forget_worker(worker)).await
+    async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
+        self.call(self.application.forget_worker(worker, seen)).await
     }
 
     fn renews_all(&self) -> bool {

@@ -145,9 +145,10 @@ impl Application {
         for _ in 0..TRIES {
             match self.table.beat(&self.name, &names::worker(report.id.as_str()), beat(report, life)).await? {
                 Answer::Done(item) => {
-                    self.lives_on(&report.id, Life { heartbeat: life.heartbeat.saturating_add(1), ..life });
+                    let heartbeat = life.heartbeat.saturating_add(1);
+                    self.lives_on(&report.id, Life { heartbeat, ..life });
                     self.keep_worker(&item);
-                    return Ok(Heartbeat::Written);
+                    return Ok(Heartbeat::Written { heartbeat });
                 }
                 Answer::Refused { item: Some(item), .. } if epoch_of(&item) == Some(life.epoch) => {
                     // A heartbeat of our own whose answer was lost. It counts from when it was sent, which is not
@@ -195,9 +196,11 @@ impl Application {
                 .if_equal_or_absent("epoch", former.get("epoch").cloned());
             let join = match (epoch_of(&former), heartbeat_of(&former)) {
                 (_, None) => join.set("heartbeat", number(0)),
-                (Some(_), Some(_)) => join.copy("epoch", "endedEpoch").copy("heartbeat", "ended"),
+                (Some(_), Some(_)) => {
+                    join.copy("epoch", "endedEpoch").copy("heartbeat", "ended").increment("heartbeat")
+                }
                 // What is kept of the life that was ended by an eviction stays.
-                (None, Some(_)) => join,
+                (None, Some(_)) => join.increment("heartbeat"),
             };
             let debt = self.debt();
             let item = match self.table.beat(&self.name, &name, join).await? {
@@ -247,11 +250,24 @@ impl Application {
         known.workers.put(id, row);
     }
 
-    pub(super) async fn forget_worker(&self, worker: &WorkerId) -> Result<(), Failure> {
+    pub(super) async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), Failure> {
         let debt = self.debt();
-        self.table.delete(&self.name, &names::worker(worker.as_str()), &Update::default()).await?;
-        self.known().workers.remove(worker);
-        self.pay(debt).await;
+        let condition = Update::default().if_equal("heartbeat", number(seen));
+        match self.table.delete(&self.name, &names::worker(worker.as_str()), &condition).await? {
+            Answer::Done(_) => {
+                self.known().workers.remove(worker);
+                self.pay(debt).await;
+            }
+            Answer::Refused { item: Some(item), .. } => {
+                self.keep_worker(&item);
+                debt.forgive();
+            }
+            // An attempt whose answer was lost may have removed it.
+            Answer::Refused { item: None, unsure } => {
+                self.known().workers.remove(worker);
+                if unsure { self.pay(debt).await } else { debt.forgive() }
+            }
+        }
         Ok(())
     }
 

@@ -41,15 +41,18 @@ impl Lives {
         self.workers.values().filter_map(record).collect()
     }
 
-    pub(super) fn forget(&mut self, worker: &WorkerId) {
-        self.workers.remove(worker);
+    pub(super) fn forget(&mut self, worker: &WorkerId, seen: u64) {
+        if self.workers.get(worker).is_some_and(|life| life.heartbeat == seen) {
+            self.workers.remove(worker);
+        }
     }
 
     /// A heartbeat that renews nothing but the worker's own record.
-    pub(super) fn note(&mut self, worker: &WorkerReport) {
+    pub(super) fn note(&mut self, worker: &WorkerReport) -> u64 {
         let life = self.workers.entry(worker.id.clone()).or_default();
         life.heartbeat += 1;
         life.report = Some(worker.clone());
+        life.heartbeat
     }
 
     pub(super) fn beat(&mut self, joined: &mut Joined, worker: &WorkerReport) -> Heartbeat {
@@ -58,16 +61,21 @@ impl Lives {
             joined.remove(&worker.id);
             return Heartbeat::Evicted;
         }
-        self.note(worker);
-        Heartbeat::Written
+        Heartbeat::Written { heartbeat: self.note(worker) }
     }
 
     /// The epoch of this process's worker, which begins now if it has not begun.
     fn join(&mut self, joined: &mut Joined, worker: &WorkerId) -> u64 {
         *joined.entry(worker.clone()).or_insert_with(|| {
-            let life = self.workers.entry(worker.clone()).or_default();
-            life.end_epoch();
-            life.epoch
+            let began = |life: &mut Life| {
+                life.end_epoch();
+                life.heartbeat += 1;
+            };
+            self.workers
+                .entry(worker.clone())
+                .and_modify(began)
+                .or_insert(Life { epoch: 1, ..Life::default() })
+                .epoch
         })
     }
 

@@ -189,12 +189,11 @@ impl LeaseStore for MemoryStore {
         if self.by_heartbeat {
             return Ok(lives.beat(&mut self.joined.lock(), worker));
         }
-        lives.note(worker);
-        Ok(Heartbeat::Written)
+        Ok(Heartbeat::Written { heartbeat: lives.note(worker) })
     }
 
-    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
-        self.lives.lock().forget(worker);
+    async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
+        self.lives.lock().forget(worker, seen);
         Ok(())
     }
 

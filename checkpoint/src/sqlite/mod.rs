@@ -250,13 +250,13 @@ impl LeaseStore for SqliteStore {
     async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
         self.valid(rules::check_worker(&worker.id))?;
         let worker = worker.clone();
-        self.call(Access::Write, move |leases| workers::heartbeat(leases, &worker)).await?;
-        Ok(Heartbeat::Written)
+        let write = move |leases: &Leases<'_>| workers::heartbeat(leases, &worker);
+        Ok(Heartbeat::Written { heartbeat: self.call(Access::Write, write).await? })
     }
 
-    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
+    async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
         let worker = worker.clone();
-        self.call(Access::Write, move |leases| workers::forget(leases, &worker)).await
+        self.call(Access::Write, move |leases| workers::forget(leases, &worker, seen)).await
     }
 
     fn describe(&self) -> String {

@@ -19,18 +19,19 @@ const THERE: &str = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name =
 
 const WRITE: &str = "INSERT INTO workers VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
      ON CONFLICT DO UPDATE SET heartbeat = heartbeat + 1, lease_ms = ?3, stopping = ?4, leases = ?5, maximum_leases = ?6, \
-     version = ?7, host = ?8, started_ms = ?9, process_host = ?10, process_pid = ?11, process_started = ?12";
+     version = ?7, host = ?8, started_ms = ?9, process_host = ?10, process_pid = ?11, process_started = ?12 \
+     RETURNING heartbeat";
 
 const LIST: &str = "SELECT worker, heartbeat, lease_ms, stopping, leases, maximum_leases, version, host, started_ms, \
      process_host, process_pid, process_started FROM workers WHERE application = ?1";
 
-/// Writes what a worker reports of itself.
-pub(super) fn heartbeat(leases: &Leases<'_>, worker: &WorkerReport) -> Result<(), Fault> {
+/// Writes what a worker reports of itself, and returns its heartbeat since.
+pub(super) fn heartbeat(leases: &Leases<'_>, worker: &WorkerReport) -> Result<u64, Fault> {
     let Leases { connection, application } = leases;
     connection.execute(TABLE, [])?;
     let process = worker.process.as_ref();
     let lease_ms = u64::try_from(worker.lease_time.as_millis()).unwrap_or(u64::MAX);
-    connection.prepare_cached(WRITE)?.execute(params![
+    let values = params![
         application,
         worker.id.as_str(),
         integer(lease_ms, "lease time")?,
@@ -43,16 +44,17 @@ pub(super) fn heartbeat(leases: &Leases<'_>, worker: &WorkerReport) -> Result<()
         process.map(|process| &process.host),
         process.map(|process| process.pid),
         process.map(|process| integer(process.started, "start time")).transpose()?,
-    ])?;
-    Ok(())
+    ];
+    Ok(connection.prepare_cached(WRITE)?.query_row(values, |row| count(row, 0))?)
 }
 
-/// Removes a worker, if it is there.
-pub(super) fn forget(leases: &Leases<'_>, worker: &WorkerId) -> Result<(), Fault> {
+/// Removes a worker, if it is there and its heartbeat is still `seen`.
+pub(super) fn forget(leases: &Leases<'_>, worker: &WorkerId, seen: u64) -> Result<(), Fault> {
     let Leases { connection, application } = leases;
     connection.execute(TABLE, [])?;
-    let this = params![application, worker.as_str()];
-    connection.execute("DELETE FROM workers WHERE application = ?1 AND worker = ?2", this)?;
+    let this = params![application, worker.as_str(), integer(seen, "heartbeat")?];
+    connection
+        .execute("DELETE FROM workers WHERE application = ?1 AND worker = ?2 AND heartbeat = ?3", this)?;
     Ok(())
 }
 

@@ -189,10 +189,10 @@ impl Calls {
         });
     }
 
-    /// Deletes a worker's record; whoever waits for that is told in any case.
-    pub(super) fn forget_worker(&self, worker: WorkerId, reply: Option<oneshot::Sender<()>>) {
-        self.start(|store| async move {
-            let result = store.bounded(store.inner.forget_worker(&worker)).await;
+    /// Deletes the record of a worker whose heartbeat is still as it was seen; whoever waits for that is told in any case.
+    pub(super) fn forget_worker(&self, worker: WorkerId, seen: u64, reply: Option<oneshot::Sender<()>>) {
+        self.start(move |store| async move {
+            let result = store.bounded(store.inner.forget_worker(&worker, seen)).await;
             let answer = Answer::of_write(&result, |()| true);
             let _ = reply.map(|reply| reply.send(()));
             Done::Answered(answer)

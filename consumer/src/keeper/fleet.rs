@@ -120,10 +120,10 @@ impl Fleet {
     }
 
     /// A worker that has been dead for so long that its record may go.
-    pub(super) fn forgotten(&self, now: Mono) -> Option<WorkerId> {
+    pub(super) fn forgotten(&self, now: Mono) -> Option<&WorkerRecord> {
         let patience = (self.lease * FORGOTTEN_LEASES).max(FORGOTTEN_AFTER);
         let long_dead = |peer: &&Peer| !peer.alive && now >= peer.changed + patience;
-        self.peers.values().find(long_dead).map(|peer| peer.record.report.id.clone())
+        self.peers.values().find(long_dead).map(|peer| &peer.record)
     }
 
     /// Whether it is time to give leases to other workers; if so, the next time is an interval later.
@@ -229,7 +229,7 @@ mod tests {
         let mut fleet = fleet();
         fleet.observe(at(0), vec![record("a", 1), record("me", 1)], |_| false);
         assert_eq!(names(&fleet), ["a"]);
-        for (now, gone) in [(10_000, None), (599_999, None), (600_000, Some(WorkerId::new("a")))] {
+        for (now, gone) in [(10_000, None), (599_999, None), (600_000, Some(&record("a", 1)))] {
             fleet.observe(at(now), vec![record("a", 1), record("me", 2)], |_| false);
             assert_eq!(fleet.forgotten(at(now)), gone);
         }

@@ -13,11 +13,13 @@ pub(super) struct Pulse {
     turn: Turn,
     /// When the last one was sent that is durable.
     proven: Option<Mono>,
+    /// The worker's heartbeat since.
+    heartbeat: Option<u64>,
 }
 
 impl Pulse {
     pub(super) const fn new(lease: Duration) -> Self {
-        Self { lease, turn: Turn::Off, proven: None }
+        Self { lease, turn: Turn::Off, proven: None, heartbeat: None }
     }
 
     /// Begins, or reports what has changed at once.
@@ -25,9 +27,14 @@ impl Pulse {
         self.turn.begin(now);
     }
 
-    /// The worker has left: no more heartbeats.
-    pub(super) const fn end(&mut self) {
-        self.turn = Turn::Off;
+    /// The worker leaves: no more heartbeats. Whether one is under way.
+    pub(super) const fn end(&mut self) -> bool {
+        matches!(std::mem::replace(&mut self.turn, Turn::Off), Turn::UnderWay | Turn::Outdated)
+    }
+
+    /// The last one that is durable.
+    pub(super) const fn heartbeat(&self) -> Option<u64> {
+        self.heartbeat
     }
 
     pub(super) const fn is_on(&self) -> bool {
@@ -39,12 +46,13 @@ impl Pulse {
         self.turn.take(now)
     }
 
-    /// The heartbeat under way, which was sent then, has ended.
-    pub(super) fn ended(&mut self, now: Mono, sent: Mono, written: bool) {
-        if written {
+    /// The heartbeat under way, which was sent then, has ended, and has this number if it is durable.
+    pub(super) fn ended(&mut self, now: Mono, sent: Mono, written: Option<u64>) {
+        if written.is_some() {
             self.proven = Some(sent);
+            self.heartbeat = written;
         }
-        self.turn.ended(now, if written { sent + self.lease / 4 } else { now + self.lease / 20 });
+        self.turn.ended(now, if written.is_some() { sent + self.lease / 4 } else { now + self.lease / 20 });
     }
 
     /// Whether others can still see that this worker lives.
@@ -73,18 +81,19 @@ mod tests {
         pulse.soon(at(0));
         assert!(pulse.take(at(0)));
         assert!(!pulse.take(at(9_000)), "one at a time");
-        pulse.ended(at(100), at(0), true);
+        pulse.ended(at(100), at(0), Some(1));
         assert_eq!(pulse.wakes_at(), Some(at(2_500)), "from when it was sent");
         assert!(pulse.is_seen(at(4_999)) && !pulse.is_seen(at(5_000)));
         assert!(pulse.take(at(2_500)));
-        pulse.ended(at(4_500), at(2_500), false);
+        pulse.ended(at(4_500), at(2_500), None);
+        assert_eq!(pulse.heartbeat(), Some(1));
         assert_eq!(pulse.wakes_at(), Some(at(5_000)));
         assert!(pulse.take(at(5_000)));
         pulse.soon(at(5_001));
-        pulse.ended(at(5_002), at(5_000), true);
+        pulse.ended(at(5_002), at(5_000), Some(3));
         assert!(pulse.take(at(5_002)), "what has changed meanwhile is reported at once");
-        pulse.end();
-        pulse.ended(at(6_000), at(5_002), true);
-        assert_eq!(pulse.wakes_at(), None);
+        assert!(pulse.end(), "one is under way");
+        pulse.ended(at(6_000), at(5_002), Some(4));
+        assert_eq!((pulse.wakes_at(), pulse.heartbeat(), pulse.end()), (None, Some(4), false));
     }
 }

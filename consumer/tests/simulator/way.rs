@@ -172,9 +172,10 @@ impl LeaseStore for Way {
         .await
     }
 
-    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
+    async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
         let worker = worker.clone();
-        self.call("forget worker", move |way| async move { way.store.forget_worker(&worker).await }).await
+        self.call("forget worker", move |way| async move { way.store.forget_worker(&worker, seen).await })
+            .await
     }
 
     fn renews_all(&self) -> bool {

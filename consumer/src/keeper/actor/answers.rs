@@ -65,20 +65,25 @@ impl Actor {
 
     /// Takes in what became of a heartbeat, which may have renewed every lease.
     fn beaten(&mut self, now: Mono, sent: Mono, result: &Result<Heartbeat, StoreError>) {
-        self.answer(Answer::of_write(result, |heartbeat| *heartbeat == Heartbeat::Written));
+        self.answer(Answer::of_write(result, |heartbeat| *heartbeat != Heartbeat::Evicted));
         let was_seen = self.pulse.is_seen(now);
-        self.pulse.ended(now, sent, matches!(result, Ok(Heartbeat::Written)));
+        let written = match result {
+            Ok(Heartbeat::Written { heartbeat }) => Some(*heartbeat),
+            Ok(Heartbeat::Evicted) | Err(_) => None,
+        };
+        self.pulse.ended(now, sent, written);
+        self.leave();
         if self.options.store.renews_all() && !was_seen && self.pulse.is_seen(now) {
             // It may take leases now.
             self.listing.soon(now);
         }
         let event = match result {
-            Ok(Heartbeat::Written) if self.options.store.renews_all() => LeaseEvent::Renewed { sent },
+            Ok(Heartbeat::Written { .. }) if self.options.store.renews_all() => LeaseEvent::Renewed { sent },
             Ok(Heartbeat::Evicted) => {
                 self.fleet.evicted(now);
                 LeaseEvent::Evicted
             }
-            Ok(Heartbeat::Written) | Err(_) => return,
+            Ok(Heartbeat::Written { .. }) | Err(_) => return,
         };
         for id in self.entries.held_ids() {
             let Some(entry) = self.entries.get_mut(id) else { continue };

@@ -26,9 +26,20 @@ impl Actor {
                 self.pulse.soon(now);
             }
             Command::Leave { reply } => {
-                self.pulse.end();
-                self.calls.forget_worker(self.options.worker.clone(), Some(reply));
+                self.leaving = Some(reply);
+                if !self.pulse.end() {
+                    self.leave();
+                }
             }
+        }
+    }
+
+    /// Deletes this worker's record, if it leaves. Not while a heartbeat is under way, which would change the record.
+    pub(super) fn leave(&mut self) {
+        if let Some(reply) = self.leaving.take()
+            && let Some(heartbeat) = self.pulse.heartbeat()
+        {
+            self.calls.forget_worker(self.options.worker.clone(), heartbeat, Some(reply));
         }
     }
 

@@ -79,8 +79,8 @@ impl Actor {
         let own = self.options.process.as_ref();
         let changes = self.fleet.observe(now, workers, |process| is_dead(process, own, dead));
         self.reports.workers(&self.fleet, &changes);
-        if let Some(worker) = self.fleet.forgotten(now) {
-            self.calls.forget_worker(worker, None);
+        if let Some(record) = self.fleet.forgotten(now) {
+            self.calls.forget_worker(record.report.id.clone(), record.heartbeat, None);
         }
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Actor {
     fleet: Fleet,
     plan: Plan,
     pulse: Pulse,
+    /// Waits until this worker's record is deleted.
+    leaving: Option<oneshot::Sender<()>>,
     reports: Reports,
 }
 
@@ -100,6 +102,7 @@ impl Actor {
             fleet: Fleet::new(options.worker.clone(), options.times.lease),
             plan: Plan::default(),
             pulse: Pulse::new(options.times.lease),
+            leaving: None,
             reports,
             options,
         }
