@@ -107,6 +107,7 @@ mod run;
 mod signals;
 mod source;
 mod status;
+mod stopping;
 mod suspended;
 mod trouble;
 mod unread;

@@ -1,12 +1,12 @@
 //! The loop of a running consumer: discovers shards, starts a driver for each lease that is granted, stops them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill_checkpoint::StoreError;
 use shardmill_engine::{Counters, EventContext, Exit, HashRange, LeaseKey, Mono, Retry, ShardMachine, Wall};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::keeper::{Grant, KeeperError};
 use crate::metrics;
 use crate::notes::{PINNED_START, resume};
 use crate::status::{ConsumerStatus, RunState, ShardCell};
+use crate::stopping::Stopping;
 use crate::worker::Worker;
 
 /// How often the run completes an iteration even if nothing happens.
@@ -59,12 +60,12 @@ pub(crate) struct Run {
     status: ConsumerStatus,
     interval: Duration,
     /// Carries the deadline once the shards are to stop.
-    stop: watch::Sender<Option<Mono>>,
+    stop: Stopping,
     tasks: JoinSet<Exit>,
     keys: HashMap<Id, LeaseKey>,
     shards: HashMap<LeaseKey, Arc<ShardCell>>,
     /// Leases that came back before their last run here has ended.
-    early: HashMap<LeaseKey, Grant>,
+    early: BTreeMap<LeaseKey, Grant>,
     /// How often in a row a shard's task panicked.
     panics: HashMap<LeaseKey, u32>,
     /// What tells the stream from an earlier one of the same name, once it was listed.
@@ -106,11 +107,11 @@ impl Run {
             worker,
             status,
             interval,
-            stop: watch::Sender::new(None),
+            stop: Stopping::default(),
             tasks: JoinSet::new(),
             keys: HashMap::new(),
             shards: HashMap::new(),
-            early: HashMap::new(),
+            early: BTreeMap::new(),
             panics: HashMap::new(),
             epoch: None,
             said_beginning: false,
@@ -217,11 +218,11 @@ impl Run {
         let driver =
             Driver::new(machine, Arc::clone(&self.cx), event, held, inherits, share, Arc::clone(&cell));
         let pause = self.panics.get(&key).map(|panics| backoff(*panics));
-        let mut stop = self.stop.subscribe();
+        let stop = self.stop.clone();
         let run = async move {
             if let Some(pause) = pause {
-                // A stop ends the pause; an error says that nobody can ask for one any more.
-                let _ = tokio::time::timeout(pause, stop.wait_for(Option::is_some)).await;
+                // A stop ends the pause.
+                let _ = tokio::time::timeout(pause, stop.asked()).await;
             }
             driver.run(stop).await
         };
@@ -366,8 +367,8 @@ impl Run {
                 shards = self.shards.len(),
                 "the stream was deleted and created again under its name: its shards are read from the starting position, what is left of the old ones is not read"
             );
-            let old = std::mem::replace(&mut self.stop, watch::Sender::new(None));
-            old.send_replace(Some(self.now() + self.worker.stop_timeout));
+            let old = std::mem::take(&mut self.stop);
+            old.ask(self.now() + self.worker.stop_timeout);
         }
         self.epoch = Some(epoch);
     }
@@ -401,7 +402,7 @@ impl Run {
         while self.grants.try_recv().is_ok() {}
         self.early.clear();
         let timeout = self.worker.stop_timeout;
-        self.stop.send_replace(Some(self.now() + timeout));
+        self.stop.ask(self.now() + timeout);
         let all = async {
             while let Some(ended) = self.tasks.join_next_with_id().await {
                 self.ended(ended);

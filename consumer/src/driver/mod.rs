@@ -17,7 +17,6 @@ use shardmill_checkpoint::AppState;
 use shardmill_engine::{
     EventContext, Exit, LaneId, Mono, Now, Oversized, ShardAction, ShardEvent, ShardMachine,
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::actions::Done;
@@ -29,6 +28,7 @@ use crate::metrics::ShardMetrics;
 use crate::places::Place;
 use crate::source::ShardReader;
 use crate::status::ShardCell;
+use crate::stopping::Stopping;
 use crate::trouble::ShardTrouble;
 
 /// The longest sleep, so that a shard that hangs can be told from one with nothing to do.
@@ -92,7 +92,7 @@ impl Driver {
     }
 
     /// Runs until the machine exits; `stop` carries the deadline once the mapping is to stop.
-    pub(crate) async fn run(mut self, mut stop: watch::Receiver<Option<Mono>>) -> Exit {
+    pub(crate) async fn run(mut self, stop: Stopping) -> Exit {
         let (lost, asked) = (self.held.lost(), self.held.asked());
         // Another worker is to have the shard: it stops here as it would with the mapping.
         let mut handoff: Option<Mono> = None;
@@ -103,7 +103,7 @@ impl Driver {
             if let Some(exit) = self.act(now) {
                 break exit;
             }
-            let deadline = earlier(*stop.borrow_and_update(), handoff);
+            let deadline = earlier(stop.deadline(), handoff);
             if deadline.is_some_and(|deadline| now.mono >= deadline) {
                 // The machine has counted what is cut off here, even if the last checkpoint still takes its time.
                 self.cancelled.cancel();
@@ -114,7 +114,7 @@ impl Driver {
                 biased;
                 () = lost.cancelled() => Some(ShardEvent::LeaseLost),
                 Some(done) = self.running.next() => self.done(done),
-                Ok(()) = stop.changed(), if deadline.is_none() || handoff.is_some() => None,
+                () = stop.asked(), if stop.deadline().is_none() => None,
                 () = asked.cancelled(), if deadline.is_none() => {
                     handoff = Some(self.cx.clock.now().mono + self.cx.stop_timeout);
                     None
@@ -127,7 +127,7 @@ impl Driver {
             if let Some(event) = event {
                 self.handle(now, event);
             }
-            if let Some(deadline) = earlier(*stop.borrow(), handoff) {
+            if let Some(deadline) = earlier(stop.deadline(), handoff) {
                 self.machine.handle_event(now, ShardEvent::Stop { deadline });
             }
             tokio::task::consume_budget().await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use shardmill_testkit::kinesis::{Fault, Operation, StoredShard};
 
 use crate::support::LEASE;
+use crate::tape::Hiccup;
 use crate::weather::Trouble;
 use crate::world::World;
 
@@ -105,16 +106,17 @@ impl World {
 
     /// The service fails a few calls of any worker.
     fn trouble_service(&mut self) {
-        let (operation, fault) = match self.rng.u32(0..5) {
-            0 => (Operation::GetRecords, Fault::ExpiredIterator),
-            1 => (Operation::GetRecords, Fault::Throttle),
-            2 => (Operation::GetRecords, Fault::EmptyPage),
-            3 => (Operation::GetRecords, Fault::PartialPage(1)),
-            _ => (Operation::ListShards, Fault::LimitExceeded),
+        let (hiccup, operation, fault) = match self.rng.u32(0..5) {
+            0 => (Hiccup::ExpiredIterator, Operation::GetRecords, Fault::ExpiredIterator),
+            1 => (Hiccup::Throttle, Operation::GetRecords, Fault::Throttle),
+            2 => (Hiccup::EmptyPage, Operation::GetRecords, Fault::EmptyPage),
+            3 => (Hiccup::ShortPage, Operation::GetRecords, Fault::PartialPage(1)),
+            _ => (Hiccup::Listing, Operation::ListShards, Fault::LimitExceeded),
         };
         let times = self.rng.u64(1..=8);
         self.judge.say(|| format!("{times} calls of {operation:?} meet {fault:?}"));
-        self.fake.faults().on(operation).times(times).inject(fault);
+        self.tape.hiccup(hiccup, times);
+        self.fake().faults().on(operation).times(times).inject(fault);
     }
 
     /// The service's clock jumps against the hosts'.
@@ -130,10 +132,10 @@ impl World {
             return;
         }
         let Some(shard) = self.rng.choice(&open) else { return };
-        if let Ok((one, other)) = self.fake.split("orders", &shard.id) {
+        if let Ok((one, other)) = self.fake().split("orders", &shard.id) {
             self.judge.say(|| format!("{} is split into {one} and {other}", shard.id));
-            self.judge.opened(&one, vec![shard.id.clone()]);
-            self.judge.opened(&other, vec![shard.id.clone()]);
+            self.opened(&one, &[&shard.id]);
+            self.opened(&other, &[&shard.id]);
         }
     }
 
@@ -142,14 +144,14 @@ impl World {
         open.sort_by_key(|shard| shard.hash_range.0);
         let pairs: Vec<(&StoredShard, &StoredShard)> = open.iter().zip(open.iter().skip(1)).collect();
         let Some((one, other)) = self.rng.choice(pairs) else { return };
-        if let Ok(child) = self.fake.merge("orders", &one.id, &other.id) {
+        if let Ok(child) = self.fake().merge("orders", &one.id, &other.id) {
             self.judge.say(|| format!("{} and {} are merged into {child}", one.id, other.id));
-            self.judge.opened(&child, vec![one.id.clone(), other.id.clone()]);
+            self.opened(&child, &[&one.id, &other.id]);
         }
     }
 
     fn open_shards(&self) -> Vec<StoredShard> {
-        let mut open = self.fake.shards("orders").unwrap();
+        let mut open = self.fake().shards("orders").unwrap();
         open.retain(|shard| shard.open);
         open
     }

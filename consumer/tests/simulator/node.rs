@@ -7,15 +7,15 @@ use fastrand::Rng;
 use shardmill::checkpoint::MemoryStore;
 use shardmill::{
     Batch, BatchResponse, CancellationToken, Consumer, Handler, HandlerError, InvokeContext, RunError,
-    RunReport, ServiceClock, Worker,
+    RunReport, ServiceClock, StreamSource, Worker,
 };
-use shardmill_testkit::FakeKinesis;
 use tokio::task::JoinHandle;
 
 use crate::judge::Judge;
 use crate::plan::Plan;
 use crate::stream::Far;
 use crate::support::{options, source};
+use crate::tape::{Tape, TapeSource};
 use crate::way::Way;
 use crate::weather::Weather;
 
@@ -33,7 +33,7 @@ impl Node {
     pub(crate) fn start(
         (id, life): (String, u32),
         plan: &Plan,
-        (fake, store): (&FakeKinesis, &MemoryStore),
+        (stream, store): (&Tape, &MemoryStore),
         judge: &Judge,
         (clock, rng): (ServiceClock, &mut Rng),
     ) -> Self {
@@ -41,7 +41,11 @@ impl Node {
         let (to_store, to_stream) = (Weather::new(rng.fork()), Weather::new(rng.fork()));
         let worker = Worker::start(options(&id).clock(clock)).unwrap();
         let way = Way::new(store.clone(), to_store.clone(), judge.clone(), Arc::clone(&process));
-        let far = Far { source: source(fake), weather: to_stream.clone() };
+        let source: Box<dyn StreamSource> = match plan.wire {
+            true => Box::new(source(stream.fake())),
+            false => Box::new(TapeSource::new(stream.clone())),
+        };
+        let far = Far { source, weather: to_stream.clone() };
         let handler = handler(plan, judge, &process, &to_store);
         let consumer = Consumer::builder(plan.mapping().build().unwrap(), far, handler)
             .lease_store(way)

@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     /// Only joins, orderly stops, splits and merges: with one lane nothing is handled twice.
     pub(crate) orderly: bool,
     pub(crate) lanes: usize,
+    /// The stream is read by the real source over the SDK, which costs ten times as much.
+    pub(crate) wire: bool,
     batch: usize,
     /// How long a handler takes at most.
     pub(crate) takes: Duration,
@@ -39,6 +41,7 @@ impl Plan {
             by_heartbeat: rng.bool(),
             orderly,
             lanes,
+            wire: rng.u32(0..25) == 0,
             batch: rng.usize(2..=20),
             takes: Duration::from_millis(rng.u64(0..=120)),
             failing: if orderly { 0 } else { *rng.choice(&[0, 0, 3]).unwrap_or(&0) },

@@ -51,3 +51,12 @@ fn i1_i2_i3_i9_i10_i11_i16_no_seed_of_a_fleet_breaks_an_invariant() {
     let failed = failed.lock().unwrap();
     assert!(failed.is_empty(), "{} of {seeds} seeds failed\n{}", failed.len(), failed.join("\n\n"));
 }
+
+#[test]
+fn a_seed_that_is_run_again_gives_the_same_log() {
+    for seed in 0..8 {
+        let [one, other] = [seed, seed].map(|seed| play(seed).log);
+        let differ = one.iter().zip(&other).find(|(one, other)| one != other);
+        assert_eq!((differ, one.len()), (None, other.len()), "seed {seed}");
+    }
+}

@@ -1,12 +1,11 @@
-//! One process's way to the stream, in front of the real source.
+//! One process's way to the stream, in front of its source.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use shardmill::engine::{Page, Position, ShardId};
 use shardmill::{
-    KinesisSource, ServiceClock, ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind,
-    StreamSource,
+    ServiceClock, ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind, StreamSource,
 };
 
 use crate::weather::{Trouble, Weather};
@@ -15,7 +14,7 @@ use crate::weather::{Trouble, Weather};
 const LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Far {
-    pub(crate) source: KinesisSource,
+    pub(crate) source: Box<dyn StreamSource>,
     pub(crate) weather: Weather,
 }
 

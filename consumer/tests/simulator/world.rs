@@ -16,6 +16,7 @@ use crate::judge::{Judge, Totals};
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::support::LEASE;
+use crate::tape::Tape;
 
 /// How often leases are given for balance.
 const PLANNING: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const BEGINNING: u64 = 1_800_000_000_000;
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) rng: Rng,
-    pub(crate) fake: FakeKinesis,
+    pub(crate) tape: Tape,
     pub(crate) judge: Judge,
     pub(crate) live: Vec<Node>,
     /// Names of workers that are not running.
@@ -59,11 +60,11 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng);
         let store = if plan.by_heartbeat { MemoryStore::renewed_by_heartbeat() } else { MemoryStore::new() };
-        let (fake, judge) = (FakeKinesis::new(), Judge::new(plan.lanes));
+        let (tape, judge) = (Tape::new(FakeKinesis::new()), Judge::new(plan.lanes));
         let mut world = Self {
             plan,
             rng,
-            fake,
+            tape,
             judge,
             live: Vec::new(),
             names: Vec::new(),
@@ -76,11 +77,20 @@ impl World {
         };
         world.set_service_clock();
         // The time of its creation is in every sequence number.
-        world.fake.create_stream("orders", world.plan.shards).unwrap();
-        for shard in world.fake.shards("orders").unwrap() {
-            world.judge.opened(&shard.id, Vec::new());
+        world.fake().create_stream("orders", world.plan.shards).unwrap();
+        for shard in world.fake().shards("orders").unwrap() {
+            world.opened(&shard.id, &[]);
         }
         world
+    }
+
+    pub(crate) const fn fake(&self) -> &FakeKinesis {
+        self.tape.fake()
+    }
+
+    pub(crate) fn opened(&self, shard: &str, parents: &[&str]) {
+        self.tape.opened(shard, parents);
+        self.judge.opened(shard, parents.iter().map(ToString::to_string).collect());
     }
 
     async fn run(mut self) -> Outcome {
@@ -109,11 +119,11 @@ impl World {
 
     /// Writes until it is aborted.
     fn write(&mut self) -> JoinHandle<()> {
-        let (fake, judge, mut rng) = (self.fake.clone(), self.judge.clone(), self.rng.fork());
+        let (tape, judge, mut rng) = (self.tape.clone(), self.judge.clone(), self.rng.fork());
         let (keys, pause) = (self.plan.keys, self.plan.writes);
         tokio::spawn(async move {
             loop {
-                write(&fake, &judge, &mut rng, keys, 6);
+                write(&tape, &judge, &mut rng, keys, 6);
                 tokio::time::sleep(pause).await;
             }
         })
@@ -122,7 +132,7 @@ impl World {
     pub(crate) fn burst(&mut self) {
         let records = self.rng.usize(10..80);
         self.judge.say(|| format!("{records} records at once"));
-        write(&self.fake, &self.judge, &mut self.rng, self.plan.keys, records);
+        write(&self.tape, &self.judge, &mut self.rng, self.plan.keys, records);
     }
 
     pub(crate) fn any_live(&mut self) -> Option<usize> {
@@ -145,7 +155,7 @@ impl World {
         let node = Node::start(
             (id, self.lives),
             &self.plan,
-            (&self.fake, &self.store),
+            (&self.tape, &self.store),
             &self.judge,
             (clock, &mut self.rng),
         );
@@ -186,16 +196,18 @@ impl World {
     }
 
     fn set_service_clock(&mut self) {
-        self.fake.set_clock_offset(0);
+        let fake = self.fake();
+        fake.set_clock_offset(0);
         let wanted = i64::try_from(self.service_time()).unwrap() + self.service_off;
-        self.fake.set_clock_offset(wanted - i64::try_from(self.fake.now_ms()).unwrap());
+        fake.set_clock_offset(wanted - i64::try_from(fake.now_ms()).unwrap());
     }
 
     /// The faults end: everything must be as it should be within a bounded time, whatever happened before.
     async fn settle(&mut self, writer: JoinHandle<()>) {
         self.judge.say(|| "the faults end".to_owned());
         self.live.iter().chain(&self.leaving).for_each(Node::clear);
-        self.fake.faults().clear();
+        self.fake().faults().clear();
+        self.tape.clear();
         if self.live.is_empty() {
             self.start();
         }
@@ -318,10 +330,11 @@ fn readable(leases: &[Lease]) -> impl Iterator<Item = &Lease> {
     })
 }
 
-fn write(fake: &FakeKinesis, judge: &Judge, rng: &mut Rng, keys: usize, records: usize) {
+fn write(tape: &Tape, judge: &Judge, rng: &mut Rng, keys: usize, records: usize) {
     for _ in 0..rng.usize(1..=records) {
         let key = format!("key {}", rng.usize(0..keys));
-        let placed = fake.put("orders", Some(&key), "record").unwrap();
+        let placed = tape.fake().put("orders", Some(&key), "record").unwrap();
+        tape.written(&key, &placed);
         judge.written(&key, placed);
     }
 }
