@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use shardmill_checkpoint::LeaseStore;
 use shardmill_engine::{EventSourceMapping, FailureNames};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::MappingContext;
 use crate::destination::Destination;
 use crate::handler::DynHandler;
 use crate::keeper::KeeperOptions;
-use crate::listed::Listed;
 use crate::metrics;
 use crate::pin::Pin;
 use crate::run::{Run, RunError, RunReport};
 use crate::source::StreamSource;
 use crate::status::ConsumerStatus;
+use crate::stream::StreamContext;
 use crate::trouble::Troubles;
 use crate::unread::Unread;
 use crate::worker::Worker;
@@ -79,6 +79,7 @@ impl Consumer {
         self.status.watch(Arc::clone(leases.board()));
         let names = FailureNames::of(&self.mapping);
         let clock = self.source.clock().unwrap_or_else(|| self.worker.clock());
+        let stream = StreamContext::new(self.mapping.event_source().clone(), self.source, clock, self.pin);
         let places = self.handler.places();
         let handler: Arc<dyn DynHandler> = match self.mapping.report_batch_item_failures() {
             true => self.handler,
@@ -89,17 +90,13 @@ impl Consumer {
             names: Arc::new(names),
             mapping: self.mapping,
             name,
-            source: self.source,
+            stream,
             places,
             handler,
             destination: self.destination,
-            clock,
             leases,
-            listed: Listed::default(),
             stop_timeout: self.worker.stop_timeout,
-            pin: self.pin,
             stopping_gap: watch::Sender::new(None),
-            list_now: Notify::new(),
             troubles: self.troubles,
         };
         Run::new(Arc::new(cx), grants, self.worker, self.status, self.discovery_interval)

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shardmill_checkpoint::{AppState, Lease, NewLease};
+use shardmill_checkpoint::{AppState, Lease, LeaseList, NewLease};
 use shardmill_engine::{
-    EventSourceMapping, HashRange, LeaseKey, OnGap, Position, ShardId, Start, StreamKind, plan_leases,
-    uncovered,
+    HashRange, LeaseKey, OnGap, Position, ShardId, Start, StreamKind, plan_leases, uncovered,
 };
 
 use tokio::time::Instant;
@@ -17,6 +16,7 @@ use crate::listed::{LastListing, childless, ended};
 use crate::notes::PINNED_START;
 use crate::pin;
 use crate::source::{ShardListing, SourceError};
+use crate::stream::StreamContext;
 
 /// Why shards could not be found, or their leases not be created. Retried with backoff.
 #[derive(Debug, thiserror::Error)]
@@ -55,73 +55,130 @@ pub(crate) struct Discovered {
 ///
 /// Unless it is asked for, a stream whose shards have not changed is not listed: ten thousand shards are eleven calls.
 pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Discovered, DiscoveryError> {
-    let summary = if asked_for { None } else { cx.source.summary().await? };
+    let stream = &cx.stream;
+    let summary = if asked_for { None } else { stream.source.summary().await? };
     let before = cx.leases.list().await?;
     if let Some(summary) = summary
-        && let Some((known, uncovered)) = cx.listed.unchanged(&summary, &before)
+        && let Some((known, uncovered)) = stream.listed.unchanged(&summary, &before)
     {
         return Ok(Discovered { known, uncovered, epoch: summary.epoch, ..Discovered::default() });
     }
-    cx.pin.note(&cx.mapping, &cx.leases, &before.leases, &cx.clock).await?;
-    let (began, began_at) = (Instant::now(), Some(cx.clock.now().mono));
-    let listing = cx.source.shards().await?;
-    let of_stream = stream_key(&cx.mapping, &listing);
-    let list = cx.leases.list().await?;
-    let mut shards: BTreeMap<ShardId, Vec<ShardId>> =
-        listing.shards.iter().map(|shard| (shard.id.clone(), shard.parents.clone())).collect();
-    let mut passed_over = cx.listed.not_to_be_made(&of_stream, &list, &shards, began);
-    // They are finished: no shard waits for them, even if a listing that lags behind shows them. One that may have been
-    // deleted by hand holds its children back until that is known (I9).
-    shards.retain(|shard, _| !(passed_over.contains(shard) && cx.listed.is_forgotten(shard)));
-    let unreadable = list.unreadable.iter().filter(|lease| lease.key.is_sibling_of(&of_stream));
-    let unreadable: Vec<ShardId> = unreadable.map(|lease| lease.key.shard.clone()).collect();
-    let spoilt = unreadable.len();
-    passed_over.extend(unreadable);
-    let (known, others) = known_leases(before.leases, list.leases, &of_stream);
-    let start = start(cx, &of_stream, (&known, &others), &listing);
-    let is_new = known.is_empty() && passed_over.is_empty();
-    if is_new && start.pinned.is_some() && cx.pin.waits_for_clock(&cx.clock) {
+    stream.pin.note(&cx.mapping, &cx.leases, &before.leases, &stream.clock).await?;
+    let (began, began_at) = (Instant::now(), stream.clock.now().mono);
+    let listing = stream.source.shards().await?;
+    let found = Found::of(stream, &listing, (before, cx.leases.list().await?), began);
+    let start = start(cx, &found, &listing);
+    if found.is_new() && start.pinned.is_some() && stream.pin.waits_for_clock(&stream.clock) {
         return Ok(Discovered { epoch: listing.epoch, waits_for_clock: true, ..Discovered::default() });
     }
     // Reported once: by the worker that creates the first lease of the new stream.
-    let gap = is_new.then(|| left_behind(&of_stream, &others).or(start.gap.clone())).flatten();
+    let gap = found.is_new().then(|| found.left_behind().or(start.gap.clone())).flatten();
     if let Some(gap) = gap.as_ref().filter(|_| cx.mapping.on_gap() == OnGap::Stop) {
         // Without leases of the new stream the next start stops as well, until `OnGap` is set to `continue`.
         return Err(DiscoveryError::Gap(gap.clone()));
     }
-    let (stream, retention) = (Some(of_stream.clone()), listing.retention);
-    let uncovered = holes(&listing);
-    let open_shards = listing.shards.iter().filter(|shard| shard.open).count();
-    let began = Some(began);
     let position = cx.mapping.starting_position();
-    let new = new_leases(&listing, &of_stream, &known, &passed_over, &start, position);
-    let planned_shards = new.iter().map(|lease| lease.key.shard.clone()).collect();
-    let planned = new.len();
-    let beginning = Some(Beginning::of(cx.mapping.starting_position(), &known, &new));
-    cx.listed.set(LastListing {
-        stream,
-        shards: shards.clone(),
-        began,
-        began_at,
-        retention,
-        open_shards,
-        uncovered: uncovered.clone(),
+    let new = new_leases(&listing, &found, &start, position);
+    let planned_shards: Vec<ShardId> = new.iter().map(|lease| lease.key.shard.clone()).collect();
+    let planned = planned_shards.len();
+    let discovered = Discovered {
+        known: found.known.len() + found.unreadable + planned,
+        uncovered: holes(&listing),
+        beginning: Some(Beginning::of(position, &found.known, &new)),
+        is_disabled: listing.is_disabled,
+        ..Discovered::default()
+    };
+    stream.listed.set(LastListing {
+        stream: Some(found.stream.clone()),
+        shards: found.shards.clone(),
+        began: Some(began),
+        began_at: Some(began_at),
+        retention: listing.retention,
+        open_shards: listing.shards.iter().filter(|shard| shard.open).count(),
+        uncovered: discovered.uncovered.clone(),
         showed_new: planned > 0,
-        childless: childless(known.iter()),
-        ended: ended(known.iter()).count(),
+        childless: childless(found.known.iter()),
+        ended: ended(found.known.iter()).count(),
         ..LastListing::default()
     });
-    cx.leases.serve(Served { stream: of_stream, listed: shards });
-    let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
-    cx.listed.created(planned_shards);
     // Another worker may have made the leases since this run noted its start.
-    if (is_new && planned > 0) || (!known.is_empty() && cx.pin.has_noted()) {
-        cx.pin.forget(&cx.mapping, &cx.leases).await;
+    let forgets = (found.is_new() && planned > 0) || (!found.known.is_empty() && stream.pin.has_noted());
+    cx.leases.serve(Served { stream: found.stream, listed: found.shards });
+    let created = if new.is_empty() { 0 } else { cx.leases.create(new).await? };
+    stream.listed.created(planned_shards);
+    if forgets {
+        stream.pin.forget(&cx.mapping, &cx.leases).await;
     }
     let gap = gap.filter(|_| created > 0);
-    let known = known.len() + spoilt + planned;
-    let (epoch, is_disabled) = (listing.epoch, listing.is_disabled);
-    Ok(Discovered { created, known, epoch, gap, uncovered, beginning, waits_for_clock: false, is_disabled })
+    Ok(Discovered { created, epoch: listing.epoch, gap, ..discovered })
+}
+
+/// What a listing of the stream and the leases before and after it show together.
+struct Found {
+    stream: LeaseKey,
+    /// The shards that count, with their parents.
+    shards: BTreeMap<ShardId, Vec<ShardId>>,
+    /// No lease is to be made for them: they have ones that cannot be read, or had ones that were finished.
+    passed_over: BTreeSet<ShardId>,
+    /// How many leases of the stream cannot be read.
+    unreadable: usize,
+    /// The stream's leases.
+    known: Vec<Lease>,
+    /// Leases of other streams.
+    others: Vec<Lease>,
+}
+
+impl Found {
+    fn of(
+        stream: &StreamContext,
+        listing: &ShardListing,
+        (before, list): (LeaseList, LeaseList),
+        began: Instant,
+    ) -> Self {
+        let key = stream.key(&listing.epoch);
+        let mut shards: BTreeMap<ShardId, Vec<ShardId>> =
+            listing.shards.iter().map(|shard| (shard.id.clone(), shard.parents.clone())).collect();
+        let mut passed_over = stream.listed.not_to_be_made(&key, &list, &shards, began);
+        // They are finished: no shard waits for them, even if a listing that lags behind shows them. One that may have
+        // been deleted by hand holds its children back until that is known (I9).
+        shards.retain(|shard, _| !(passed_over.contains(shard) && stream.listed.is_forgotten(shard)));
+        let unreadable = list.unreadable.iter().filter(|lease| lease.key.is_sibling_of(&key));
+        let unreadable: Vec<ShardId> = unreadable.map(|lease| lease.key.shard.clone()).collect();
+        let (known, others) = known_leases(before.leases, list.leases, &key);
+        let unreadable_count = unreadable.len();
+        passed_over.extend(unreadable);
+        Self { stream: key, shards, passed_over, unreadable: unreadable_count, known, others }
+    }
+
+    /// No lease of the stream was ever made.
+    fn is_new(&self) -> bool {
+        self.known.is_empty() && self.passed_over.is_empty()
+    }
+
+    /// What was not read of earlier streams of the same name: one that was deleted and created again (incident 43), or a
+    /// DynamoDB stream that was disabled and enabled again (incident 64).
+    fn left_behind(&self) -> Option<String> {
+        let stream = &self.stream;
+        let is_earlier = |lease: &&Lease| {
+            let key = &lease.key;
+            (&key.account, &key.region, &key.stream) == (&stream.account, &stream.region, &stream.stream)
+        };
+        let earlier = self.others.iter().filter(is_earlier);
+        let unfinished: Vec<&Lease> =
+            earlier.filter(|lease| lease.checkpoint != Position::ShardEnd).collect();
+        let first = unfinished.first()?;
+        let epochs: BTreeSet<&str> = unfinished.iter().map(|lease| lease.key.epoch.as_str()).collect();
+        Some(format!(
+            "the stream {} is a new one ({}): {} shards of the earlier one ({}) were not read to their end, the first is {} at {}; \
+             what was left in them may be lost",
+            stream.stream,
+            stream.epoch,
+            unfinished.len(),
+            epochs.into_iter().collect::<Vec<_>>().join(", "),
+            first.key.shard,
+            first.checkpoint
+        ))
+    }
 }
 
 /// The leases of the stream, and the others. A finished lease that was deleted while the stream was being listed counts as well: the
@@ -146,40 +203,6 @@ fn holes(listing: &ShardListing) -> Vec<HashRange> {
     if ranges.is_empty() { Vec::new() } else { uncovered(ranges) }
 }
 
-/// What was not read of earlier streams of the same name: one that was deleted and created again (incident 43), or a
-/// DynamoDB stream that was disabled and enabled again (incident 64).
-fn left_behind(stream: &LeaseKey, others: &[Lease]) -> Option<String> {
-    let is_earlier = |lease: &&Lease| {
-        let key = &lease.key;
-        (&key.account, &key.region, &key.stream) == (&stream.account, &stream.region, &stream.stream)
-    };
-    let unfinished: Vec<&Lease> =
-        others.iter().filter(is_earlier).filter(|lease| lease.checkpoint != Position::ShardEnd).collect();
-    let first = unfinished.first()?;
-    let epochs: BTreeSet<&str> = unfinished.iter().map(|lease| lease.key.epoch.as_str()).collect();
-    Some(format!(
-        "the stream {} is a new one ({}): {} shards of the earlier one ({}) were not read to their end, the first is {} at {}; \
-         what was left in them may be lost",
-        stream.stream,
-        stream.epoch,
-        unfinished.len(),
-        epochs.into_iter().collect::<Vec<_>>().join(", "),
-        first.key.shard,
-        first.checkpoint
-    ))
-}
-
-fn stream_key(mapping: &EventSourceMapping, listing: &ShardListing) -> LeaseKey {
-    let source = mapping.event_source();
-    LeaseKey {
-        account: source.arn.account().to_owned(),
-        region: source.arn.region().to_owned(),
-        stream: source.stream.clone(),
-        epoch: listing.epoch.clone(),
-        shard: ShardId::new(""),
-    }
-}
-
 /// Where new shards begin.
 struct StartPlan {
     start: Start,
@@ -190,23 +213,19 @@ struct StartPlan {
 }
 
 /// LATEST is pinned once: by the worker that creates the stream's first lease (I15).
-fn start(
-    cx: &MappingContext,
-    stream: &LeaseKey,
-    (known, others): (&[Lease], &[Lease]),
-    listing: &ShardListing,
-) -> StartPlan {
+fn start(cx: &MappingContext, found: &Found, listing: &ShardListing) -> StartPlan {
     let of = |start| StartPlan { start, pinned: None, gap: None };
+    let StreamContext { source, clock, pin, event_source, .. } = &cx.stream;
     match cx.mapping.starting_position() {
         Position::AtTimestamp(time) => of(Start::AtTimestamp(*time)),
         Position::Latest => {
             // A source that follows a clock of its own is not judged by one answer.
-            let answered = listing.service_time.filter(|_| cx.source.clock().is_none());
-            let pinned = cx.pin.of_stream(stream, (known, others), &cx.clock, answered);
-            let is_dynamodb = cx.mapping.event_source().kind == StreamKind::DynamoDb;
-            let gap = pin::lost_before(pinned, is_dynamodb, &cx.clock).filter(|_| known.is_empty());
+            let answered = listing.service_time.filter(|_| source.clock().is_none());
+            let pinned = pin.of_stream(&found.stream, (&found.known, &found.others), clock, answered);
+            let is_dynamodb = event_source.kind == StreamKind::DynamoDb;
+            let gap = pin::lost_before(pinned, is_dynamodb, clock).filter(|_| found.known.is_empty());
             // What has closed since may hold records that came after that time.
-            let start = match known.is_empty() && pin::reaches_back(pinned, &cx.clock) {
+            let start = match found.known.is_empty() && pin::reaches_back(pinned, clock) {
                 true => Start::AtTimestamp(pinned),
                 false => Start::Latest { pinned },
             };
@@ -216,18 +235,16 @@ fn start(
     }
 }
 
-/// Shards that were `passed_over` count as known: they have leases that cannot be read, or had ones that were finished.
+/// Shards that were passed over count as known.
 fn new_leases(
     listing: &ShardListing,
-    stream: &LeaseKey,
-    known: &[Lease],
-    passed_over: &BTreeSet<ShardId>,
+    found: &Found,
     begins: &StartPlan,
     position: &Position,
 ) -> Vec<NewLease> {
     let mut known: BTreeMap<ShardId, Vec<ShardId>> =
-        known.iter().map(|lease| (lease.key.shard.clone(), lease.parents.clone())).collect();
-    for shard in listing.shards.iter().filter(|shard| passed_over.contains(&shard.id)) {
+        found.known.iter().map(|lease| (lease.key.shard.clone(), lease.parents.clone())).collect();
+    for shard in listing.shards.iter().filter(|shard| found.passed_over.contains(&shard.id)) {
         known.entry(shard.id.clone()).or_insert_with(|| shard.parents.clone());
     }
     plan_leases(&listing.shards, &known, &begins.start)
@@ -239,7 +256,7 @@ fn new_leases(
             }
             NewLease {
                 hash_range: planned.hash_range,
-                key: stream.sibling(planned.shard),
+                key: found.stream.sibling(planned.shard),
                 checkpoint: planned.start,
                 parents: planned.parents,
                 app,

@@ -108,6 +108,7 @@ mod signals;
 mod source;
 mod status;
 mod stopping;
+mod stream;
 mod suspended;
 mod trouble;
 mod unread;

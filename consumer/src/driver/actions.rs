@@ -44,7 +44,7 @@ pub(super) enum Done {
 impl Driver {
     pub(super) fn open(&self, at: Position) -> BoxFuture<'static, Done> {
         let (cx, shard) = (Arc::clone(&self.cx), self.event.shard.clone());
-        async move { Done::Opened(cx.source.open(&shard, &at).await) }.boxed()
+        async move { Done::Opened(cx.stream.source.open(&shard, &at).await) }.boxed()
     }
 
     pub(super) fn fetch(&mut self, limit: usize) -> BoxFuture<'static, Done> {

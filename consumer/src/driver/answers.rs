@@ -24,7 +24,7 @@ impl Driver {
             Done::Fetched(reader, Ok(page), room) => {
                 self.reader = Some(reader);
                 self.settled = Some(room);
-                self.trouble.was_read(self.cx.clock.now().mono);
+                self.trouble.was_read(self.cx.stream.clock.now().mono);
                 let filter = self.cx.mapping.filter();
                 let mut passes = filter.map(|filter| filter.of_shard(&self.event.shard));
                 let keep = |record: &Record| passes.as_mut().is_none_or(|passes| passes(record));
@@ -70,7 +70,7 @@ impl Driver {
             SourceErrorKind::IteratorExpired => FetchFault::IteratorExpired,
             SourceErrorKind::Trimmed => FetchFault::Trimmed,
             SourceErrorKind::NotFound => {
-                FetchFault::NotFound { unlisted: self.cx.listed.lacks(self.held.key()) }
+                FetchFault::NotFound { unlisted: self.cx.stream.listed.lacks(self.held.key()) }
             }
             _ => FetchFault::Other,
         }

@@ -68,7 +68,7 @@ impl Driver {
                     records: Some(records),
                     error,
                 };
-                self.trouble.failed(self.cx.clock.now(), lane, kind, facts);
+                self.trouble.failed(self.cx.stream.clock.now(), lane, kind, facts);
             }
             // More than one record that is too large is halved, which is no progress yet.
             (_, Some(_)) => {}

@@ -70,7 +70,7 @@ impl Driver {
     ) -> Self {
         let metrics = ShardMetrics::new(&cx.name, &event.shard);
         let trouble = ShardTrouble::new(event.shard.clone(), Arc::clone(&cx.troubles));
-        let (clock, is_valid) = (cx.clock.clone(), held.validity());
+        let (clock, is_valid) = (cx.stream.clock.clone(), held.validity());
         Self {
             may_start: MayStart::new(move || is_valid(clock.now().mono)),
             granted: Vec::new(),
@@ -116,7 +116,7 @@ impl Driver {
                 Some(done) = self.running.next() => self.done(done),
                 () = stop.asked(), if stop.deadline().is_none() => None,
                 () = asked.cancelled(), if deadline.is_none() => {
-                    handoff = Some(self.cx.clock.now().mono + self.cx.stop_timeout);
+                    handoff = Some(self.cx.stream.clock.now().mono + self.cx.stop_timeout);
                     None
                 }
                 Ok(()) = away.changed() => None,
@@ -132,7 +132,7 @@ impl Driver {
             }
             tokio::task::consume_budget().await;
         };
-        self.publish(self.cx.clock.now());
+        self.publish(self.cx.stream.clock.now());
         self.cancelled.cancel();
         // What is in flight is dropped before the lease is released.
         self.running.clear();
@@ -145,15 +145,16 @@ impl Driver {
 
     /// The service's time, and whether the machine may believe it: the doubt first, which ends once the time is settled.
     fn now(&mut self) -> Now {
-        self.machine.set_clock_doubt(self.cx.clock.doubt());
-        self.cx.clock.now()
+        self.machine.set_clock_doubt(self.cx.stream.clock.doubt());
+        self.cx.stream.clock.now()
     }
 
     /// Starts everything that the machine asks for now.
     fn act(&mut self, now: Now) -> Option<Exit> {
         while let Some(action) = self.machine.poll_action(now) {
             // Read again for each start: a process that was suspended for a while must not continue (I10).
-            if !self.held.is_valid(self.cx.clock.now().mono) && !matches!(action, ShardAction::Exit(_)) {
+            if !self.held.is_valid(self.cx.stream.clock.now().mono) && !matches!(action, ShardAction::Exit(_))
+            {
                 self.machine.handle_event(now, ShardEvent::LeaseLost);
                 continue;
             }
@@ -178,7 +179,7 @@ impl Driver {
                     continue;
                 }
                 ShardAction::ListStream => {
-                    self.cx.list_now.notify_one();
+                    self.cx.stream.list_now.notify_one();
                     continue;
                 }
                 ShardAction::Checkpoint { upto, children, earliest_window, read_through } => {

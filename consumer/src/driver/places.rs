@@ -11,7 +11,7 @@ use crate::places::Place;
 impl Driver {
     /// What the machine knows of the world outside of its shard.
     pub(super) fn refresh(&mut self) {
-        self.machine.set_retention(self.cx.listed.retention());
+        self.machine.set_retention(self.cx.stream.listed.retention());
         self.machine.set_places(self.cx.places.rule());
     }
 
