@@ -59,9 +59,9 @@
 //! # Numbers such as R12, P5 and I5
 //!
 //! R1 to R80 are rules of Lambda's stream event source mapping, as AWS documents it or as it was observed, and P1 to
-//! P19 its parameters: `docs/semantics.md` in the repository states them, `docs/rules.md` names the tests of each rule,
-//! and `docs/deviations.md` says where Shardmill differs. I1 to I17 are the invariants that Shardmill keeps beyond
-//! Lambda's rules: `docs/invariants.md`.
+//! P19 its parameters: [`semantics`] states them. I1 to I17 are the [`invariants`] that Shardmill keeps beyond Lambda's
+//! rules. In the repository, `docs/rules.md` names the tests of each rule, and `docs/deviations.md` says where Shardmill
+//! differs.
 //!
 //! # What cannot be misused
 //!
@@ -88,7 +88,6 @@ pub mod conformance;
 mod consumer;
 mod context;
 mod destination;
-#[allow(clippy::too_many_lines, reason = "one listing is judged from top to bottom")]
 mod discovery;
 mod driver;
 mod error_report;
@@ -150,6 +149,8 @@ pub use shardmill_engine::{
     Payload, Position, Record, RecordError, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl,
     StartingPosition, WindowCall,
 };
+#[doc(inline)]
+pub use shardmill_engine::{invariants, semantics};
 pub use signals::shutdown_on_signals;
 #[cfg(feature = "dynamodb-streams")]
 pub use source::DynamoDbSource;

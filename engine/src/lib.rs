@@ -41,9 +41,9 @@
 //! # Numbers such as R12, P5 and I5
 //!
 //! R1 to R80 are rules of Lambda's stream event source mapping, as AWS documents it or as it was observed, and P1 to
-//! P19 its parameters: `docs/semantics.md` in the repository states them, `docs/rules.md` names the tests of each rule,
-//! and `docs/deviations.md` says where Shardmill differs. I1 to I17 are the invariants that Shardmill keeps beyond
-//! Lambda's rules: `docs/invariants.md`.
+//! P19 its parameters: [`semantics`] states them. I1 to I17 are the [`invariants`] that Shardmill keeps beyond Lambda's
+//! rules. In the repository, `docs/rules.md` names the tests of each rule, and `docs/deviations.md` says where Shardmill
+//! differs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod answer;
@@ -66,6 +66,12 @@ mod shard;
 mod shown;
 mod time;
 mod window;
+
+#[doc = include_str!("../docs/semantics.md")]
+pub mod semantics {}
+
+#[doc = include_str!("../docs/invariants.md")]
+pub mod invariants {}
 
 pub use answer::{DynamoDbAnswer, KinesisAnswer, dynamodb_answer, kinesis_answer};
 pub use arn::Arn;

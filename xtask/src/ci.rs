@@ -176,9 +176,12 @@ fn features() -> Result<()> {
     Ok(())
 }
 
+/// As docs.rs renders it: with the script by which the numbers of rules and invariants are links.
 fn documentation() -> Result<()> {
     let mut doc = cargo(&["doc", "--workspace", "--all-features", "--no-deps", "--locked"]);
-    process::run(doc.env("RUSTDOCFLAGS", "-Dwarnings"), None)
+    let script = root().join("engine/docs/links.html").display().to_string();
+    let flags = ["-Dwarnings", "--html-in-header", &script].join("\x1f");
+    process::run(doc.env("CARGO_ENCODED_RUSTDOCFLAGS", flags), None)
 }
 
 /// The fuzz targets on their seeds, without a fuzzer.
