@@ -24,7 +24,7 @@ async fn incident_98_latest_delivers_what_was_put_while_the_endpoint_was_away_at
     let server = fake.serve().await.unwrap();
     let proxy = FaultProxy::start(server.url().trim_start_matches("http://")).await.unwrap();
     proxy.set(ProxyMode::Refuse).await.unwrap();
-    let sidecar = waiting(Config::at(&proxy.url(), &arn), &function, "the endpoint was not reached").await;
+    let sidecar = waiting(Config::at(&proxy.url(), &arn), &function, "was not reached").await;
     for n in 0..10 {
         fake.put(&arn, Some(&format!("key {n}")), format!("{{\"n\": {n}}}")).unwrap();
     }

@@ -157,8 +157,9 @@ async fn a_dead_endpoint_is_named_and_tried_again_until_it_lives() {
     let function = Function::start().await;
     let config = Config::new(&stream).url(function.url("")).set("Aws.EndpointUrl", proxy.url());
     let sidecar = Sidecar::start(&config).await;
-    red(&sidecar, &["the stream has not answered yet", "the endpoint was not reached"]).await;
-    assert_logged_once(&sidecar, "the endpoint was not reached").await;
+    let what = format!("the endpoint {} was not reached", proxy.url());
+    red(&sidecar, &["the stream has not answered yet", &what]).await;
+    assert_logged_once(&sidecar, &what).await;
     proxy.set(ProxyMode::Pass).await.unwrap();
     handled(&function, 1).await;
     green(&sidecar).await;

@@ -15,6 +15,7 @@ use aws_smithy_types::date_time::Format;
 use aws_smithy_types::timeout::TimeoutConfig;
 use shardmill_engine::{Mono, Wall};
 
+use super::without_secrets;
 use crate::clock::ServiceClock;
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -34,14 +35,37 @@ pub(in crate::source) fn bounded(set: Option<&TimeoutConfig>) -> TimeoutConfig {
 
 /// Shows the `Date` header of every successful answer to the clock. A refusal may come from a proxy or a load balancer,
 /// whose clock says nothing about the service's.
+///
+/// Notes the address of every request as well: an error of the SDK does not say what was not reached.
 #[derive(Debug)]
-pub(in crate::source) struct ObserveDate {
+pub(in crate::source) struct Observe {
     clock: ServiceClock,
+    address: Address,
 }
 
-impl ObserveDate {
-    pub(in crate::source) fn new(clock: &ServiceClock) -> Self {
-        Self { clock: clock.clone() }
+impl Observe {
+    pub(in crate::source) fn new(clock: &ServiceClock, address: &Address) -> Self {
+        Self { clock: clock.clone(), address: address.clone() }
+    }
+}
+
+/// Where a client's requests go, once one has left.
+#[derive(Clone, Debug, Default)]
+pub(in crate::source) struct Address(Arc<OnceLock<String>>);
+
+impl Address {
+    /// `http://127.0.0.1:4566`, without anything that may be secret.
+    pub(in crate::source) fn get(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+
+    fn note(&self, uri: &str) {
+        // All requests of a client go to one address.
+        self.0.get_or_init(|| {
+            let (scheme, rest) = uri.split_once("://").unwrap_or(("http", uri));
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            format!("{scheme}://{}", without_secrets(authority))
+        });
     }
 }
 
@@ -53,17 +77,18 @@ impl Storable for Sent {
     type Storer = StoreReplace<Self>;
 }
 
-impl Intercept for ObserveDate {
+impl Intercept for Observe {
     fn name(&self) -> &'static str {
-        "ObserveDate"
+        "Observe"
     }
 
     fn read_before_transmit(
         &self,
-        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
         _components: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        self.address.note(context.request().uri());
         bag.interceptor_state().store_put(Sent(self.clock.now().mono));
         Ok(())
     }

@@ -9,6 +9,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use shardmill_engine::{EventSource, Position, ShardId, StreamKind};
 
+use super::client::Address;
 use super::undecodable::body_of;
 use crate::source::{SourceError, SourceErrorKind};
 use crate::web_page;
@@ -19,6 +20,8 @@ pub(in crate::source) struct Call<'a> {
     pub(in crate::source) api: &'static str,
     pub(in crate::source) stream: &'a EventSource,
     pub(in crate::source) shard: Option<&'a ShardId>,
+    /// Where the request went.
+    pub(in crate::source) address: &'a Address,
     /// Where the shard is read.
     pub(in crate::source) at: Option<&'a Position>,
 }
@@ -51,7 +54,8 @@ impl Call<'_> {
                 (SourceErrorKind::AccessDenied, format!("no usable credentials: {}", root(&error)), remedy)
             }
             SdkError::DispatchFailure(_) => {
-                self.unavailable(format!("the endpoint was not reached: {}", root(&error)))
+                let endpoint = self.address.get().map_or_else(String::new, |address| format!(" {address}"));
+                self.unavailable(format!("the endpoint{endpoint} was not reached: {}", root(&error)))
             }
             _ => (
                 SourceErrorKind::Rejected,

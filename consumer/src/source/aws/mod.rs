@@ -9,7 +9,7 @@ pub(super) mod oracle;
 mod undecodable;
 
 pub(super) use attachment::Attachment;
-pub(super) use client::{KeepDate, ObserveDate, bounded, millis};
+pub(super) use client::{Address, KeepDate, Observe, bounded, millis};
 pub(super) use error::{Call, root};
 pub(super) use in_place::{InPlace, Slot, answered};
 pub(super) use undecodable::{Parts, Replay, body_of, number_in};

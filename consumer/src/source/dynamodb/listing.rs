@@ -27,7 +27,7 @@ struct Description {
 /// Every shard of the stream. A part of a listing is never returned: a missing parent would count as ended (I9).
 pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
     let Description { status, mut shards, date } = describe(source, None).await?;
-    let call = call(source, None);
+    let call = source.call("DescribeStream", None);
     let drains = drains(status.as_ref());
     match status {
         // Its shards are still being made; a part of them would pass for all.
@@ -95,13 +95,9 @@ pub(super) async fn children_if_ended(
     Ok((!goes_on).then_some(children))
 }
 
-fn call<'a>(source: &'a Inner, shard: Option<&'a ShardId>) -> Call<'a> {
-    Call { api: "DescribeStream", stream: &source.stream, shard, at: None }
-}
-
 /// All pages: of the whole stream, or of the children of one shard.
 async fn describe(source: &Inner, children_of: Option<&ShardId>) -> Result<Description, SourceError> {
-    let call = call(source, children_of);
+    let call = source.call("DescribeStream", children_of);
     let date = KeepDate::default();
     let mut shards = Vec::new();
     let mut last: Option<String> = None;

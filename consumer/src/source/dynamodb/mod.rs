@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use shardmill_engine::{EventSource, MappingError, Position, ShardId, StreamKind};
 use tokio::sync::Semaphore;
 
-use super::aws::{Attachment, Hears, endpoint, stream_named};
+use super::aws::{Address, Attachment, Call, Hears, endpoint, stream_named};
 use super::limiter::ReadLimiter;
 use super::{ShardListing, ShardReader, SourceContext, SourceError, StreamSource, StreamSummary};
 use crate::clock::ServiceClock;
@@ -46,6 +46,7 @@ pub struct DynamoDbSource {
 #[derive(Debug)]
 struct Inner {
     client: Client,
+    address: Address,
     stream: EventSource,
     limiter: ReadLimiter,
     clock: ServiceClock,
@@ -106,10 +107,17 @@ impl DynamoDbSource {
 }
 
 impl Inner {
+    /// A call, for messages.
+    fn call<'a>(&'a self, api: &'static str, shard: Option<&'a ShardId>) -> Call<'a> {
+        Call { api, stream: &self.stream, shard, address: &self.address, at: None }
+    }
+
     fn new(settings: &Builder, stream: EventSource, limiter: ReadLimiter, clock: ServiceClock) -> Self {
-        let client = client::observed(settings, &clock);
+        let address = Address::default();
+        let client = client::observed(settings, &clock, &address);
         Self {
             client,
+            address,
             stream,
             limiter,
             clock,

@@ -10,7 +10,7 @@ use aws_types::SdkConfig;
 use shardmill_engine::{EventSource, KinesisAnswer, kinesis_answer};
 
 use crate::clock::ServiceClock;
-use crate::source::aws::{InPlace, ObserveDate, Slot, bounded};
+use crate::source::aws::{Address, InPlace, Observe, Slot, bounded};
 
 tokio::task_local! {
     /// The answer of the `GetRecords` that this task waits for.
@@ -29,10 +29,10 @@ pub(super) fn from_client(client: &Client) -> Builder {
     for_polling(config.to_builder(), config.timeout_config())
 }
 
-/// A client that shows the service's time to `clock`, and reads records in place.
-pub(super) fn observed(settings: &Builder, clock: &ServiceClock) -> Client {
+/// A client that shows the service's time to `clock` and its endpoint to `address`, and reads records in place.
+pub(super) fn observed(settings: &Builder, clock: &ServiceClock, address: &Address) -> Client {
     let in_place = InPlace { slot: &ANSWER, read: kinesis_answer, output: no_records };
-    let settings = settings.clone().interceptor(ObserveDate::new(clock));
+    let settings = settings.clone().interceptor(Observe::new(clock, address));
     Client::from_conf(settings.interceptor(in_place.instead_of(&GetRecords::new())).build())
 }
 

@@ -15,7 +15,7 @@ const ATTEMPTS: usize = 3;
 /// Every shard of the stream. A part of a listing is never returned: a missing parent would count as ended (I9).
 pub(super) async fn list(source: &Inner) -> Result<ShardListing, SourceError> {
     let StreamSummary { epoch, retention, .. } = summary(source).await?;
-    let call = Call { api: "ListShards", stream: &source.stream, shard: None, at: None };
+    let call = source.call("ListShards", None);
     for _ in 0..ATTEMPTS {
         if let Some((shards, date)) = pages(source, call).await? {
             if shards.is_empty() {
@@ -36,7 +36,7 @@ pub(super) async fn children_if_ended(
     source: &Inner,
     shard: &ShardId,
 ) -> Result<Option<Vec<Shard>>, SourceError> {
-    let call = Call { api: "ListShards", stream: &source.stream, shard: Some(shard), at: None };
+    let call = source.call("ListShards", Some(shard));
     let Some((shards, _)) = pages(source, call).await? else {
         return Err(call.unusable("its token expired while the next page was asked for"));
     };
@@ -48,7 +48,7 @@ pub(super) async fn children_if_ended(
 
 /// What tells, with one call, whether the stream is the same and has as many open shards.
 pub(super) async fn summary(source: &Inner) -> Result<StreamSummary, SourceError> {
-    let call = Call { api: "DescribeStreamSummary", stream: &source.stream, shard: None, at: None };
+    let call = source.call("DescribeStreamSummary", None);
     let request = source.client.describe_stream_summary();
     let answer =
         request.stream_name(&source.stream.stream).stream_arn(source.stream.arn.as_str()).send().await;

@@ -17,7 +17,7 @@ use aws_sdk_kinesis::config::Builder;
 use aws_types::SdkConfig;
 use shardmill_engine::{EventSource, MappingError, Position, ShardId, StreamKind};
 
-use super::aws::{Attachment, Hears, endpoint, stream_named};
+use super::aws::{Address, Attachment, Call, Hears, endpoint, stream_named};
 use super::limiter::ReadLimiter;
 use super::{ShardListing, ShardReader, SourceContext, SourceError, StreamSource, StreamSummary};
 use crate::clock::ServiceClock;
@@ -33,6 +33,7 @@ pub struct KinesisSource {
 #[derive(Debug)]
 struct Inner {
     client: Client,
+    address: Address,
     stream: EventSource,
     limiter: ReadLimiter,
     clock: ServiceClock,
@@ -40,8 +41,14 @@ struct Inner {
 
 impl Inner {
     fn new(settings: &Builder, stream: EventSource, limiter: ReadLimiter, clock: ServiceClock) -> Self {
-        let client = client::observed(settings, &clock);
-        Self { client, stream, limiter, clock }
+        let address = Address::default();
+        let client = client::observed(settings, &clock, &address);
+        Self { client, address, stream, limiter, clock }
+    }
+
+    /// A call, for messages.
+    fn call<'a>(&'a self, api: &'static str, shard: Option<&'a ShardId>) -> Call<'a> {
+        Call { api, stream: &self.stream, shard, address: &self.address, at: None }
     }
 }
 

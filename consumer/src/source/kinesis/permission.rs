@@ -7,7 +7,6 @@ use shardmill_engine::{Position, ShardId};
 
 use super::Inner;
 use super::reader::KinesisReader;
-use crate::source::aws::Call;
 use crate::source::{SourceError, SourceErrorKind};
 
 /// What the service answers to a request with `DryRun` that it would have carried out.
@@ -22,7 +21,7 @@ pub(super) async fn prove(source: &Arc<Inner>, shard: &ShardId) -> Result<(), So
     if error.code() == Some(WOULD_SUCCEED) {
         return Ok(());
     }
-    let call = Call { api: "GetRecords", stream: &source.stream, shard: Some(shard), at: None };
+    let call = source.call("GetRecords", Some(shard));
     match call.failed(error) {
         // A call that is throttled is permitted.
         error if error.kind == SourceErrorKind::Throttled => Ok(()),

@@ -60,7 +60,7 @@ impl KinesisReader {
 
     fn call(&self, api: &'static str) -> Call<'_> {
         let at = (api == "GetRecords").then_some(&self.at);
-        Call { api, stream: &self.source.stream, shard: Some(&self.shard), at }
+        Call { at, ..self.source.call(api, Some(&self.shard)) }
     }
 
     /// An iterator for the shard's oldest record.

@@ -8,8 +8,8 @@ use shardmill_engine::{Record, kinesis_answer};
 
 use super::super::reader::{Next, convert};
 use super::*;
-use crate::source::aws::Call;
 use crate::source::aws::oracle::{Chance, Judge, Sdk, by_chance, cut_and_changed};
+use crate::source::aws::{Address, Call};
 
 static STREAM: LazyLock<KinesisSource> =
     LazyLock::new(|| KinesisSource::from_client(Service::new([]).client(), ARN).unwrap());
@@ -27,7 +27,8 @@ fn compare(body: &Bytes, sdk: Sdk<'_>) -> bool {
     let Some(ours) = kinesis_answer(body) else { return false };
     let shown = String::from_utf8_lossy(body);
     let output = sdk(body).unwrap_or_else(|| panic!("the SDK does not take {shown}"));
-    let call = Call { api: "GetRecords", stream: STREAM.stream(), shard: None, at: None };
+    let address = Address::default();
+    let call = Call { api: "GetRecords", stream: STREAM.stream(), shard: None, address: &address, at: None };
     let theirs = convert(output.downcast::<GetRecordsOutput>().unwrap(), call);
     let theirs = theirs.unwrap_or_else(|error| panic!("{error}: {shown}"));
     let Next::Iterator(next) = theirs.next else { panic!("no next iterator: {shown}") };
