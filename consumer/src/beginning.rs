@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use shardmill_checkpoint::{Lease, NewLease};
+use shardmill_checkpoint::{Lease, NewLease, WorkerId};
 use shardmill_engine::Position;
 
 use crate::notes::PINNED_START;
@@ -25,6 +25,8 @@ pub(crate) fn configured(position: &Position) -> String {
 pub(crate) struct Beginning {
     /// Shards with a stored position, finished ones aside.
     resume: usize,
+    /// Of all shards that are not at their end, those that other workers own.
+    elsewhere: usize,
     /// Shards at their end.
     finished: usize,
     /// Shards that have not been read yet, by the place where they begin.
@@ -34,10 +36,14 @@ pub(crate) struct Beginning {
 }
 
 impl Beginning {
-    pub(crate) fn of(position: &Position, known: &[Lease], new: &[NewLease]) -> Self {
+    pub(crate) fn of(position: &Position, worker: &WorkerId, known: &[Lease], new: &[NewLease]) -> Self {
         let mut found = Self::default();
         let now = configured(position);
         for lease in known {
+            let is_elsewhere = lease.owner.as_ref().is_some_and(|owner| owner != worker);
+            if is_elsewhere && lease.checkpoint != Position::ShardEnd {
+                found.elsewhere += 1;
+            }
             match &lease.checkpoint {
                 Position::ShardEnd => found.finished += 1,
                 Position::At(_) | Position::After(_) => found.resume += 1,
@@ -62,7 +68,7 @@ impl Beginning {
         found
     }
 
-    /// `4 shards resume from checkpoints, 2 begin at TRIM_HORIZON`.
+    /// `4 shards resume from checkpoints, 2 begin at TRIM_HORIZON; other workers own 3 of them`.
     pub(crate) fn sentence(&self) -> String {
         let shards = |count: usize, one: &str, many: &str| match count {
             1 => format!("1 shard {one}"),
@@ -79,7 +85,12 @@ impl Beginning {
         if self.finished > 0 {
             parts.push(shards(self.finished, "was finished before", "were finished before"));
         }
-        parts.join(", ")
+        let mut sentence = parts.join(", ");
+        if self.elsewhere > 0 {
+            // They are not this worker's to read, unless it takes them over.
+            sentence.push_str(&format!("; other workers own {} of them", self.elsewhere));
+        }
+        sentence
     }
 
     /// A message that a changed starting position has no effect; `None` if it has not changed.
@@ -130,6 +141,10 @@ mod tests {
         new(app, checkpoint).into()
     }
 
+    fn me() -> WorkerId {
+        WorkerId::new("me")
+    }
+
     fn after() -> Position {
         Position::After(Seq::plain("7"))
     }
@@ -138,32 +153,53 @@ mod tests {
     fn incident_99_a_start_says_how_many_shards_resume_and_where_the_others_begin() {
         let horizon = Position::TrimHorizon;
         let known = [lease(&[], after()), lease(&[], after()), lease(&[], Position::ShardEnd)];
-        let found = Beginning::of(&horizon, &known, &[new(&[], horizon.clone()), new(&[], horizon.clone())]);
+        let found =
+            Beginning::of(&horizon, &me(), &known, &[new(&[], horizon.clone()), new(&[], horizon.clone())]);
         assert_eq!(
             found.sentence(),
             "2 shards resume from checkpoints, 2 shards begin at TRIM_HORIZON, 1 shard was finished before"
         );
-        let only_new = Beginning::of(&horizon, &[], &[new(&[], horizon.clone())]);
+        let only_new = Beginning::of(&horizon, &me(), &[], &[new(&[], horizon.clone())]);
         assert_eq!(only_new.sentence(), "1 shard begins at TRIM_HORIZON");
         let pinned = [(PINNED_START, "1700000000000")];
-        let latest = Beginning::of(&Position::Latest, &[], &[new(&pinned, Position::AtTimestamp(7))]);
+        let latest = Beginning::of(&Position::Latest, &me(), &[], &[new(&pinned, Position::AtTimestamp(7))]);
         assert_eq!(latest.sentence(), "1 shard begins at LATEST");
         assert_eq!(Beginning::default().sentence(), "0 shards resume from checkpoints");
+    }
+
+    #[test]
+    fn a_worker_that_stands_by_says_that_others_own_the_shards() {
+        let owned = |owner: &str, checkpoint| {
+            let mut lease = lease(&[], checkpoint);
+            lease.owner = Some(WorkerId::new(owner));
+            lease
+        };
+        let horizon = Position::TrimHorizon;
+        let known = [owned("other", after()), owned("me", after()), owned("other", Position::ShardEnd)];
+        let found = Beginning::of(&horizon, &me(), &known, &[]);
+        assert_eq!(
+            found.sentence(),
+            "2 shards resume from checkpoints, 1 shard was finished before; other workers own 1 of them"
+        );
     }
 
     #[test]
     fn incident_99_a_starting_position_that_was_changed_and_has_no_effect_is_said() {
         let stored = [(STARTING_POSITION, "TRIM_HORIZON")];
         let known = [lease(&stored, after()), lease(&[], after())];
-        let said = |position: Position| Beginning::of(&position, &known, &[]).without_effect(&position);
+        let said =
+            |position: Position| Beginning::of(&position, &me(), &known, &[]).without_effect(&position);
         assert_eq!(said(Position::TrimHorizon), None);
         let changed = said(Position::AtTimestamp(7)).unwrap();
         assert!(changed.contains("is AT_TIMESTAMP 7 now and was TRIM_HORIZON"), "{changed}");
         assert!(changed.contains("another Name"), "{changed}");
         // What an earlier version stored distinguishes LATEST from the rest.
         let pinned = [lease(&[(PINNED_START, "7")], after())];
-        assert_eq!(Beginning::of(&Position::Latest, &pinned, &[]).without_effect(&Position::Latest), None);
-        let horizon = Beginning::of(&Position::TrimHorizon, &pinned, &[]);
+        assert_eq!(
+            Beginning::of(&Position::Latest, &me(), &pinned, &[]).without_effect(&Position::Latest),
+            None
+        );
+        let horizon = Beginning::of(&Position::TrimHorizon, &me(), &pinned, &[]);
         assert!(horizon.without_effect(&Position::TrimHorizon).unwrap().contains("was LATEST"));
     }
 }

@@ -94,6 +94,7 @@ impl Consumer {
             places,
             handler,
             destination: self.destination,
+            worker: self.worker.id.clone(),
             leases,
             stop_timeout: self.worker.stop_timeout,
             stopping_gap: watch::Sender::new(None),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardmill_checkpoint::WorkerId;
 use shardmill_engine::{EventSourceMapping, Gap, ShardId};
 use tokio::sync::watch;
 
@@ -16,6 +17,8 @@ use crate::trouble::Troubles;
 /// What the shards of one mapping share.
 pub(crate) struct MappingContext {
     pub(crate) mapping: Arc<EventSourceMapping>,
+    /// The name under which this worker owns leases.
+    pub(crate) worker: WorkerId,
     /// The `mapping` label of metrics.
     pub(crate) name: Arc<str>,
     /// The stream that it reads.

@@ -84,7 +84,7 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     let discovered = Discovered {
         known: found.known.len() + found.unreadable + planned,
         uncovered: holes(&listing),
-        beginning: Some(Beginning::of(position, &found.known, &new)),
+        beginning: Some(Beginning::of(position, &cx.worker, &found.known, &new)),
         is_disabled: listing.is_disabled,
         ..Discovered::default()
     };
