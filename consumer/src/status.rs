@@ -152,6 +152,11 @@ impl ShardCell {
         state.last_error = Some(ErrorReport { what: what.to_owned(), message: error.to_string(), at });
     }
 
+    /// Batches that were given up and have not reached the destination.
+    pub(crate) fn undelivered_discards(&self) -> usize {
+        self.state.lock().snapshot.as_ref().map_or(0, |snapshot| snapshot.undelivered_discards)
+    }
+
     /// Lanes whose batch failed and is retried.
     pub(crate) fn retrying(&self) -> usize {
         self.state.lock().troubles.len()

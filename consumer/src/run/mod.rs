@@ -39,6 +39,8 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 pub struct RunReport {
     /// Invocations that the stop timeout cut off: their records are redelivered.
     pub cut_invocations: usize,
+    /// Batches that were given up and had not reached the destination when the run ended: they are read and tried again.
+    pub undelivered_discards: usize,
 }
 
 /// Why a run ended without being asked to. Transient faults never end a run.
@@ -196,6 +198,7 @@ impl Run {
         let Some(key) = self.keys.remove(&id) else { return };
         let cell = self.shards.remove(&key);
         let children_told = cell.as_ref().is_some_and(|cell| cell.children_told());
+        let undelivered = cell.as_ref().map_or(0, |cell| cell.undelivered_discards());
         if let Some(cell) = cell {
             self.status.remove(&cell);
             self.minute.ended(cell.counters());
@@ -204,6 +207,9 @@ impl Run {
         match ended {
             Ok((_, exit)) => {
                 self.panics.remove(&key);
+                if matches!(exit, Exit::Stopped { .. }) {
+                    self.report.undelivered_discards += undelivered;
+                }
                 if exit == Exit::ShardEnd && !children_told {
                     // Its children may be known to nobody yet. Those that the service told have their leases.
                     self.stream.schedule.list_now();
@@ -269,6 +275,13 @@ impl Run {
                 mapping = %self.cx.name,
                 invocations = self.report.cut_invocations,
                 "the stop cut invocations off: their records are redelivered, no attempt is spent"
+            );
+        }
+        if self.report.undelivered_discards > 0 {
+            tracing::warn!(
+                mapping = %self.cx.name,
+                batches = self.report.undelivered_discards,
+                "batches that were given up had not reached the destination at the stop: they are read and tried again after the next start"
             );
         }
     }

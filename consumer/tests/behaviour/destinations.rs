@@ -118,6 +118,27 @@ async fn a_destination_that_is_down_holds_up_its_own_shard_only_and_loses_nothin
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_tells_of_batches_that_were_given_up_and_had_not_reached_the_destination() {
+    logs::collect();
+    let (fake, store, seen) = (stream(1), store(), Seen::default());
+    put(&fake, 5);
+    let shard = fake.shards("orders").unwrap()[0].id.clone();
+    let a = worker("a");
+    let mapping = mapping().batch_size(5).maximum_retry_attempts(0);
+    let letters = Letters::new(Mood::Fails);
+    let run = launch(consumer(&fake, &a, mapping, poisoned(&seen, &shard), &store).on_failure(letters));
+    until("the failed delivery", || {
+        let is_about_destination = |error: &shardmill::ErrorReport| error.what == "destination";
+        run.report().shards.iter().any(|s| s.last_error.as_ref().is_some_and(is_about_destination))
+    })
+    .await;
+    assert_eq!(run.stop().await.undelivered_discards, 1);
+    let told = |line: &&String| line.starts_with("WARN") && line.contains("had not reached the destination");
+    assert_eq!(logs::lines().iter().filter(told).count(), 1, "{:?}", logs::lines());
+    assert_eq!(leases(&store).await[0].checkpoint, shardmill::Position::TrimHorizon, "they come again (I3)");
+}
+
+#[tokio::test(start_paused = true)]
 async fn r74_with_drop_a_batch_that_the_destination_does_not_take_is_counted_and_logged_with_its_positions() {
     logs::collect();
     let (fake, store, seen, letters) = (stream(1), store(), Seen::default(), Letters::new(Mood::Fails));
