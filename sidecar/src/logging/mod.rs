@@ -10,8 +10,11 @@ use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, registry};
 
 use lossy::{Bounds, Lossy};
 
@@ -52,14 +55,14 @@ pub fn start(format: LogFormat, level: LevelFilter, quiet: Option<&str>) -> std:
     let report = |lines: u64| tracing::warn!(lines, "{lines} log lines were lost while stderr was not read");
     let log = Lossy::start(std::io::stderr(), Bounds::default(), report)?;
     let writer = log.clone();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || writer.clone())
-        .log_internal_errors(false);
-    let started = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Auto if !terminal => builder.json().flatten_event(true).try_init(),
-        LogFormat::Auto | LogFormat::Text => builder.with_ansi(terminal).with_target(false).try_init(),
+    let lines = layer().with_writer(move || writer.clone()).log_internal_errors(false);
+    // The span of a shard's run: what it names is in every line already.
+    let filter = filter.and(filter_fn(|about| about.is_event() || about.name() != "shard"));
+    let is_text = matches!((format, terminal), (LogFormat::Text, _) | (LogFormat::Auto, true));
+    let started = if is_text {
+        registry().with(lines.with_ansi(terminal).with_target(false).with_filter(filter)).try_init()
+    } else {
+        registry().with(lines.json().flatten_event(true).with_filter(filter)).try_init()
     };
     if started.is_ok() && LOG.set(log).is_ok() {
         std::panic::set_hook(Box::new(log_panic));
