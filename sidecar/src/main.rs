@@ -72,7 +72,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct File {
-    /// The configuration: YAML or JSON.
+    /// The configuration: YAML or JSON; `-`: from standard input.
     #[arg(short, long = "config", value_name = "FILE")]
     config: PathBuf,
 }

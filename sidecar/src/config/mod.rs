@@ -17,6 +17,7 @@ mod unnamed;
 mod vars;
 mod warnings;
 
+use std::io::Read as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -44,12 +45,13 @@ pub struct Loaded {
     pub ignored: Vec<Note>,
 }
 
-/// Reads the file at `path`; `environment` fills in its variables.
+/// Reads the file at `path`, or standard input if that is `-`; `environment` fills in its variables.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, ConfigErrors> {
-    let bytes = std::fs::read(path).map_err(|e| {
+    let bytes = if path == Path::new("-") { standard_input() } else { std::fs::read(path) };
+    let bytes = bytes.map_err(|e| {
         ConfigErrors::whole_file(path, format!("cannot be read: {e}; name a file with -c FILE"))
     })?;
     if bytes.len() > LARGEST {
@@ -64,6 +66,13 @@ pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = Wall::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX));
     parse(path, &text, environment, now)
+}
+
+/// No more than what shows that it is too large: it may have no end.
+fn standard_input() -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What [`load`] does once the file is read. `path` is for messages; a start time after `now` is refused.
