@@ -31,6 +31,8 @@ mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
+#[cfg(feature = "dynamodb")]
+mod table;
 mod worker;
 
 #[cfg(feature = "dynamodb")]

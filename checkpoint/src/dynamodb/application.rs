@@ -9,13 +9,14 @@ use shardmill_engine::LeaseKey;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::attributes::{Item, Reader, Update, number};
-use super::error::{Failure, Reach};
 use super::mirror::Mirror;
 use super::names;
 use super::row::{self, Row};
-use super::table::{Answer, Table};
+use super::table::Table;
 use super::workers::{Life, WorkerRow};
+use crate::table::Answer;
+use crate::table::attributes::{Item, Reader, Update, number};
+use crate::table::error::{Failure, Reach};
 use crate::{Lease, WorkerId};
 
 /// The format of the items that this version writes.

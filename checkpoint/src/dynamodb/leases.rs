@@ -2,22 +2,19 @@
 
 use std::collections::HashSet;
 
-use futures::future::join_all;
 use shardmill_engine::{LeaseKey, Position, ShardId};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::application::{Application, Kept};
-use super::attributes::{Item, Reader, Update, number, text, texts};
-use super::error::{Failure, Reach};
 use super::names;
 use super::order::order;
 use super::row::{self, Row, set_process};
-use super::table::Answer;
+use crate::table::Answer;
+use crate::table::attributes::{Item, Reader, Update, number, text, texts};
+use crate::table::batch::{each, in_turn};
+use crate::table::error::{Failure, Reach};
 use crate::{Checkpoint, Claim, NewLease, Ownership, Renewal, WorkerId, Write};
 
-/// Calls of one batch that are under way at the same time.
-const CONCURRENT: usize = 32;
 const TRIES: u32 = 8;
 /// What an acquisition sets and the end of one removes.
 const OF_ACQUISITION: [&str; 6] =
@@ -317,54 +314,4 @@ fn advance(checkpoint: &Checkpoint) -> Update {
     }
     app.iter()
         .fold(advance.if_map("app"), |advance, (name, value)| advance.set_entry("app", name, text(value)))
-}
-
-/// Makes the calls, so many at a time; the answers are in their order.
-async fn in_turn<F: Future>(calls: Vec<F>) -> Vec<F::Output> {
-    let turns = Semaphore::new(CONCURRENT);
-    let turns = &turns;
-    join_all(calls.into_iter().map(|call| async move {
-        // The semaphore is never closed.
-        let _turn = turns.acquire().await;
-        call.await
-    }))
-    .await
-}
-
-/// One answer for each element; an error if one cause has failed them all.
-fn each(writes: Vec<Result<Write, Failure>>) -> Result<Vec<Write>, Failure> {
-    let is_everywhere = |failure: &Failure| matches!(failure.reach, Reach::Call | Reach::Setup);
-    let failed_all = writes.iter().all(|write| write.as_ref().is_err_and(is_everywhere));
-    let unknown = |failure: Failure| {
-        if failed_all { Err(failure) } else { Ok(Write::Unknown { reason: failure.reason }) }
-    };
-    writes.into_iter().map(|write| write.or_else(unknown)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn failed(reach: Reach) -> Result<Write, Failure> {
-        Err(Failure::new(reach, format!("{reach:?}")))
-    }
-
-    #[test]
-    fn an_element_that_fails_alone_is_unknown_and_the_others_are_answered() {
-        let done = || Ok(Write::Done { counter: 2 });
-        let writes = each(vec![done(), failed(Reach::Throttled), failed(Reach::Call), done()]).unwrap();
-        let unknown = |reason: &str| Write::Unknown { reason: reason.into() };
-        assert_eq!(
-            writes,
-            [Write::Done { counter: 2 }, unknown("Throttled"), unknown("Call"), Write::Done { counter: 2 }]
-        );
-        assert_eq!(each(vec![failed(Reach::Throttled)]).unwrap(), [unknown("Throttled")]);
-    }
-
-    #[test]
-    fn one_cause_that_fails_every_element_is_an_error_of_the_call() {
-        let failure = each(vec![failed(Reach::Call), failed(Reach::Setup)]).unwrap_err();
-        assert_eq!(failure.reach, Reach::Call);
-        assert_eq!(each(vec![]).unwrap(), []);
-    }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::application::{Application, Kept, Known};
-use super::error::Failure;
 use super::names;
 use super::workers::WorkerRow;
+use crate::table::error::Failure;
 use crate::{LeaseList, UnreadableLease};
 
 /// How long the list of workers is good for.
@@ -23,7 +23,7 @@ impl Application {
     pub(super) async fn list(&self) -> Result<LeaseList, Failure> {
         let _one = self.listing.lock().await;
         self.pay_what_is_owed().await;
-        let (now, interval) = (Instant::now(), self.table.options.full_listing_interval);
+        let (now, interval) = (Instant::now(), self.table.full_listing_interval);
         // Read before the leases: what is written meanwhile raises it further, and is seen by the next listing.
         let changes = self.changes().await?;
         if self.known().must_look(changes, now, interval) {
@@ -100,9 +100,9 @@ impl Known {
 mod tests {
     use shardmill_engine::{LeaseKey, ShardId};
 
-    use super::super::attributes::{Item, number, text};
     use super::super::row;
     use super::*;
+    use crate::table::attributes::{Item, number, text};
 
     fn key() -> LeaseKey {
         let part = || "a".to_owned();

@@ -1,9 +1,6 @@
 //! Leases in a DynamoDB table, shared by workers on many hosts.
 
 mod application;
-mod attributes;
-mod client;
-mod error;
 mod leases;
 mod listing;
 mod mirror;
@@ -26,9 +23,10 @@ use aws_types::SdkConfig;
 use shardmill_engine::{LeaseKey, ShardId};
 
 use self::application::Application;
-use self::error::Failure;
 use self::table::Table;
 use crate::rules;
+use crate::table::error::Failure;
+use crate::table::{check_name, client};
 use crate::{
     Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership,
     Renewal, StoreError, WorkerId, WorkerReport, Write,
@@ -76,7 +74,7 @@ impl fmt::Debug for DynamoDbStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DynamoDbStore")
             .field("application", &self.application.name)
-            .field("table", &self.application.table.name)
+            .field("table", &self.application.table.name())
             .finish_non_exhaustive()
     }
 }
@@ -132,10 +130,9 @@ impl DynamoDbStore {
         options: &DynamoDbOptions,
     ) -> Result<Self, StoreError> {
         let store = describe(table);
-        check_table(table).map_err(|reason| StoreError::Invalid { store: store.clone(), reason })?;
+        check_name(table).map_err(|reason| StoreError::Invalid { store: store.clone(), reason })?;
         check_application(application, &store)?;
-        let client = || Client::from_conf(settings.clone().build());
-        let table = Arc::new(Table::new(table, [client(), client()], options.clone()));
+        let table = Arc::new(Table::new(table, settings, options));
         Ok(Self { application: Arc::new(Application::new(application, table)) })
     }
 
@@ -152,7 +149,7 @@ impl DynamoDbStore {
     /// The table's name.
     #[must_use]
     pub fn table(&self) -> &str {
-        &self.application.table.name
+        self.application.table.name()
     }
 
     /// Calls once the table is known to be there. The calls of the SDK are large futures.
@@ -172,15 +169,6 @@ impl DynamoDbStore {
     fn valid(&self, check: Result<(), String>) -> Result<(), StoreError> {
         check.map_err(|reason| StoreError::Invalid { store: self.describe(), reason })
     }
-}
-
-/// What DynamoDB permits as a table's name.
-fn check_table(table: &str) -> Result<(), String> {
-    let permitted = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    if (3..=255).contains(&table.len()) && table.bytes().all(permitted) {
-        return Ok(());
-    }
-    Err(format!("{table:?} is no table's name; permitted: 3 to 255 of a-z, A-Z, 0-9, _, - and ."))
 }
 
 fn check_application(application: &str, store: &str) -> Result<(), StoreError> {

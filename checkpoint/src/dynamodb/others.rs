@@ -3,10 +3,10 @@
 use shardmill_engine::LeaseKey;
 
 use super::application::Application;
-use super::attributes::{Reader, Update, text};
-use super::error::{Failure, Reach};
 use super::names;
-use super::table::Answer;
+use crate::table::Answer;
+use crate::table::attributes::{Reader, Update, text};
+use crate::table::error::{Failure, Reach};
 use crate::{NewLease, OtherApplication};
 
 impl Application {

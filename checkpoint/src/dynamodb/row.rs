@@ -5,9 +5,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use shardmill_engine::{HashRange, LeaseKey, Position, Seq, ShardId};
 
-use super::attributes::{Item, Reader, Update, number, text, texts};
 use super::names;
 use super::order::order;
+use crate::table::attributes::{Item, Reader, Update, number, text, texts};
 use crate::{AppState, Lease, NewLease, ProcessIdentity, WorkerId};
 
 /// A lease with what a [`Lease`] does not show. Its heartbeat is not in the row.

@@ -10,11 +10,11 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::time::Instant;
 
 use super::application::Application;
-use super::attributes::{Item, Reader, Update, number, text};
-use super::error::{Failure, Reach};
 use super::names;
 use super::row::{Row, process, set_process};
-use super::table::Answer;
+use crate::table::Answer;
+use crate::table::attributes::{Item, Reader, Update, number, text};
+use crate::table::error::{Failure, Reach};
 use crate::{Claim, Heartbeat, WorkerId, WorkerRecord, WorkerReport};
 
 /// How long after its last heartbeat a worker's item is removed by the service, at the earliest.

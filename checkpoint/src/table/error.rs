@@ -5,14 +5,15 @@ use std::error::Error;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::Named;
 use crate::StoreError;
 
 /// One operation of the service; it is also the IAM action that permits it.
-pub(super) type Operation = &'static str;
+pub(crate) type Operation = &'static str;
 
 /// How far a failure reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// The item alone, and nothing was written: its partition is throttled.
     Throttled,
     /// The item alone: it is not known whether it was written.
@@ -25,19 +26,19 @@ pub(super) enum Reach {
 
 /// A failed call.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) reach: Reach,
-    pub(super) reason: String,
+pub(crate) struct Failure {
+    pub(crate) reach: Reach,
+    pub(crate) reason: String,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Failure {
-    pub(super) fn new(reach: Reach, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(reach: Reach, reason: impl Into<String>) -> Self {
         Self { reach, reason: reason.into(), source: None }
     }
 
     /// The failure of `operation`.
-    pub(super) fn of<E>(operation: Operation, table: &str, error: SdkError<E, HttpResponse>) -> Self
+    pub(crate) fn of<E>(operation: Operation, table: Named<'_>, error: SdkError<E, HttpResponse>) -> Self
     where
         E: Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
@@ -63,16 +64,16 @@ impl Failure {
     }
 
     /// Whether the next attempt may succeed at once.
-    pub(super) fn is_retryable(&self) -> bool {
+    pub(crate) fn is_retryable(&self) -> bool {
         self.reach != Reach::Setup
     }
 
     /// Whether the call may have been carried out all the same.
-    pub(super) fn is_unsure(&self) -> bool {
+    pub(crate) fn is_unsure(&self) -> bool {
         matches!(self.reach, Reach::Item | Reach::Call)
     }
 
-    pub(super) fn into_store_error(self, store: &str) -> StoreError {
+    pub(crate) fn into_store_error(self, store: &str) -> StoreError {
         let Self { reach, reason, source } = self;
         let store = store.to_owned();
         match reach {
@@ -82,7 +83,8 @@ impl Failure {
     }
 }
 
-fn judge(code: &str, status: u16, operation: Operation, table: &str) -> (Reach, String) {
+fn judge(code: &str, status: u16, operation: Operation, table: Named<'_>) -> (Reach, String) {
+    let Named { name: table, shape } = table;
     // Some codes come with the service's name in front.
     let short = code.rsplit(['#', '.']).next().unwrap_or(code).trim_end_matches("Exception");
     let plain = |reach| (reach, String::new());
@@ -94,9 +96,7 @@ fn judge(code: &str, status: u16, operation: Operation, table: &str) -> (Reach, 
         | "LimitExceeded" => plain(Reach::Throttled),
         "ResourceNotFound" => (
             Reach::Setup,
-            format!(
-                "; create the table {table} with partition key application (S) and sort key item (S), or let this worker create it"
-            ),
+            format!("; create the table {table} with {}, or let this worker create it", shape.in_words()),
         ),
         "AccessDenied" => (
             Reach::Setup,
@@ -129,10 +129,12 @@ fn root_cause(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::Shape;
 
     #[test]
     fn errors_are_judged_by_their_class_and_name_a_remedy() {
-        let judged = |code: &str, status| judge(code, status, "UpdateItem", "leases");
+        let table = Named { name: "leases", shape: &Shape::keyed("application", Some("item")) };
+        let judged = |code: &str, status| judge(code, status, "UpdateItem", table);
         for code in ["ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"]
         {
             assert_eq!(judged(code, 400).0, Reach::Throttled, "{code}");

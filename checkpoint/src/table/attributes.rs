@@ -7,51 +7,51 @@ use std::str::FromStr;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 /// An item as the service gives it.
-pub(super) type Item = HashMap<String, AttributeValue>;
+pub(crate) type Item = HashMap<String, AttributeValue>;
 
-pub(super) fn text(value: impl Into<String>) -> AttributeValue {
+pub(crate) fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
 }
 
-pub(super) fn number(value: impl Display) -> AttributeValue {
+pub(crate) fn number(value: impl Display) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-pub(super) fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> AttributeValue {
+pub(crate) fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> AttributeValue {
     AttributeValue::L(values.into_iter().map(text).collect())
 }
 
 /// Reads an item; what is wrong with an attribute is said in words.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a>(pub(super) &'a Item);
+pub(crate) struct Reader<'a>(pub(crate) &'a Item);
 
 impl<'a> Reader<'a> {
     fn get(self, name: &str) -> Option<&'a AttributeValue> {
         self.0.get(name)
     }
 
-    pub(super) fn text(self, name: &str) -> Result<Option<&'a str>, String> {
+    pub(crate) fn text(self, name: &str) -> Result<Option<&'a str>, String> {
         self.typed(name, "text (S)", |value| value.as_s().ok().map(String::as_str))
     }
 
-    pub(super) fn required_text(self, name: &str) -> Result<&'a str, String> {
+    pub(crate) fn required_text(self, name: &str) -> Result<&'a str, String> {
         self.text(name)?.ok_or_else(|| format!("has no attribute {name}"))
     }
 
-    pub(super) fn number<T: FromStr>(self, name: &str) -> Result<Option<T>, String> {
+    pub(crate) fn number<T: FromStr>(self, name: &str) -> Result<Option<T>, String> {
         self.typed(name, "number (N) in its range", |value| value.as_n().ok()?.parse().ok())
     }
 
-    pub(super) fn required_number<T: FromStr>(self, name: &str) -> Result<T, String> {
+    pub(crate) fn required_number<T: FromStr>(self, name: &str) -> Result<T, String> {
         self.number(name)?.ok_or_else(|| format!("has no attribute {name}"))
     }
 
-    pub(super) fn flag(self, name: &str) -> Result<bool, String> {
+    pub(crate) fn flag(self, name: &str) -> Result<bool, String> {
         Ok(self.typed(name, "boolean (BOOL)", |value| value.as_bool().ok().copied())?.unwrap_or_default())
     }
 
     /// An absent list is empty.
-    pub(super) fn texts(self, name: &str) -> Result<Vec<&'a str>, String> {
+    pub(crate) fn texts(self, name: &str) -> Result<Vec<&'a str>, String> {
         let read = |value: &'a AttributeValue| {
             let values = value.as_l().ok()?;
             values.iter().map(|value| value.as_s().ok().map(String::as_str)).collect()
@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
         Ok(self.typed(name, "list of texts (L of S)", read)?.unwrap_or_default())
     }
 
-    pub(super) fn required_map(self, name: &str) -> Result<&'a Item, String> {
+    pub(crate) fn required_map(self, name: &str) -> Result<&'a Item, String> {
         let map = self.typed(name, "map (M)", |value| value.as_m().ok())?;
         map.ok_or_else(|| format!("has no attribute {name}"))
     }
@@ -92,7 +92,7 @@ fn shown(value: &AttributeValue) -> String {
 
 /// An update of one item and its condition. Every name and value is a placeholder: many words are reserved.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Update {
+pub(crate) struct Update {
     names: HashMap<String, String>,
     values: HashMap<String, AttributeValue>,
     sets: Vec<String>,
@@ -101,14 +101,14 @@ pub(super) struct Update {
 }
 
 impl Update {
-    pub(super) fn set(mut self, name: &str, value: AttributeValue) -> Self {
+    pub(crate) fn set(mut self, name: &str, value: AttributeValue) -> Self {
         let (name, value) = (self.name(name), self.value(value));
         self.sets.push(format!("{name} = {value}"));
         self
     }
 
     /// Sets the attribute, or removes it where there is no value.
-    pub(super) fn set_or_remove(self, name: &str, value: Option<AttributeValue>) -> Self {
+    pub(crate) fn set_or_remove(self, name: &str, value: Option<AttributeValue>) -> Self {
         match value {
             Some(value) => self.set(name, value),
             None => self.remove(name),
@@ -116,96 +116,96 @@ impl Update {
     }
 
     /// Sets one entry of a map; the others stay.
-    pub(super) fn set_entry(mut self, map: &str, entry: &str, value: AttributeValue) -> Self {
+    pub(crate) fn set_entry(mut self, map: &str, entry: &str, value: AttributeValue) -> Self {
         let (map, entry, value) = (self.name(map), self.name(entry), self.value(value));
         self.sets.push(format!("{map}.{entry} = {value}"));
         self
     }
 
     /// Sets the attribute unless it is there.
-    pub(super) fn set_first(mut self, name: &str, value: AttributeValue) -> Self {
+    pub(crate) fn set_first(mut self, name: &str, value: AttributeValue) -> Self {
         let (name, value) = (self.name(name), self.value(value));
         self.sets.push(format!("{name} = if_not_exists({name}, {value})"));
         self
     }
 
-    pub(super) fn copy(mut self, from: &str, to: &str) -> Self {
+    pub(crate) fn copy(mut self, from: &str, to: &str) -> Self {
         let (from, to) = (self.name(from), self.name(to));
         self.sets.push(format!("{to} = {from}"));
         self
     }
 
     /// Adds 1; an absent attribute counts as 0.
-    pub(super) fn increment(mut self, name: &str) -> Self {
+    pub(crate) fn increment(mut self, name: &str) -> Self {
         let (name, one, zero) = (self.name(name), self.value(number(1)), self.value(number(0)));
         self.sets.push(format!("{name} = if_not_exists({name}, {zero}) + {one}"));
         self
     }
 
-    pub(super) fn remove(mut self, name: &str) -> Self {
+    pub(crate) fn remove(mut self, name: &str) -> Self {
         let name = self.name(name);
         self.removes.push(name);
         self
     }
 
-    pub(super) fn remove_all(self, names: &[&str]) -> Self {
+    pub(crate) fn remove_all(self, names: &[&str]) -> Self {
         names.iter().fold(self, |update, name| update.remove(name))
     }
 
-    pub(super) fn if_equal(mut self, name: &str, value: AttributeValue) -> Self {
+    pub(crate) fn if_equal(mut self, name: &str, value: AttributeValue) -> Self {
         let (name, value) = (self.name(name), self.value(value));
         self.conditions.push(format!("{name} = {value}"));
         self
     }
 
     /// If the attribute has this value, or is absent where there is none.
-    pub(super) fn if_equal_or_absent(self, name: &str, value: Option<AttributeValue>) -> Self {
+    pub(crate) fn if_equal_or_absent(self, name: &str, value: Option<AttributeValue>) -> Self {
         match value {
             Some(value) => self.if_equal(name, value),
             None => self.if_absent(name),
         }
     }
 
-    pub(super) fn if_absent(mut self, name: &str) -> Self {
+    pub(crate) fn if_absent(mut self, name: &str) -> Self {
         let name = self.name(name);
         self.conditions.push(format!("attribute_not_exists({name})"));
         self
     }
 
-    pub(super) fn if_present(mut self, name: &str) -> Self {
+    pub(crate) fn if_present(mut self, name: &str) -> Self {
         let name = self.name(name);
         self.conditions.push(format!("attribute_exists({name})"));
         self
     }
 
-    pub(super) fn if_map(mut self, name: &str) -> Self {
+    pub(crate) fn if_map(mut self, name: &str) -> Self {
         let (name, kind) = (self.name(name), self.value(text("M")));
         self.conditions.push(format!("attribute_type({name}, {kind})"));
         self
     }
 
-    pub(super) fn if_at_most_or_absent(mut self, name: &str, value: AttributeValue) -> Self {
+    pub(crate) fn if_at_most_or_absent(mut self, name: &str, value: AttributeValue) -> Self {
         let (name, value) = (self.name(name), self.value(value));
         self.conditions.push(format!("(attribute_not_exists({name}) OR {name} <= {value})"));
         self
     }
 
-    pub(super) fn expression(&self) -> Option<String> {
+    pub(crate) fn expression(&self) -> Option<String> {
         let sets = (!self.sets.is_empty()).then(|| format!("SET {}", self.sets.join(", ")));
         let removes = (!self.removes.is_empty()).then(|| format!("REMOVE {}", self.removes.join(", ")));
         let parts: Vec<_> = sets.into_iter().chain(removes).collect();
         (!parts.is_empty()).then(|| parts.join(" "))
     }
 
-    pub(super) fn condition(&self) -> Option<String> {
+    pub(crate) fn condition(&self) -> Option<String> {
         (!self.conditions.is_empty()).then(|| self.conditions.join(" AND "))
     }
 
-    pub(super) fn names(&self) -> Option<HashMap<String, String>> {
+    pub(crate) fn names(&self) -> Option<HashMap<String, String>> {
         (!self.names.is_empty()).then(|| self.names.clone())
     }
 
-    pub(super) fn values(&self) -> Option<Item> {
+    pub(crate) fn values(&self) -> Option<Item> {
         (!self.values.is_empty()).then(|| self.values.clone())
     }
 

@@ -12,6 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_types::SdkConfig;
 use tokio::time::Instant;
 
+use super::Named;
 use super::error::{Failure, Operation, Reach};
 
 /// Attempts of one call.
@@ -20,12 +21,12 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The settings of clients by the SDK's configuration.
-pub(super) fn from_config(config: &SdkConfig, limit: Duration) -> Builder {
+pub(crate) fn from_config(config: &SdkConfig, limit: Duration) -> Builder {
     bounded(Builder::from(config), limit)
 }
 
 /// The settings of clients like the given one.
-pub(super) fn from_client(client: &Client, limit: Duration) -> Builder {
+pub(crate) fn from_client(client: &Client, limit: Duration) -> Builder {
     bounded(client.config().to_builder(), limit)
 }
 
@@ -41,12 +42,12 @@ fn bounded(builder: Builder, limit: Duration) -> Builder {
 }
 
 /// An answer, and whether an attempt before it may have been carried out.
-pub(super) type Answered<T> = (T, bool);
+pub(crate) type Answered<T> = (T, bool);
 
 /// Calls until there is an answer, an error that no further attempt helps, or the end of attempts or time.
-pub(super) async fn call<T, E, F>(
+pub(crate) async fn call<T, E, F>(
     operation: Operation,
-    table: &str,
+    table: Named<'_>,
     until: Instant,
     mut send: impl FnMut() -> F,
 ) -> Result<Answered<Result<T, E>>, Failure>
