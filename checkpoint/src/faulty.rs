@@ -237,6 +237,10 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
         self.run(Operation::ForgetWorker, self.inner.forget_worker(worker, seen)).await
     }
 
+    fn bind(&self, stream: &LeaseKey) {
+        self.inner.bind(stream);
+    }
+
     fn renews_all(&self) -> bool {
         self.inner.renews_all()
     }

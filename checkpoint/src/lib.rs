@@ -7,6 +7,7 @@
 //! * [`MemoryStore`] forgets everything with the process: for tests and trials.
 //! * `SqliteStore` (feature `sqlite`, on by default) keeps one file that several processes of a host share.
 //! * `DynamoDbStore` (feature `dynamodb`) keeps a table that workers on many hosts share.
+//! * `KclStore` (feature `dynamodb`) keeps a table in the layout of Amazon's KCL, which its workers may share.
 //! * `conformance` (feature `conformance`) is the suite that every store passes; `FaultyStore` makes a store fail on
 //!   demand.
 //!
@@ -23,6 +24,8 @@ mod dynamodb;
 mod error;
 #[cfg(feature = "conformance")]
 mod faulty;
+#[cfg(feature = "dynamodb")]
+mod kcl;
 mod lease;
 mod memory;
 mod others;
@@ -40,6 +43,8 @@ pub use dynamodb::{DynamoDbOptions, DynamoDbStore};
 pub use error::StoreError;
 #[cfg(feature = "conformance")]
 pub use faulty::{Fault, FaultyStore, Operation};
+#[cfg(feature = "dynamodb")]
+pub use kcl::{KclOptions, KclStore};
 pub use lease::{AppState, Claim, Lease, NewLease, ProcessIdentity, WorkerId};
 pub use memory::MemoryStore;
 pub use others::OtherApplication;

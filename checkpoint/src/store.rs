@@ -86,19 +86,27 @@ pub struct LeaseList {
     /// The workers that have reported themselves, dead ones included; empty if the store keeps none. Then a worker is
     /// known by the leases that it owns.
     pub workers: Vec<WorkerRecord>,
+    /// A leader of another program decides who gets which lease: a worker takes what is given to it, and nothing else.
+    pub led: bool,
 }
 
 impl LeaseList {
     /// A list of leases that can be read and of others that cannot.
     #[must_use]
     pub const fn new(leases: Vec<Lease>, unreadable: Vec<UnreadableLease>) -> Self {
-        Self { leases, unreadable, workers: Vec::new() }
+        Self { leases, unreadable, workers: Vec::new(), led: false }
     }
 
     /// The list with the application's workers.
     #[must_use]
     pub fn with_workers(self, workers: Vec<WorkerRecord>) -> Self {
         Self { workers, ..self }
+    }
+
+    /// The list where a leader of another program decides who gets which lease, or does not.
+    #[must_use]
+    pub fn led(self, led: bool) -> Self {
+        Self { led, ..self }
     }
 
     /// The leases of a list in which none may be unreadable: what [`LeaseStore::list`] answers.
@@ -217,6 +225,12 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Leases whose stream the store does not know are of this one from now on: those of another program, whose layout
+    /// does not name it. The default has none.
+    fn bind(&self, stream: &LeaseKey) {
+        let _ = stream;
+    }
+
     /// Whether a heartbeat renews every lease of its worker, so that [`renew`](Self::renew) need not be called. Then the
     /// heartbeat is part of each [`Lease`].
     fn renews_all(&self) -> bool {
@@ -286,6 +300,9 @@ impl<S: LeaseStore + ?Sized> LeaseStore for std::sync::Arc<S> {
     }
     async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
         (**self).forget_worker(worker, seen).await
+    }
+    fn bind(&self, stream: &LeaseKey) {
+        (**self).bind(stream);
     }
     fn renews_all(&self) -> bool {
         (**self).renews_all()

@@ -26,6 +26,8 @@ pub struct WorkerReport {
     pub host: String,
     /// When it started, in milliseconds since the epoch, by its own clock.
     pub started: i64,
+    /// It is another program's: it gives no lease and takes none that it is given, except by that program's own means.
+    pub foreign: bool,
 }
 
 impl WorkerReport {
@@ -42,6 +44,7 @@ impl WorkerReport {
             version: String::new(),
             host: String::new(),
             started: 0,
+            foreign: false,
         }
     }
 }

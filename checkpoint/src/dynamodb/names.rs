@@ -1,6 +1,8 @@
 //! What items are called: the sort key of each kind.
 
-use shardmill_engine::{LeaseKey, ShardId};
+use shardmill_engine::LeaseKey;
+
+use crate::table::names::{escape, key_text, parse_key, unescape};
 
 /// The item that a whole application shares.
 pub(super) const APPLICATION: &str = "application";
@@ -12,23 +14,12 @@ pub(super) const STREAMS: &str = "#streams";
 
 /// `lease#ACCOUNT#REGION#STREAM#EPOCH#SHARD`.
 pub(super) fn lease(key: &LeaseKey) -> String {
-    let LeaseKey { account, region, stream, epoch, shard } = key;
-    let parts = [account, region, stream, epoch, shard.as_str()].map(escape);
-    format!("{LEASES}{}", parts.join("#"))
+    format!("{LEASES}{}", key_text(key))
 }
 
 /// The key in a lease's name; `None` if it was not made by [`lease`].
 pub(super) fn lease_key(item: &str) -> Option<LeaseKey> {
-    let mut parts = item.strip_prefix(LEASES)?.split('#').map(unescape);
-    let mut part = || parts.next().flatten();
-    let key = LeaseKey {
-        account: part()?,
-        region: part()?,
-        stream: part()?,
-        epoch: part()?,
-        shard: ShardId::new(part()?),
-    };
-    (lease(&key) == item).then_some(key)
+    parse_key(item.strip_prefix(LEASES)?)
 }
 
 /// What the names of all leases of one stream's epoch begin with.
@@ -60,29 +51,10 @@ pub(super) fn epoch_and_application(reader: &str, prefix: &str) -> Option<(Strin
     Some((unescape(epoch)?, unescape(application)?))
 }
 
-/// A part of a name without the character that parts it from others.
-fn escape(part: impl AsRef<str>) -> String {
-    part.as_ref().replace('%', "%25").replace('#', "%23")
-}
-
-fn unescape(part: &str) -> Option<String> {
-    let mut whole = String::with_capacity(part.len());
-    let mut rest = part;
-    while let Some((plain, after)) = rest.split_once('%') {
-        whole.push_str(plain);
-        whole.push(match after.get(..2)? {
-            "25" => '%',
-            "23" => '#',
-            _ => return None,
-        });
-        rest = &after[2..];
-    }
-    whole.push_str(rest);
-    Some(whole)
-}
-
 #[cfg(test)]
 mod tests {
+    use shardmill_engine::ShardId;
+
     use super::*;
 
     fn key(stream: &str, epoch: &str, shard: &str) -> LeaseKey {

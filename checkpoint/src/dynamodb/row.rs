@@ -8,6 +8,7 @@ use shardmill_engine::{HashRange, LeaseKey, Position, Seq, ShardId};
 use super::names;
 use super::order::order;
 use crate::table::attributes::{Item, Reader, Update, number, text, texts};
+use crate::table::process::{self, ProcessNames};
 use crate::{AppState, Lease, NewLease, ProcessIdentity, WorkerId};
 
 /// A lease with what a [`Lease`] does not show. Its heartbeat is not in the row.
@@ -65,22 +66,14 @@ fn read_fields(item: &Item) -> Result<Row, String> {
     Ok(Row { lease, owner_epoch: read.number("ownerEpoch")?.unwrap_or_default() })
 }
 
-/// A process that is only half known is unknown: succession then waits for the lease to expire.
+const PROCESS: ProcessNames = ["processHost", "processId", "processStarted"];
+
 pub(super) fn process(read: Reader<'_>) -> Result<Option<ProcessIdentity>, String> {
-    let (host, pid) = (read.text("processHost")?, read.number("processId")?);
-    let started = read.number("processStarted")?;
-    Ok(host.zip(pid).zip(started).map(|((host, pid), started)| ProcessIdentity {
-        host: host.to_owned(),
-        pid,
-        started,
-    }))
+    process::read(read, &PROCESS)
 }
 
 pub(super) fn set_process(update: Update, process: Option<&ProcessIdentity>) -> Update {
-    update
-        .set_or_remove("processHost", process.map(|process| text(&process.host)))
-        .set_or_remove("processId", process.map(|process| number(process.pid)))
-        .set_or_remove("processStarted", process.map(|process| number(process.started)))
+    process::set(update, &PROCESS, process)
 }
 
 /// One that is not a range of hash keys is unknown: it is only shown.

@@ -21,6 +21,14 @@ pub(crate) fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> AttributeV
     AttributeValue::L(values.into_iter().map(text).collect())
 }
 
+/// A set of texts; `None` if there are none: the service has no empty set.
+pub(crate) fn text_set<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<AttributeValue> {
+    let mut values: Vec<String> = values.into_iter().map(str::to_owned).collect();
+    values.sort_unstable();
+    values.dedup();
+    (!values.is_empty()).then_some(AttributeValue::Ss(values))
+}
+
 /// Reads an item; what is wrong with an attribute is said in words.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a>(pub(crate) &'a Item);
@@ -59,9 +67,19 @@ impl<'a> Reader<'a> {
         Ok(self.typed(name, "list of texts (L of S)", read)?.unwrap_or_default())
     }
 
+    /// An absent set is empty.
+    pub(crate) fn text_set(self, name: &str) -> Result<&'a [String], String> {
+        Ok(self
+            .typed(name, "set of texts (SS)", |value| value.as_ss().ok().map(Vec::as_slice))?
+            .unwrap_or_default())
+    }
+
+    pub(crate) fn map(self, name: &str) -> Result<Option<&'a Item>, String> {
+        self.typed(name, "map (M)", |value| value.as_m().ok())
+    }
+
     pub(crate) fn required_map(self, name: &str) -> Result<&'a Item, String> {
-        let map = self.typed(name, "map (M)", |value| value.as_m().ok())?;
-        map.ok_or_else(|| format!("has no attribute {name}"))
+        self.map(name)?.ok_or_else(|| format!("has no attribute {name}"))
     }
 
     fn typed<T>(
@@ -115,6 +133,14 @@ impl Update {
         }
     }
 
+    /// Sets the attribute if there is a value.
+    pub(crate) fn set_some(self, name: &str, value: Option<AttributeValue>) -> Self {
+        match value {
+            Some(value) => self.set(name, value),
+            None => self,
+        }
+    }
+
     /// Sets one entry of a map; the others stay.
     pub(crate) fn set_entry(mut self, map: &str, entry: &str, value: AttributeValue) -> Self {
         let (map, entry, value) = (self.name(map), self.name(entry), self.value(value));
@@ -139,6 +165,13 @@ impl Update {
     pub(crate) fn increment(mut self, name: &str) -> Self {
         let (name, one, zero) = (self.name(name), self.value(number(1)), self.value(number(0)));
         self.sets.push(format!("{name} = if_not_exists({name}, {zero}) + {one}"));
+        self
+    }
+
+    /// Adds 1 to what is there and keeps the sum in a second attribute, too.
+    pub(crate) fn increment_both(mut self, name: &str, copy: &str) -> Self {
+        let (name, copy, one) = (self.name(name), self.name(copy), self.value(number(1)));
+        self.sets.push(format!("{name} = {name} + {one}, {copy} = {name} + {one}"));
         self
     }
 
@@ -178,6 +211,13 @@ impl Update {
         self
     }
 
+    /// If there is no item, or one with this attribute; `key` is the table's partition key.
+    pub(crate) fn if_present_or_no_item(mut self, name: &str, key: &str) -> Self {
+        let (name, key) = (self.name(name), self.name(key));
+        self.conditions.push(format!("(attribute_exists({name}) OR attribute_not_exists({key}))"));
+        self
+    }
+
     pub(crate) fn if_map(mut self, name: &str) -> Self {
         let (name, kind) = (self.name(name), self.value(text("M")));
         self.conditions.push(format!("attribute_type({name}, {kind})"));
@@ -207,6 +247,19 @@ impl Update {
 
     pub(crate) fn values(&self) -> Option<Item> {
         (!self.values.is_empty()).then(|| self.values.clone())
+    }
+
+    /// The item after an update that only sets values and removes.
+    #[cfg(test)]
+    pub(crate) fn applied_to(&self, mut item: Item) -> Item {
+        for set in &self.sets {
+            let (name, value) = set.split_once(" = ").unwrap();
+            item.insert(self.names[name].clone(), self.values[value].clone());
+        }
+        for name in &self.removes {
+            item.remove(&self.names[name]);
+        }
+        item
     }
 
     fn name(&mut self, name: &str) -> String {

@@ -18,7 +18,7 @@ use super::{Shape, Table, settled};
 
 /// How long a new table may take until it can be used.
 const CREATION: Duration = Duration::from_secs(120);
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 impl Table {
     /// Makes sure that the table is there and of the right shape, once.

@@ -5,6 +5,8 @@ pub(crate) mod batch;
 pub(crate) mod client;
 mod create;
 pub(crate) mod error;
+pub(crate) mod names;
+pub(crate) mod process;
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;

@@ -3,7 +3,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/emulator.rs"]
+mod emulator;
+#[path = "../common/faults.rs"]
 mod faults;
+mod lost_answers;
 mod rig;
 
 mod dynamodb_local {

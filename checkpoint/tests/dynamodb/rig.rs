@@ -1,24 +1,15 @@
 //! A table of its own in DynamoDB Local, and stores on it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
 use aws_sdk_dynamodb::types::AttributeValue;
 use shardmill_checkpoint::{
     Claim, DynamoDbOptions, DynamoDbStore, Lease, LeaseStore, WorkerId, WorkerReport, Write,
 };
 
 pub(super) use crate::common::{after, key, new_lease as lease};
-
-static DRAWN: AtomicU32 = AtomicU32::new(0);
-
-/// A name that no other test has.
-pub(super) fn unique(name: &str) -> String {
-    let time = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros();
-    format!("{name}-{}-{time}-{}", std::process::id(), DRAWN.fetch_add(1, Ordering::Relaxed))
-}
+pub(super) use crate::emulator::{settings, unique};
 
 pub(super) struct Rig {
     pub(super) table: String,
@@ -64,16 +55,6 @@ impl Rig {
         let update = update.update_expression("SET #name = :value").expression_attribute_names("#name", name);
         update.expression_attribute_values(":value", value).send().await.unwrap();
     }
-}
-
-/// The settings of a client for the emulator.
-pub(super) fn settings() -> Builder {
-    let endpoint = std::env::var("SHARDMILL_TEST_DYNAMODB_LOCAL").unwrap();
-    Builder::new()
-        .behavior_version(BehaviorVersion::latest())
-        .endpoint_url(endpoint)
-        .region(Region::new("eu-central-1"))
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
 }
 
 pub(super) fn text(text: &str) -> AttributeValue {
