@@ -66,6 +66,7 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     stream.pin.note(&cx.mapping, &cx.leases, &before.leases, &stream.clock).await?;
     let (began, began_at) = (Instant::now(), stream.clock.now().mono);
     let listing = stream.source.shards().await?;
+    cx.leases.bind(&stream.key(&listing.epoch));
     let found = Found::of(stream, &listing, (before, cx.leases.list().await?), began);
     let start = start(cx, &found, &listing);
     if found.is_new() && start.pinned.is_some() && stream.pin.waits_for_clock(&stream.clock) {

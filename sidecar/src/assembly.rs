@@ -13,9 +13,12 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use shardmill::checkpoint::{
-    DynamoDbOptions, DynamoDbStore, LeaseStore, MemoryStore, SqliteOptions, SqliteStore, StoreError,
+    DynamoDbOptions, DynamoDbStore, KclOptions, KclStore, LeaseStore, MemoryStore, SqliteOptions,
+    SqliteStore, StoreError,
 };
-use shardmill::engine::{EventSource, FailureDestination, StreamKind};
+use shardmill::engine::{
+    EventSource, EventSourceMapping, FailureDestination, LeaseKey, Position, ShardId, StreamKind,
+};
 use shardmill::{
     Consumer, Destination, DestinationError, DynamoDbSource, KinesisSource, SourceError, StreamSource,
     Worker, WorkerError, WorkerOptions, connect_destination,
@@ -161,10 +164,12 @@ pub fn parts(config: MappingConfig, aws: &SdkConfig, stores: &mut Stores) -> Res
         None => None,
         Some(destination) => Some(DestinationParts(connect_destination(destination, aws)?)),
     };
-    let store = stores.open(&config.checkpoints, mapping.identity(), aws)?;
-    let named_store = match mapping.identity() == mapping.application_name() {
+    let store = stores.open(&config.checkpoints, mapping, mapping.identity(), aws)?;
+    // A table of KCL's is one application under any name.
+    let is_one = matches!(config.checkpoints, Checkpoints::Kcl(_));
+    let named_store = match is_one || mapping.identity() == mapping.application_name() {
         true => None,
-        false => Some(stores.open(&config.checkpoints, mapping.application_name(), aws)?),
+        false => Some(stores.open(&config.checkpoints, mapping, mapping.application_name(), aws)?),
     };
     let function = function(&config)?;
     Ok(Parts { function, source, destination, store, named_store, config })
@@ -205,24 +210,30 @@ fn source(event_source: &EventSource, aws: &SdkConfig) -> Result<SourceParts, So
 pub struct Stores {
     files: BTreeMap<PathBuf, SqliteStore>,
     tables: BTreeMap<String, DynamoDbStore>,
-    /// How long a call may take: the lease keeper then retries.
-    limit: Duration,
+    lease: Duration,
 }
 
 impl Stores {
     /// No store is open yet. A call takes no longer than a third of a `lease`, which is when the lease keeper retries.
     #[must_use]
     pub fn new(lease: Duration) -> Self {
-        Self { files: BTreeMap::new(), tables: BTreeMap::new(), limit: lease / 3 }
+        Self { files: BTreeMap::new(), tables: BTreeMap::new(), lease }
+    }
+
+    /// How long a call may take: the lease keeper then retries.
+    fn limit(&self) -> Duration {
+        self.lease / 3
     }
 
     fn open(
         &mut self,
         checkpoints: &Checkpoints,
+        mapping: &EventSourceMapping,
         application: &str,
         aws: &SdkConfig,
     ) -> Result<Arc<dyn LeaseStore>, StoreError> {
         match checkpoints {
+            Checkpoints::Kcl(table) => self.table_of_kcl(table, mapping, application, aws),
             Checkpoints::Memory => Ok(Arc::new(MemoryStore::default())),
             Checkpoints::Sqlite(path) => self.file(path, application),
             Checkpoints::DynamoDb(table) => self.table(table, application, aws),
@@ -234,7 +245,7 @@ impl Stores {
             return Ok(Arc::new(store.for_application(application)?));
         }
         let mut options = SqliteOptions::default();
-        options.busy_timeout = self.limit;
+        options.busy_timeout = self.limit();
         let store = SqliteStore::open_with(path, application, &options)?;
         self.files.insert(config::one_spelling(path), store.clone());
         Ok(Arc::new(store))
@@ -250,14 +261,45 @@ impl Stores {
             return Ok(Arc::new(store.for_application(application)?));
         }
         let mut options = DynamoDbOptions::default();
-        options.call_timeout = self.limit;
-        // Reads share a pool of connections, behind which a heartbeat must not wait.
-        let mut own = aws.to_builder();
-        own.set_http_client(None);
-        let store = DynamoDbStore::new_with(&own.build(), table, application, &options)?;
+        options.call_timeout = self.limit();
+        let store = DynamoDbStore::new_with(&apart(aws), table, application, &options)?;
         self.tables.insert(table.to_owned(), store.clone());
         Ok(Arc::new(store))
     }
+
+    fn table_of_kcl(
+        &self,
+        table: &str,
+        mapping: &EventSourceMapping,
+        application: &str,
+        aws: &SdkConfig,
+    ) -> Result<Arc<dyn LeaseStore>, StoreError> {
+        let mut options = KclOptions::default();
+        options.call_timeout = self.limit();
+        options.failover = self.lease;
+        options.starting_time = match mapping.starting_position() {
+            Position::AtTimestamp(time) => Some(*time),
+            _ => None,
+        };
+        let store = KclStore::new_with(&apart(aws), table, application, &options)?;
+        let EventSource { arn, stream, .. } = mapping.event_source();
+        // Which of the streams of that name it is, the first listing shows.
+        store.bind(&LeaseKey {
+            account: arn.account().to_owned(),
+            region: arn.region().to_owned(),
+            stream: stream.clone(),
+            epoch: String::new(),
+            shard: ShardId::new(""),
+        });
+        Ok(Arc::new(store))
+    }
+}
+
+/// With connections of its own: reads share a pool, behind which a heartbeat must not wait.
+fn apart(aws: &SdkConfig) -> SdkConfig {
+    let mut own = aws.to_builder();
+    own.set_http_client(None);
+    own.build()
 }
 
 fn function(config: &MappingConfig) -> Result<FunctionHandler, AssemblyError> {

@@ -104,7 +104,7 @@ fn kept(config: &Config) -> u64 {
             }
     };
     let table = |mapping: &MappingConfig| match &mapping.checkpoints {
-        Checkpoints::DynamoDb(table) => Some(table.clone()),
+        Checkpoints::DynamoDb(table) | Checkpoints::Kcl(table) => Some(table.clone()),
         Checkpoints::Sqlite(_) | Checkpoints::Memory => None,
     };
     let tables = config.mappings.iter().filter_map(table).collect::<BTreeSet<_>>().len() as u64;

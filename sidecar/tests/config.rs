@@ -283,6 +283,9 @@ fn defaults_are_those_of_the_contract() {
     let intervals = [one, other]
         .map(|m: MappingConfig| (m.checkpoints == table, m.mapping.checkpoint_interval().as_millis()));
     assert_eq!(intervals, [(true, 5_000), (true, 0)]);
+    let [of_kcl] = good("checkpoints_of_kcl.yaml").config.mappings.try_into().unwrap();
+    assert_eq!(of_kcl.checkpoints, Checkpoints::Kcl("orders-application".into()));
+    assert_eq!(of_kcl.mapping.checkpoint_interval().as_millis(), 5_000);
 }
 
 #[test]

@@ -324,6 +324,35 @@ mod dynamodb_local {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn workers_share_a_table_of_kcls_layout_and_one_goes_on_alone() {
+        let kinesis = Ferrokinesis::start().await;
+        let mut stream = Stream::create(kinesis.url(), "kcl", 4).await;
+        stream.put(200, 100).await;
+        let function = Function::start().await;
+        let endpoint = std::env::var("SHARDMILL_TEST_DYNAMODB_LOCAL").unwrap();
+        let config = Config::new(&stream)
+            .set("Checkpoints", format!("kcl:kcl-{}", std::process::id()))
+            .set("Worker.LeaseSeconds", 4)
+            .set("Aws", serde_json::json!({ "Region": "us-east-1" }))
+            .environment("AWS_ENDPOINT_URL_KINESIS", kinesis.url())
+            .environment("AWS_ENDPOINT_URL_DYNAMODB", &endpoint);
+        let first = worker(&config, &function, "first").await;
+        until_reads(&first, "first", 4).await;
+        let mut second = worker(&config, &function, "second").await;
+        until_reads(&second, "second", 2).await;
+        until_reads(&first, "first", 2).await;
+        stream.put(200, 100).await;
+        second.terminate();
+        assert!(second.ended().await.success());
+        until_reads(&first, "first", 4).await;
+        stream.put(200, 100).await;
+        until("the records are stored", async || is_complete(&stream, &function.stored()).then_some(()))
+            .await;
+        assert_exactly_once_in_order(&stream, &function.stored());
+        assert_one_at_a_time(&function.invocations());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn workers_share_a_table_hand_over_in_order_and_succeed_a_dead_one() {
         let kinesis = Ferrokinesis::start().await;
         let mut stream = Stream::create(kinesis.url(), "table", 6).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardmill_checkpoint::{Lease, ProcessIdentity, WorkerId};
-use shardmill_engine::{LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
+use shardmill_engine::{LeaseEvent, LeaseMachine, LeaseTimes, LeaseView, Mono, OwnerView};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::handle::Validity;
@@ -43,6 +43,10 @@ pub(super) struct Entry {
     acquisitions: u64,
     /// The worker that gets the lease as soon as its holder has finished.
     pub(super) next: Option<WorkerId>,
+    /// The store itself asks for that: the next owner stands in the row already.
+    pub(super) is_asked: bool,
+    /// It is taken from a worker of another program, for balance.
+    is_taken_over: bool,
     /// The worker that had it last before this one was named its next owner.
     giver: Option<WorkerId>,
     /// Since when it is free and its shard can be read.
@@ -76,6 +80,8 @@ impl Entry {
             seen_token: None,
             acquisitions: 0,
             next: None,
+            is_asked: false,
+            is_taken_over: false,
             giver: None,
             free_since: None,
             loss: None,
@@ -101,6 +107,16 @@ impl Entry {
             self.lease = lease.clone();
         }
         self.seen = owner;
+        self.is_taken_over = false;
+    }
+
+    /// The lease is to be taken from a worker of another program, whose way of sharing that is.
+    pub(super) fn take_over(&mut self, now: Mono) {
+        self.is_taken_over = true;
+        let view =
+            LeaseView { sign: self.lease.life_sign(), owner: OwnerView::Gone, lease: self.lease.lease_time };
+        self.machine.handle_event(now, LeaseEvent::Observed(view));
+        self.machine.handle_event(now, LeaseEvent::Wanted(true));
     }
 
     /// Whether the lease has one of the worker's `slots`, or gets one now.
@@ -138,10 +154,19 @@ impl Entry {
             }
             _ if from == Some(me) && self.was_held => Free::LostBefore,
             _ if from == Some(me) => Free::EarlierRun,
+            _ if self.is_taken_over => Free::TakenOver,
             OwnerView::Gone => Free::DeadProcess,
             _ => Free::NotRenewed,
         };
         (from.map(ToString::to_string), why)
+    }
+
+    /// The worker that the holder is to hand the lease over to, if a listing shows that another program's leader asks for
+    /// it under this very acquisition.
+    pub(super) fn asked_for<'l>(&self, lease: &'l Lease, me: &WorkerId) -> Option<&'l WorkerId> {
+        let is_held = self.validity.is_some() && self.token.as_deref() == lease.token.as_deref();
+        let next = lease.owner.as_ref().filter(|next| *next != me)?;
+        (is_held && lease.checkpoint_owner.as_ref() == Some(me)).then_some(next)
     }
 
     /// How `lease` looks to this worker.
@@ -188,6 +213,7 @@ impl Entry {
         self.given_up = false;
         self.ended = false;
         self.next = None;
+        self.is_asked = false;
         self.loss = None;
         let validity = self.validity.take();
         if let Some(validity) = &validity {

@@ -104,6 +104,11 @@ impl Fleet {
         self.peers.contains_key(worker)
     }
 
+    /// Whether the worker is another program's.
+    pub(super) fn is_foreign(&self, worker: &WorkerId) -> bool {
+        self.peers.get(worker).is_some_and(|peer| peer.record.report.foreign)
+    }
+
     /// Whether the worker may get a lease now: nothing speaks against its being alive.
     pub(super) fn may_get(&self, worker: &WorkerId) -> bool {
         self.peers.get(worker).is_none_or(|peer| peer.alive && !peer.record.report.stopping)

@@ -59,6 +59,11 @@ impl Leases {
         self.tell(Command::Retire);
     }
 
+    /// Leases whose rows name no stream are of this one, in every listing from now on.
+    pub(crate) fn bind(&self, stream: &LeaseKey) {
+        self.tell(Command::Bind(stream.clone()));
+    }
+
     /// Takes the leases of this stream from now on; before the first call none is taken.
     pub(crate) fn serve(&self, served: Served) {
         self.tell(Command::Serve(Arc::new(served)));

@@ -55,6 +55,8 @@ pub(super) enum Command {
         token: Arc<str>,
         reply: Option<oneshot::Sender<()>>,
     },
+    /// Leases that the store cannot place are of this stream.
+    Bind(LeaseKey),
     /// Take the leases of this stream from now on.
     Serve(Arc<Served>),
     /// Take no more leases, and give those that are held to other workers.

@@ -39,6 +39,7 @@ pub(super) enum Free {
     LostBefore,
     DeadProcess,
     NotRenewed,
+    TakenOver,
 }
 
 /// Why a lease was lost.
@@ -59,6 +60,7 @@ impl Free {
             Self::Given => "given",
             Self::DeadProcess => "dead_process",
             Self::NotRenewed => "not_renewed",
+            Self::TakenOver => "taken_over",
         }
     }
 
@@ -70,6 +72,7 @@ impl Free {
             Self::LostBefore => "this worker had lost it, and no worker has taken it since",
             Self::DeadProcess => "its owner's process is dead",
             Self::NotRenewed => "its owner did not renew it for a lease time",
+            Self::TakenOver => "its owner, a worker of another program, had more than its share",
         }
     }
 }

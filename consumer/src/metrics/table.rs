@@ -193,7 +193,7 @@ pub(super) const LEASES_TAKEN: MetricDescription = MetricDescription::new(
     "shardmill_leases_taken_total",
     "leases",
     &["mapping", "why"],
-    "taken by this worker: `free` (no worker had it), `given` (its owner gave it), `own` (this worker or an earlier run of it had it), `dead_process`, `not_renewed` (its owner gave no sign of life for a lease time)",
+    "taken by this worker: `free` (no worker had it), `given` (its owner gave it), `own` (this worker or an earlier run of it had it), `dead_process`, `not_renewed` (its owner gave no sign of life for a lease time), `taken_over` (a worker of KCL had more than its share)",
 );
 pub(super) const HANDOFFS: MetricDescription = MetricDescription::new(
     MetricKind::Counter,

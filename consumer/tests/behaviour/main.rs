@@ -15,6 +15,7 @@ mod finished;
 mod fleet;
 mod gaps;
 mod generations;
+mod kcl;
 mod latest;
 mod leases;
 mod lineage;

@@ -123,12 +123,12 @@ pub(super) static MAPPING: &[Key] = &[
     key(
         "Checkpoints",
         Kind::Text,
-        "Where positions and leases live: sqlite:PATH, dynamodb:TABLE or memory. Default sqlite:./shardmill.db.",
+        "Where positions and leases live: sqlite:PATH, dynamodb:TABLE, kcl:TABLE (the lease table of Amazon's KCL) or memory. Default sqlite:./shardmill.db.",
     ),
     key(
         "CheckpointIntervalMilliseconds",
         Kind::Integer(&limits::CHECKPOINT_INTERVAL),
-        "The least time between two checkpoints of a shard; 0: as fast as the store commits. Default with dynamodb:TABLE, where each one is paid for: 5000.",
+        "The least time between two checkpoints of a shard; 0: as fast as the store commits. Default with dynamodb:TABLE and kcl:TABLE, where each one is paid for: 5000.",
     ),
     key("Retry", Kind::Section(RETRY), "The waits between retries."),
     key("Polling", Kind::Section(POLLING), "How shards are read."),
@@ -354,7 +354,7 @@ pub(super) static SHARED: &[Key] = &[
     key(
         "Checkpoints",
         Kind::Text,
-        "For all mappings without their own: sqlite:PATH, dynamodb:TABLE or memory.",
+        "For all mappings without their own: sqlite:PATH, dynamodb:TABLE, kcl:TABLE or memory.",
     ),
     key("Retry", Kind::Section(RETRY), "For all mappings, key by key."),
     key("Polling", Kind::Section(POLLING), "For all mappings, key by key."),

@@ -66,7 +66,7 @@ pub(super) fn mapping(
             Some(shared.checkpoints.clone().unwrap_or_else(|| Checkpoints::Sqlite("./shardmill.db".into())))
         }
     };
-    let is_table = matches!(checkpoints, Some(Checkpoints::DynamoDb(_)));
+    let is_table = matches!(checkpoints, Some(Checkpoints::DynamoDb(_) | Checkpoints::Kcl(_)));
     if is_table && !section.has("CheckpointIntervalMilliseconds") {
         builder = builder.checkpoint_interval_milliseconds(CHECKPOINT_INTERVAL_OF_A_TABLE);
     }

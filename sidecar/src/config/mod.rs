@@ -212,6 +212,14 @@ fn distinct(mappings: &[MappingConfig], sections: &[Section<'_>], report: &mut R
                  of its own for each; write a Name"
             );
             report.error(section.place("Name"), section.path("Name"), message);
+        } else if let Checkpoints::Kcl(table) = &one.checkpoints
+            && mappings.iter().take(i).any(|m| m.checkpoints == one.checkpoints)
+        {
+            let message = format!(
+                "kcl:{table} is an earlier mapping's, too: a table of KCL's is one application; permitted: one mapping for \
+                 each table; name another table"
+            );
+            report.error(section.place("Checkpoints"), section.path("Checkpoints"), message);
         }
     }
 }

@@ -47,7 +47,7 @@ fn required() -> Value {
 /// Forms of texts that are known; each may contain a variable.
 fn pattern(key: &Key) -> Option<String> {
     let forms = match key.name {
-        "Checkpoints" => "sqlite:.+|dynamodb:[A-Za-z0-9_.-]{3,255}|memory:?".to_owned(),
+        "Checkpoints" => "sqlite:.+|(dynamodb|kcl):[A-Za-z0-9_.-]{3,255}|memory:?".to_owned(),
         "Destination" => {
             let mut forms = vec!["file:.+", "arn:[^:]+:sqs:.+"];
             forms.extend(cfg!(feature = "sns").then_some("arn:[^:]+:sns:.+"));
@@ -229,7 +229,7 @@ mod tests {
     fn incident_106_the_schema_knows_the_stores_and_the_destinations_of_this_binary() {
         let single = &schema()["else"]["properties"];
         let checkpoints = single["Checkpoints"]["pattern"].as_str().unwrap();
-        assert_eq!(checkpoints, "^(sqlite:.+|dynamodb:[A-Za-z0-9_.-]{3,255}|memory:?)$|\\$\\{");
+        assert_eq!(checkpoints, "^(sqlite:.+|(dynamodb|kcl):[A-Za-z0-9_.-]{3,255}|memory:?)$|\\$\\{");
         let on_failure = &single["DestinationConfig"]["properties"]["OnFailure"]["properties"];
         let destination = on_failure["Destination"]["pattern"].as_str().unwrap();
         assert!(destination.contains("sqs") && destination.contains("file:"));

@@ -147,6 +147,11 @@ pub(super) fn checkpoints(section: &Section<'_>, report: &mut Report) -> Option<
         ("dynamodb", _) => {
             "names no table; write dynamodb:TABLE with the table's name of 3 to 255 of a-z, A-Z, 0-9, _, - and ."
         }
+        ("kcl", table) if is_table(table) => return Some(Checkpoints::Kcl(table.to_owned())),
+        ("kcl", _) => {
+            "names no table; write kcl:TABLE with the name of KCL's application, which is its lease table's: 3 to 255 of \
+             a-z, A-Z, 0-9, _, - and ."
+        }
         ("memory", "") => {
             report.warn(
                 section.place(KEY),
@@ -156,7 +161,7 @@ pub(super) fn checkpoints(section: &Section<'_>, report: &mut Report) -> Option<
             return Some(Checkpoints::Memory);
         }
         _ => {
-            "is not a checkpoint store; permitted: sqlite:PATH, dynamodb:TABLE, memory; for example \
+            "is not a checkpoint store; permitted: sqlite:PATH, dynamodb:TABLE, kcl:TABLE, memory; for example \
              sqlite:./shardmill.db"
         }
     };

@@ -83,6 +83,8 @@ pub enum Checkpoints {
     Sqlite(PathBuf),
     /// A DynamoDB table, by its name.
     DynamoDb(String),
+    /// A DynamoDB table in the layout of Amazon's KCL, by its name, which is the application's.
+    Kcl(String),
     /// This process's memory: lost when it ends.
     Memory,
 }

@@ -18,6 +18,7 @@ impl Actor {
             Command::Note { name, value, reply } => self.calls.note(name, value, reply),
             Command::Checkpoint(order) => self.checkpoints.ask(order),
             Command::Release { key, token, reply } => self.release(now, &key, &token, reply),
+            Command::Bind(stream) => self.options.store.bind(&stream),
             Command::Serve(served) => self.serve(now, served),
             Command::Idle { reply } => self.on_idle.push(reply),
             Command::Retire => {

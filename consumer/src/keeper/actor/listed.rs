@@ -13,7 +13,8 @@ impl Actor {
         self.listing.ended(now, self.entries.len());
         self.answer(Answer::of_read(&result));
         let (Ok(list), Some(served)) = (result, self.served.clone()) else { return };
-        let LeaseList { mut leases, mut unreadable, workers, .. } = list;
+        let LeaseList { mut leases, mut unreadable, workers, led, .. } = list;
+        self.led = led;
         leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
         unreadable.retain(|lease| lease.key.is_sibling_of(&served.stream));
         leases.sort_by(|one, other| one.key.cmp(&other.key));
@@ -54,6 +55,10 @@ impl Actor {
                 readable.push((id, lease));
             }
             let Some(entry) = self.entries.get_mut(id) else { continue };
+            if let Some(next) = entry.asked_for(lease, &self.options.worker) {
+                self.finish_handoff(id, next.clone());
+                continue;
+            }
             if entry.machine.phase() != LeasePhase::Watching {
                 continue;
             }

@@ -50,6 +50,8 @@ pub(super) struct Actor {
     deletion: Deletion,
     fleet: Fleet,
     plan: Plan,
+    /// Another program's leader decides who gets which lease.
+    led: bool,
     pulse: Pulse,
     /// Waits until this worker's record is deleted.
     leaving: Option<oneshot::Sender<()>>,
@@ -101,6 +103,7 @@ impl Actor {
             deletion: Deletion::Idle,
             fleet: Fleet::new(options.worker.clone(), options.times.lease),
             plan: Plan::default(),
+            led: false,
             pulse: Pulse::new(options.times.lease),
             leaving: None,
             reports,
@@ -217,8 +220,11 @@ impl Actor {
                 let (ticket, key) = (entry.ticket(id), entry.lease.key.clone());
                 match entry.next.take_if(|next| !entry.ended && self.fleet.may_get(next)) {
                     Some(next) => {
-                        let owner = Some(self.options.worker.clone());
-                        let seen = Ownership { counter, owner, checkpoint_owner: None };
+                        let me = Some(self.options.worker.clone());
+                        let seen = match entry.is_asked {
+                            false => Ownership { counter, owner: me, checkpoint_owner: None },
+                            true => Ownership { counter, owner: Some(next.clone()), checkpoint_owner: me },
+                        };
                         self.calls.give(ticket, key, seen, next.clone(), now);
                         entry.next = Some(next);
                     }

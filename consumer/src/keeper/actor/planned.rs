@@ -68,16 +68,15 @@ impl Actor {
         let holders = self.plan.leases.iter().filter_map(|lease| {
             Some((self.entries.get(lease.id)?.lease.key.clone(), self.plan.holder(lease)))
         });
-        if self.fleet.begin_planning(now, holders) {
+        if self.fleet.begin_planning(now, holders) && !self.led {
             self.give(me, &moves);
+            self.take_over(now, me, &moves);
         }
     }
 
     /// Takes what is `mine` by the plan, what was given to this worker, and what the plan's taker leaves.
     fn take(&mut self, now: Mono, me: usize, mine: &HashSet<usize>) {
-        // What heartbeats are to renew is not taken by a worker whose heartbeats do not come through.
-        let can_renew = !self.options.store.renews_all() || self.pulse.is_seen(now);
-        let may_take = self.phase == Phase::Taking && can_renew && self.fleet.may_claim(now);
+        let may_take = self.may_take(now);
         for index in 0..self.plan.leases.len() {
             let Readable { id, state } = self.plan.leases[index];
             let Some(entry) = self.entries.get_mut(id) else { continue };
@@ -87,10 +86,31 @@ impl Actor {
             let free_since = (state == FleetLease::Free).then(|| entry.free_since.unwrap_or(now));
             entry.free_since = free_since;
             let is_left = free_since.is_some_and(|since| now >= since + PLAN_INTERVAL);
-            let wanted = is_left || mine.contains(&index) || state == FleetLease::Moving { to: me };
+            let is_planned = !self.led && (is_left || mine.contains(&index));
+            let wanted = is_planned || state == FleetLease::Moving { to: me };
             entry.machine.handle_event(now, LeaseEvent::Wanted(wanted && may_take));
             self.advance(id, now);
         }
+    }
+
+    fn may_take(&self, now: Mono) -> bool {
+        // What heartbeats are to renew is not taken by a worker whose heartbeats do not come through.
+        let can_renew = !self.options.store.renews_all() || self.pulse.is_seen(now);
+        self.phase == Phase::Taking && can_renew && self.fleet.may_claim(now)
+    }
+
+    /// Takes a lease that is this worker's by the plan from a worker of another program: that one gives none, and takes
+    /// leases from others in the same way. One in an interval, so that neither is left with nothing for a moment.
+    fn take_over(&mut self, now: Mono, me: usize, moves: &[LeaseMove]) {
+        let from_foreign = |planned: &&LeaseMove| {
+            let from = planned.from.and_then(|from| self.plan.workers.get(from));
+            planned.to == me && from.is_some_and(|from| self.fleet.is_foreign(from))
+        };
+        let Some(planned) = moves.iter().find(from_foreign).filter(|_| self.may_take(now)) else { return };
+        let id = self.plan.leases[planned.lease].id;
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        entry.take_over(now);
+        self.advance(id, now);
     }
 
     /// Gives what this worker is to give by the plan.
@@ -108,6 +128,9 @@ impl Actor {
         for record in self.fleet.alive() {
             let report = &record.report;
             let maximum = report.maximum_leases.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
+            // What another program's worker has is all that it gets by this plan.
+            let held = readable.iter().filter(|(_, lease)| lease.owner.as_ref() == Some(&report.id));
+            let maximum = if report.foreign { Some(held.count()) } else { maximum };
             workers.insert(report.id.clone(), FleetWorker { stopping: report.stopping, maximum });
         }
         let maximum = Some(self.entries.held() + self.options.slots.available_permits());
@@ -140,7 +163,7 @@ impl Actor {
                 None => FleetLease::Held { by: mine, settled },
             },
             (LeasePhase::Acquiring, _) => FleetLease::Moving { to: mine },
-            (LeasePhase::Watching, Some(owner)) if owner == me && lease.token.is_none() => {
+            (LeasePhase::Watching, Some(owner)) if owner == me && (self.led || lease.token.is_none()) => {
                 FleetLease::Moving { to: mine }
             }
             (LeasePhase::Watching, Some(owner)) if !entry.machine.is_free(now) => match &lease.token {
@@ -153,6 +176,10 @@ impl Actor {
 
     /// This worker stops: the plan says who gets what it holds.
     pub(super) fn give_all(&mut self) {
+        if self.led {
+            // What is released is its leader's to give.
+            return;
+        }
         let me = self.plan.index(&self.options.worker);
         if let Some(own) = self.plan.limits.get_mut(me) {
             own.stopping = true;
@@ -165,6 +192,17 @@ impl Actor {
         }
         let moves = self.plan.moves();
         self.give(me, &moves);
+    }
+
+    /// Another program's leader has named the next owner in the lease: its holder finishes.
+    pub(super) fn finish_handoff(&mut self, id: EntryId, to: WorkerId) {
+        if let Some(entry) = self.entries.get_mut(id)
+            && let Some(validity) = &entry.validity
+        {
+            validity.ask();
+            entry.next = Some(to);
+            entry.is_asked = true;
+        }
     }
 
     /// Asks the holder to finish; its release then names the next owner.
