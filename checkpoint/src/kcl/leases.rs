@@ -46,7 +46,7 @@ impl Leases {
     pub(super) fn new(application: &str, table: Table, reading: Reading) -> Self {
         Self {
             application: application.to_owned(),
-            companions: Companions::new(&table, reading.failover),
+            companions: Companions::new(&table),
             table: Arc::new(table),
             reading: Mutex::new(reading),
             known: Mutex::default(),

@@ -75,7 +75,7 @@ impl Shared {
                         _ => held.remove(&renewal.key),
                     };
                 }
-                tokio::time::sleep(Duration::from_secs(3)).await;
+                tokio::time::sleep(LEASE / 4).await;
             }
         })
     }
