@@ -39,6 +39,7 @@ mod kcl_java {
                 ("dynamodb", &endpoint("SHARDMILL_TEST_DYNAMODB_LOCAL")),
                 ("version", version),
                 ("failover", "4000"),
+                ("batch", "5"),
             ];
             java.args(settings.map(|(name, value)| format!("{name}={value}")));
             let mut child = java.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -98,13 +99,13 @@ mod kcl_java {
     async fn there_and_back(version: &str) {
         let kinesis = Ferrokinesis::start().await;
         let mut stream = Stream::create(kinesis.url(), "kcl", 4).await;
-        stream.put(400, 100).await;
+        stream.put(600, 100).await;
         let table = unique("kcl-app");
         let mut java = Java::start(&stream, &table, version);
-        java.until_handled("half of the records", |handled| handled.len() >= 200).await;
+        java.until_handled("a third of the records", |handled| handled.len() >= 200).await;
         java.stop().await;
         let (first, checkpoints) = (java.told("record "), java.told("checkpoint "));
-        assert!(first.len() < 400, "it was stopped too late to leave anything");
+        assert!(first.len() < 600, "it was stopped too late to leave anything");
 
         let function = Function::start().await;
         let config = Config::new(&stream)
@@ -116,7 +117,7 @@ mod kcl_java {
             .environment("AWS_ENDPOINT_URL_KINESIS", kinesis.url())
             .environment("AWS_ENDPOINT_URL_DYNAMODB", &endpoint("SHARDMILL_TEST_DYNAMODB_LOCAL"));
         let mut sidecar = Sidecar::start(&config).await;
-        let rest = 400 - first.len();
+        let rest = 600 - first.len();
         until_within(PATIENCE, "the sidecar has the rest", async || {
             (function.stored_count() >= rest).then_some(())
         })
@@ -147,6 +148,12 @@ mod kcl_java {
         let third = java.told("record ");
         assert_above(&third, &last(&second));
         assert_eq!(first.len() + second.len() + third.len(), all.len(), "nothing twice");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    #[ignore = "needs KCL for Java: cargo xtask test"]
+    async fn from_kcl_2_to_the_sidecar_and_back_nothing_is_lost_nor_handled_twice() {
+        there_and_back("2x").await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -22,6 +22,9 @@ pub(super) const SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
 pub(super) const CHILDREN: &str = "childShardIds";
 const PARENTS: &str = "parentShardId";
 const HASH_KEYS: [&str; 2] = ["startingHashKey", "endingHashKey"];
+/// What KCL's last owner read. Its leader takes an absent one for the average; one that stands still would have it give a
+/// worker of ours too many leases or too few.
+const THROUGHPUT: &str = "throughputKBps";
 pub(super) const ENTITY_TYPE: &str = "entityType";
 
 /// The counter as this library wrote it last.
@@ -182,6 +185,7 @@ pub(super) fn take(row: &Row, application: &str, claim: &Claim) -> Update {
         .set(OWN_COUNTER, number(lease.counter.saturating_add(1)))
         .set(OWNER, name(&claim.owner))
         .remove(CHECKPOINT_OWNER)
+        .remove(THROUGHPUT)
         .set(KEY, text(key_text(&lease.key)))
         .set(APPLICATION, text(application))
         .set(TOKEN, text(&claim.token))

@@ -59,7 +59,7 @@ mod dynamodb_local {
         let rig = Rig::with_items(&other_items()).await;
         let before = owned(&rig.open(), SHARD, "a").await;
         assert_eq!(before.counter, 1);
-        let strange = [("strange", text("x")), ("throughputKBps", AttributeValue::N("1.5".into()))];
+        let strange = [("strange", text("x")), ("fromAnotherVersion", AttributeValue::N("1.5".into()))];
         for (name, value) in &strange {
             rig.update(SHARD, &format!("SET {name} = :value"), &[(":value", value.clone())]).await;
         }
@@ -81,12 +81,15 @@ mod dynamodb_local {
     async fn a_lease_of_kcl_goes_on_from_its_checkpoint_here_and_back_there() {
         let mut row = kcl_lease(SHARD, None, "495903");
         row.insert("pendingCheckpoint".to_owned(), text("495999"));
+        row.insert("throughputKBps".to_owned(), number(12));
         let rig = Rig::with_items(&[row]).await;
         let store = rig.open();
         let found = get(&store, SHARD).await;
         assert_eq!((&found.checkpoint, found.token.as_ref()), (&after("495903"), None));
         let taken = store.acquire(&found.key, found.counter, &claim("a", "t")).await.unwrap();
         assert_eq!(taken, Write::Done { counter: 8 });
+        let row = rig.item(SHARD).await.unwrap();
+        assert!(!row.contains_key("throughputKBps"), "a leader then takes it for the average");
         assert_eq!(store.create(&[lease(SHARD)]).await.unwrap(), 0, "it stays as it is");
         let app = AppState::from([("earliestWindow".to_owned(), "7".to_owned())]);
         let write = Checkpoint { key: key(SHARD), counter: 8, position: after("495904"), app: app.clone() };
