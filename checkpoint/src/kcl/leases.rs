@@ -251,7 +251,7 @@ impl Leases {
         to: &WorkerId,
     ) -> Result<Write, Failure> {
         let assign = Update::default()
-            .if_present(COUNTER)
+            .if_equal(COUNTER, number(seen.counter))
             .if_equal_or_absent(OWNER, seen.owner.as_ref().map(name))
             .if_equal_or_absent(CHECKPOINT_OWNER, seen.checkpoint_owner.as_ref().map(name))
             .increment_both(COUNTER, OWN_COUNTER)

@@ -242,11 +242,12 @@ impl LeaseStore for KclStore {
 
     async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
         self.valid(rules::check_worker(&worker.id))?;
-        self.call(self.leases.heartbeat(worker)).await.map(|()| Heartbeat::Written)
+        let heartbeat = self.call(self.leases.heartbeat(worker)).await?;
+        Ok(Heartbeat::Written { heartbeat })
     }
 
-    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
-        self.call(self.leases.forget_worker(worker)).await
+    async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
+        self.call(self.leases.forget_worker(worker, seen)).await
     }
 
     fn bind(&self, stream: &LeaseKey) {

@@ -108,22 +108,25 @@ fn written(report: &WorkerReport, heartbeat: u64) -> AttributeValue {
 }
 
 impl Leases {
-    /// Says that a worker lives. Before the first lease there is no place for it.
-    pub(super) async fn heartbeat(&self, report: &WorkerReport) -> Result<(), Failure> {
+    /// Says that a worker lives, and returns its heartbeat since: 0 before the first lease, when there is no place for it.
+    pub(super) async fn heartbeat(&self, report: &WorkerReport) -> Result<u64, Failure> {
         self.companions.publish(&report.id).await?;
-        let Some(name) = self.first_row() else { return Ok(()) };
+        let Some(name) = self.first_row() else { return Ok(0) };
         let beat = self.known().workers.next_beat();
         let attribute = format!("{PREFIX}{}", report.id);
         let update = Update::default().if_present(COUNTER).set(&attribute, written(report, beat));
         // A row that is gone is replaced by the next listing's first one.
-        self.table.update(Lane::Heartbeats, row::key(&name), &update, self.table.deadline()).await.map(|_| ())
+        self.table.update(Lane::Heartbeats, row::key(&name), &update, self.table.deadline()).await?;
+        Ok(beat)
     }
 
-    pub(super) async fn forget_worker(&self, worker: &WorkerId) -> Result<(), Failure> {
+    /// Removes what a worker has said, up to the heartbeat `seen`: a later life under its name goes on.
+    pub(super) async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), Failure> {
         self.companions.withdraw(worker).await?;
         let mut names = self.known().workers.rows.remove(worker).unwrap_or_default();
         names.extend(self.first_row());
-        let update = Update::default().if_present(COUNTER).remove(&format!("{PREFIX}{worker}"));
+        let attribute = format!("{PREFIX}{worker}");
+        let update = Update::default().if_entry_at_most(&attribute, "heartbeat", seen).remove(&attribute);
         for name in names {
             self.table.update(Lane::Heartbeats, row::key(&name), &update, self.table.deadline()).await?;
         }

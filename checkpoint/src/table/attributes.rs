@@ -191,6 +191,13 @@ impl Update {
         self
     }
 
+    /// If a map's entry is no more than this number.
+    pub(crate) fn if_entry_at_most(mut self, map: &str, entry: &str, most: u64) -> Self {
+        let (map, entry, most) = (self.name(map), self.name(entry), self.value(number(most)));
+        self.conditions.push(format!("{map}.{entry} <= {most}"));
+        self
+    }
+
     /// If the attribute has this value, or is absent where there is none.
     pub(crate) fn if_equal_or_absent(self, name: &str, value: Option<AttributeValue>) -> Self {
         match value {

@@ -44,12 +44,13 @@ mod dynamodb_local {
         assert_eq!(store.checkpoint(&end(2, after("9"), app)).await.unwrap(), [Write::Done { counter: 3 }]);
         store.set_children(&key(SHARD), &["shardId-2".into()]).await.unwrap();
         store.hand_off(&key(SHARD), &WorkerId::new("a"), &WorkerId::new("b")).await.unwrap();
-        let seen = Ownership { owner: Some(WorkerId::new("b")), checkpoint_owner: Some(WorkerId::new("a")) };
+        let (owner, checkpoint_owner) = (Some(WorkerId::new("b")), Some(WorkerId::new("a")));
+        let seen = Ownership { counter: 3, owner, checkpoint_owner };
         store.assign(&key(SHARD), &seen, &WorkerId::new("b")).await.unwrap();
         store.acquire(&key(SHARD), 4, &claim("b", "b")).await.unwrap();
         assert_eq!(store.release(&key(SHARD), 5).await.unwrap(), Write::Done { counter: 6 });
-        store.forget_worker(&WorkerId::new("a")).await.unwrap();
-        store.forget_worker(&WorkerId::new("java-worker-1")).await.unwrap();
+        store.forget_worker(&WorkerId::new("a"), u64::MAX).await.unwrap();
+        store.forget_worker(&WorkerId::new("java-worker-1"), u64::MAX).await.unwrap();
         store.delete(&key("shardId-000000000009")).await.unwrap();
     }
 
@@ -165,7 +166,7 @@ mod dynamodb_local {
         assert_eq!(shown(&lease), (Some("java"), Some("a"), Some("a"), Some(Duration::from_secs(10))));
         let write = Checkpoint { key: key(SHARD), counter: 1, position: after("9"), app: AppState::new() };
         assert_eq!(store.checkpoint(&[write]).await.unwrap(), [Write::Done { counter: 2 }], "it works on");
-        let seen = Ownership { owner: lease.owner, checkpoint_owner: lease.checkpoint_owner };
+        let seen = Ownership { counter: 2, owner: lease.owner, checkpoint_owner: lease.checkpoint_owner };
         let java = WorkerId::new("java");
         assert_eq!(store.assign(&key(SHARD), &seen, &java).await.unwrap(), Write::Done { counter: 3 });
         let row = rig.item(SHARD).await.unwrap();

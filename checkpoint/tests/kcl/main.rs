@@ -18,7 +18,7 @@ mod dynamodb_local {
     use aws_sdk_dynamodb::types::AttributeValue;
     use shardmill_checkpoint::{
         AppState, Checkpoint, DynamoDbStore, KclOptions, KclStore, LeaseStore, NewLease, Renewal, StoreError,
-        WorkerId, WorkerReport, Write, conformance,
+        WorkerId, Write, conformance,
     };
     use shardmill_engine::{HashRange, LeaseKey, Position};
 
@@ -173,7 +173,7 @@ mod dynamodb_local {
         assert!(later[0].heartbeat > workers[0].heartbeat && later[1] == workers[1], "{later:?}");
         let scan = rig.client.scan().table_name(&rig.table).send().await.unwrap();
         assert_eq!(scan.count(), 2, "rows of leases only");
-        other.forget_worker(&full.id).await.unwrap();
+        other.forget_worker(&full.id, later[0].heartbeat).await.unwrap();
         let left = one.list_readable().await.unwrap().workers;
         assert_eq!(left.iter().map(|worker| worker.report.id.as_str()).collect::<Vec<_>>(), ["b"]);
     }

@@ -86,7 +86,7 @@ mod dynamodb_local {
         assert_eq!((&shown["entityType"], &shown["sup"]), (&text("WORKER_METRIC_STATS"), &number(1)));
         let updated: u64 = shown["lut"].as_n().unwrap().parse().unwrap();
         assert!(updated.abs_diff(now()) < 60 && shown["slu"] == shown["lut"]);
-        store.forget_worker(&WorkerId::new("ours")).await.unwrap();
+        store.forget_worker(&WorkerId::new("ours"), u64::MAX).await.unwrap();
         assert_eq!(rig.item("ours").await, None);
         let plain = Rig::start();
         let store = plain.open();
@@ -126,7 +126,7 @@ mod dynamodb_local {
         let get = rig.client.get_item().table_name(&metrics).key("wid", text("ours"));
         assert!(get.clone().send().await.unwrap().item.unwrap().contains_key("lut"));
         assert_eq!(rig.item("ours").await, None, "the lease table stays free of it");
-        store.forget_worker(&WorkerId::new("ours")).await.unwrap();
+        store.forget_worker(&WorkerId::new("ours"), u64::MAX).await.unwrap();
         assert_eq!(get.send().await.unwrap().item, None);
     }
 }

@@ -113,8 +113,12 @@ impl Entry {
     /// The lease is to be taken from a worker of another program, whose way of sharing that is.
     pub(super) fn take_over(&mut self, now: Mono) {
         self.is_taken_over = true;
-        let view =
-            LeaseView { sign: self.lease.life_sign(), owner: OwnerView::Gone, lease: self.lease.lease_time };
+        let view = LeaseView {
+            sign: self.lease.life_sign(),
+            acquisition: None,
+            owner: OwnerView::Gone,
+            lease: self.lease.lease_time,
+        };
         self.machine.handle_event(now, LeaseEvent::Observed(view));
         self.machine.handle_event(now, LeaseEvent::Wanted(true));
     }

@@ -137,8 +137,8 @@ impl LeaseStore for Shared {
     async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
         self.inner.heartbeat(worker).await
     }
-    async fn forget_worker(&self, worker: &WorkerId) -> Result<(), StoreError> {
-        self.inner.forget_worker(worker).await
+    async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
+        self.inner.forget_worker(worker, seen).await
     }
     fn describe(&self) -> String {
         self.inner.describe()
@@ -219,7 +219,8 @@ async fn i16_a_handoff_that_a_leader_asks_for_ends_with_the_last_checkpoint() {
     pass(INTERVAL * 4).await;
     assert_eq!(shards(&run), 0);
     let lease = find().await;
-    let seen_handoff = Ownership { owner: lease.owner, checkpoint_owner: lease.checkpoint_owner };
+    let Lease { counter, owner, checkpoint_owner, .. } = lease;
+    let seen_handoff = Ownership { counter, owner, checkpoint_owner };
     store.assign(&free.key, &seen_handoff, &WorkerId::new("a")).await.unwrap();
     until("the lease", || shards(&run) == 1).await;
     java.abort();
