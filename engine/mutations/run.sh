@@ -4,6 +4,7 @@
 #   engine/mutations/run.sh seeded [name…]    twelve planted bugs, against explorer, model and random runs
 #   engine/mutations/run.sh lineage [name…]   planted bugs of the gate between parents and children, against its tests
 #   engine/mutations/run.sh balance [name…]   planted bugs of the plan who gets which lease, against its tests
+#   engine/mutations/run.sh lease [name…]     planted bugs of one lease, against its tests and their explorer
 #   engine/mutations/run.sh fleet [name…]     planted bugs of keeper and store, against the simulator and tests of a fleet
 #   engine/mutations/run.sh rules [name…]     one-line mutations, each against the tests of the rule it is named after
 #   engine/mutations/run.sh check             only whether every patch applies to the work tree; nothing is built
@@ -13,7 +14,7 @@
 # Ends with an error if a patch does not apply, does not compile or is not caught, or only by a run that did not end.
 set -uo pipefail
 root=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
-kind=${1:?seeded, lineage, balance, fleet, rules or check}
+kind=${1:?seeded, lineage, balance, lease, fleet, rules or check}
 shift
 if [ "$kind" = check ]; then
     failed=0
@@ -42,7 +43,7 @@ targets=(--package shardmill-engine --lib)
 tests_of() {
     case $kind in
         seeded) printf '%s\n' 'machine_and_model no_random_run the_counters_are' 'explored_' ;;
-        lineage | balance) echo "fleet::$kind" ;;
+        lineage | balance | lease) echo "fleet::$kind" ;;
         fleet) printf '%s\n' 'keeper:: fleet:: leases:: seed' ;;
         # r37-progress-keeps-….patch: all tests that have r37 in their name, or r37a to r37c.
         rules) basename "$1" .patch | sed -E 's/^([a-z][0-9]+).*/::\1_ _\1_ ::\1a_ ::\1b_ ::\1c_/' ;;

@@ -1,5 +1,6 @@
 //! When a lease is free, held and lost.
 
+mod explorer;
 mod heartbeat;
 
 use super::*;
