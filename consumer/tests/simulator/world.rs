@@ -52,7 +52,8 @@ pub(crate) fn play(seed: u64) -> Outcome {
     fastrand::seed(seed);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(World::new(seed).run())
+    // Outside of it the clock is the real one.
+    runtime.block_on(async { World::new(seed).run().await })
 }
 
 impl World {
