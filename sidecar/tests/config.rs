@@ -266,26 +266,25 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(loaded.warnings, [], "defaults do not warn about each other");
     let config = &loaded.config;
     assert_eq!(config.admin, Admin::Default);
-    assert_eq!(config.worker.lease, Duration::from_secs(10));
-    assert_eq!(config.worker.stop, Duration::from_secs(25));
-    assert_eq!(config.worker.buffer_bytes, 512 << 20);
-    assert_eq!(config.worker.maximum_concurrent_reads, 256);
+    let seconds = Duration::from_secs;
+    assert_eq!((config.worker.lease, config.worker.stop), (seconds(10), seconds(25)));
+    assert_eq!((config.worker.buffer_bytes, config.worker.maximum_concurrent_reads), (512 << 20, 256));
     assert_eq!((config.worker.id.as_ref(), config.worker.maximum_leases), (None, None));
     assert_eq!(config.mappings[0].checkpoints, Checkpoints::Sqlite("./shardmill.db".into()));
     assert_eq!(config.mappings[0].function.target, Target::Stdout);
     let mapping = &config.mappings[0].mapping;
-    assert_eq!(mapping.timeout(), Duration::from_secs(20));
-    assert_eq!(mapping.retry().initial_backoff, Duration::from_millis(200));
-    assert_eq!(mapping.retry().maximum_backoff, Duration::from_secs(60));
+    assert_eq!(mapping.timeout(), seconds(20));
+    let retry = mapping.retry();
+    assert_eq!((retry.initial_backoff, retry.maximum_backoff), (Duration::from_millis(200), seconds(60)));
     // Each write to a table is paid for.
     let [one, other] = good("checkpoints_in_a_table.yaml").config.mappings.try_into().unwrap();
     let table = Checkpoints::DynamoDb("shardmill".into());
     let intervals = [one, other]
         .map(|m: MappingConfig| (m.checkpoints == table, m.mapping.checkpoint_interval().as_millis()));
     assert_eq!(intervals, [(true, 5_000), (true, 0)]);
-    let [of_kcl] = good("checkpoints_of_kcl.yaml").config.mappings.try_into().unwrap();
+    let of_kcl = &good("checkpoints_of_kcl.yaml").config.mappings[0];
     assert_eq!(of_kcl.checkpoints, Checkpoints::Kcl("orders-application".into()));
-    assert_eq!(of_kcl.mapping.checkpoint_interval().as_millis(), 5_000);
+    assert_eq!(of_kcl.mapping.checkpoint_interval(), Duration::from_secs(5));
 }
 
 #[test]
