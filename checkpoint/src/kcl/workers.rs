@@ -52,7 +52,9 @@ impl Workers {
                 continue;
             };
             let record = foreign.entry(holder).or_insert_with(|| {
-                let report = WorkerReport::new(holder.clone(), row.lease.lease_time.unwrap_or_default());
+                // A leader's worker may take as long until it finds what it was given.
+                let patience = row.lease.lease_time.unwrap_or_default() * 2;
+                let report = WorkerReport::new(holder.clone(), patience);
                 WorkerRecord::new(WorkerReport { foreign: true, version: "KCL".to_owned(), ..report }, 0)
             });
             record.report.leases += 1;
