@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | stream | [`StreamSource`] | [`KinesisSource`] (feature `kinesis`), [`DynamoDbSource`] (feature `dynamodb-streams`) |
 //! | function | [`Handler`] | functions and closures, `LambdaHandler` (feature `lambda`) |
-//! | positions and leases | [`checkpoint::LeaseStore`] | [`checkpoint::SqliteStore`], `checkpoint::DynamoDbStore` (feature `dynamodb`), [`checkpoint::MemoryStore`] |
+//! | positions and leases | [`checkpoint::LeaseStore`] | [`checkpoint::SqliteStore`], `checkpoint::DynamoDbStore` and `checkpoint::KclStore` (feature `dynamodb`), [`checkpoint::MemoryStore`] |
 //! | discarded batches | [`Destination`] | [`SqsDestination`] (feature `sqs`), `SnsDestination` (feature `sns`), `S3Destination` (feature `s3`), [`FileDestination`] |
 //!
 //! Records are delivered at least once. After a crash exactly those above the stored checkpoint are redelivered.

@@ -148,12 +148,12 @@ impl Entry {
         self.machine.valid_until().is_some_and(|until| now < until)
     }
 
-    /// Why it was free to take, and its former owner.
-    pub(super) fn why_free(&self, me: &WorkerId) -> (Option<String>, Free) {
+    /// Why it was free to take, and its former owner. Where a leader decides, what is this worker's was given to it.
+    pub(super) fn why_free(&self, me: &WorkerId, led: bool) -> (Option<String>, Free) {
         let from = self.lease.owner.as_ref();
         let why = match self.seen {
             _ if from.is_none() => Free::NobodyHadIt,
-            _ if from == Some(me) && self.lease.token.is_none() => {
+            _ if from == Some(me) && (led || self.lease.token.is_none()) => {
                 return (self.giver.as_ref().map(ToString::to_string), Free::Given);
             }
             _ if from == Some(me) && self.was_held => Free::LostBefore,

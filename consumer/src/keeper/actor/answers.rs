@@ -173,7 +173,7 @@ impl Actor {
     fn grant(&mut self, now: Mono, ticket: Ticket, counter: u64) {
         let Some(entry) = self.entries.current(ticket) else { return };
         let (Some(until), Some(token)) = (entry.machine.valid_until(), entry.token.clone()) else { return };
-        let (from, why) = entry.why_free(&self.options.worker);
+        let (from, why) = entry.why_free(&self.options.worker, self.led);
         self.reports.took(now, &entry.lease.key.shard, from, why);
         let validity = Arc::new(Validity::new(until));
         if let Some(leases) = self.leases.upgrade() {
