@@ -152,12 +152,6 @@ mod kcl_java {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     #[ignore = "needs KCL for Java: cargo xtask test"]
-    async fn from_kcl_2_to_the_sidecar_and_back_nothing_is_lost_nor_handled_twice() {
-        there_and_back("2x").await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    #[ignore = "needs KCL for Java: cargo xtask test"]
     async fn from_kcl_3_to_the_sidecar_and_back_nothing_is_lost_nor_handled_twice() {
         there_and_back("3x").await;
     }
