@@ -378,7 +378,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
             && !name.to_string_lossy().starts_with('.')
         {
             found.extend(files(&path));
-        } else if path.is_file() {
+        } else if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            // A link's target is read at its own place.
             found.push(path);
         }
     }

@@ -1,6 +1,5 @@
 //! The configuration file: what is refused and how it is shown, what is accepted and what it means.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -273,18 +272,17 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.mappings[0].checkpoints, Checkpoints::Sqlite("./shardmill.db".into()));
     assert_eq!(config.mappings[0].function.target, Target::Stdout);
     let mapping = &config.mappings[0].mapping;
-    assert_eq!(mapping.timeout(), seconds(20));
-    let retry = mapping.retry();
-    assert_eq!((retry.initial_backoff, retry.maximum_backoff), (Duration::from_millis(200), seconds(60)));
+    let backoffs = (mapping.retry().initial_backoff, mapping.retry().maximum_backoff);
+    assert_eq!((mapping.timeout(), backoffs), (seconds(20), (Duration::from_millis(200), seconds(60))));
     // Each write to a table is paid for.
     let [one, other] = good("checkpoints_in_a_table.yaml").config.mappings.try_into().unwrap();
     let table = Checkpoints::DynamoDb("shardmill".into());
     let intervals = [one, other]
         .map(|m: MappingConfig| (m.checkpoints == table, m.mapping.checkpoint_interval().as_millis()));
     assert_eq!(intervals, [(true, 5_000), (true, 0)]);
-    let of_kcl = &good("checkpoints_of_kcl.yaml").config.mappings[0];
-    assert_eq!(of_kcl.checkpoints, Checkpoints::Kcl("orders-application".into()));
-    assert_eq!(of_kcl.mapping.checkpoint_interval(), Duration::from_secs(5));
+    let kcl = &good("checkpoints_of_kcl.yaml").config.mappings[0];
+    let found = (&kcl.checkpoints, kcl.mapping.checkpoint_interval());
+    assert_eq!(found, (&Checkpoints::Kcl("orders-application".into()), seconds(5)));
 }
 
 #[test]
