@@ -3,6 +3,7 @@
 mod application;
 mod leases;
 mod listing;
+mod lives;
 mod mirror;
 mod names;
 mod order;

@@ -1,6 +1,7 @@
 //! Leases in a table of Amazon's Kinesis Client Library (KCL), shared with its workers.
 
 mod companions;
+mod heartbeats;
 mod leases;
 mod names;
 mod position;

@@ -8,11 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::leases::Leases;
-use super::row::{self, COUNTER, Row};
-use crate::table::Lane;
-use crate::table::attributes::{Item, Reader, Update, number, text};
-use crate::table::error::Failure;
+use super::row::Row;
+use crate::table::attributes::{Item, Reader, number, text};
 use crate::table::process::{self, ProcessNames};
 use crate::{WorkerId, WorkerRecord, WorkerReport};
 
@@ -64,12 +61,22 @@ impl Workers {
         own.into_values().chain(foreign.into_values()).collect()
     }
 
+    /// The rows on which a worker had its attribute.
+    pub(super) fn forget(&mut self, worker: &WorkerId) -> HashSet<String> {
+        self.rows.remove(worker).unwrap_or_default()
+    }
+
     /// A number that no earlier heartbeat had, in this run or in one before.
-    fn next_beat(&mut self) -> u64 {
+    pub(super) fn next_beat(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         self.beat = u64::try_from(now.as_millis()).unwrap_or_default().max(self.beat + 1);
         self.beat
     }
+}
+
+/// The name of a worker's attribute.
+pub(super) fn attribute(worker: &WorkerId) -> String {
+    format!("{PREFIX}{worker}")
 }
 
 fn read(id: &WorkerId, read: Reader<'_>) -> Option<WorkerRecord> {
@@ -88,7 +95,8 @@ fn read(id: &WorkerId, read: Reader<'_>) -> Option<WorkerRecord> {
     Some(WorkerRecord::new(report, number("heartbeat")?))
 }
 
-fn written(report: &WorkerReport, heartbeat: u64) -> AttributeValue {
+/// The value of a worker's attribute.
+pub(super) fn written(report: &WorkerReport, heartbeat: u64) -> AttributeValue {
     let millis = u64::try_from(report.lease_time.as_millis()).unwrap_or(u64::MAX);
     let process = report.process.as_ref();
     let [host, pid, started] = PROCESS;
@@ -107,31 +115,4 @@ fn written(report: &WorkerReport, heartbeat: u64) -> AttributeValue {
     ];
     let present = attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     AttributeValue::M(present.collect())
-}
-
-impl Leases {
-    /// Says that a worker lives, and returns its heartbeat since: 0 before the first lease, when there is no place for it.
-    pub(super) async fn heartbeat(&self, report: &WorkerReport) -> Result<u64, Failure> {
-        self.companions.publish(&report.id).await?;
-        let Some(name) = self.first_row() else { return Ok(0) };
-        let beat = self.known().workers.next_beat();
-        let attribute = format!("{PREFIX}{}", report.id);
-        let update = Update::default().if_present(COUNTER).set(&attribute, written(report, beat));
-        // A row that is gone is replaced by the next listing's first one.
-        self.table.update(Lane::Heartbeats, row::key(&name), &update, self.table.deadline()).await?;
-        Ok(beat)
-    }
-
-    /// Removes what a worker has said, up to the heartbeat `seen`: a later life under its name goes on.
-    pub(super) async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), Failure> {
-        self.companions.withdraw(worker).await?;
-        let mut names = self.known().workers.rows.remove(worker).unwrap_or_default();
-        names.extend(self.first_row());
-        let attribute = format!("{PREFIX}{worker}");
-        let update = Update::default().if_entry_at_most(&attribute, "heartbeat", seen).remove(&attribute);
-        for name in names {
-            self.table.update(Lane::Heartbeats, row::key(&name), &update, self.table.deadline()).await?;
-        }
-        Ok(())
-    }
 }
