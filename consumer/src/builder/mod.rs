@@ -21,7 +21,22 @@ use crate::worker::{Worker, WorkerError, WorkerOptions};
 /// The shortest permitted time between two listings of a stream.
 const SHORTEST_DISCOVERY: Duration = Duration::from_millis(100);
 
-/// Puts a [`Consumer`] together.
+/// Puts a [`Consumer`] together, in any order of calls; what is missing or contradictory is an error of
+/// [`build`](Self::build).
+///
+/// ```
+/// # use shardmill::checkpoint::MemoryStore;
+/// # use shardmill::{Consumer, EventSourceMapping, Handler, StreamSource, Worker, WorkerOptions};
+/// # fn build(source: impl StreamSource, handler: impl Handler) -> Result<Consumer, Box<dyn std::error::Error>> {
+/// let mapping = EventSourceMapping::builder("arn:aws:kinesis:eu-west-1:123456789012:stream/orders", "orders").build()?;
+/// let worker = Worker::start(WorkerOptions::default().id("worker-1"))?; // one for all consumers of the process
+/// let consumer = Consumer::builder(mapping, source, handler)
+///     .lease_store(MemoryStore::default()) // or SqliteStore, DynamoDbStore, KclStore
+///     .worker(worker)
+///     .build()?;
+/// # Ok(consumer)
+/// # }
+/// ```
 #[must_use]
 pub struct ConsumerBuilder {
     mapping: EventSourceMapping,
