@@ -66,8 +66,9 @@ pub(crate) async fn discover(cx: &MappingContext, asked_for: bool) -> Result<Dis
     stream.pin.note(&cx.mapping, &cx.leases, &before.leases, &stream.clock).await?;
     let (began, began_at) = (Instant::now(), stream.clock.now().mono);
     let listing = stream.source.shards().await?;
-    cx.leases.bind(&stream.key(&listing.epoch));
-    let found = Found::of(stream, &listing, (before, cx.leases.list().await?), began);
+    let key = stream.key(&listing.epoch);
+    cx.leases.bind(&key);
+    let found = Found::of(stream, key, &listing, (before, cx.leases.list().await?), began);
     let start = start(cx, &found, &listing);
     if found.is_new() && start.pinned.is_some() && stream.pin.waits_for_clock(&stream.clock) {
         return Ok(Discovered { epoch: listing.epoch, waits_for_clock: true, ..Discovered::default() });
@@ -132,11 +133,11 @@ struct Found {
 impl Found {
     fn of(
         stream: &StreamContext,
+        key: LeaseKey,
         listing: &ShardListing,
         (before, list): (LeaseList, LeaseList),
         began: Instant,
     ) -> Self {
-        let key = stream.key(&listing.epoch);
         let mut shards: BTreeMap<ShardId, Vec<ShardId>> =
             listing.shards.iter().map(|shard| (shard.id.clone(), shard.parents.clone())).collect();
         let mut passed_over = stream.listed.not_to_be_made(&key, &list, &shards, began);
@@ -146,9 +147,8 @@ impl Found {
         let unreadable = list.unreadable.iter().filter(|lease| lease.key.is_sibling_of(&key));
         let unreadable: Vec<ShardId> = unreadable.map(|lease| lease.key.shard.clone()).collect();
         let (known, others) = known_leases(before.leases, list.leases, &key);
-        let unreadable_count = unreadable.len();
-        passed_over.extend(unreadable);
-        Self { stream: key, shards, passed_over, unreadable: unreadable_count, known, others }
+        passed_over.extend(unreadable.iter().cloned());
+        Self { stream: key, shards, passed_over, unreadable: unreadable.len(), known, others }
     }
 
     /// No lease of the stream was ever made.

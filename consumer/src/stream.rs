@@ -11,7 +11,7 @@ use crate::pin::Pin;
 use crate::source::StreamSource;
 
 /// What the shards of one stream share: how it is read, what time it is there, what its listings showed. Shards of two
-/// streams may have the same id, so that nothing of a shard is kept outside by its id alone.
+/// streams may have the same id.
 pub(crate) struct StreamContext {
     pub(crate) event_source: EventSource,
     pub(crate) source: Arc<dyn StreamSource>,
