@@ -86,9 +86,9 @@ struct Explored {
 
 type Known = HashSet<u64, BuildHasherDefault<Mixed>>;
 
-/// Every state.
+/// Every state; depth first, since few states then wait at any time.
 fn explore(case: &Case, troubles: Troubles) -> Explored {
-    let explored = explore_within(case, troubles, 2_000_000);
+    let explored = walk(case, troubles, 2_000_000, 0);
     assert_eq!(explored.cut_short, 0, "the configuration is too large: {:?}", case.mapping);
     explored
 }
@@ -96,12 +96,17 @@ fn explore(case: &Case, troubles: Troubles) -> Explored {
 /// Every state, or as many as `room` allows: the first half breadth first, the second half depth first, so that long
 /// histories are among them.
 fn explore_within(case: &Case, troubles: Troubles, room: usize) -> Explored {
+    walk(case, troubles, room, room / 2)
+}
+
+/// At most `room` states, the first `breadth` of them breadth first.
+fn walk(case: &Case, troubles: Troubles, room: usize, breadth: usize) -> Explored {
     let mut explored = Explored::default();
     let (mut known, mut without_time) = (Known::default(), Known::default());
     let mut first = State::begin(case, Position::TrimHorizon.into(), NOW, troubles);
     first.settle(case);
     let mut queue = VecDeque::from([first]);
-    while let Some(state) = if explored.states < room / 2 { queue.pop_front() } else { queue.pop_back() } {
+    while let Some(state) = if explored.states < breadth { queue.pop_front() } else { queue.pop_back() } {
         if explored.states == room {
             explored.cut_short = 1;
             break;
