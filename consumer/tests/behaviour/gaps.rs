@@ -94,21 +94,20 @@ async fn i17_a_retention_that_is_shortened_while_a_function_blocks_the_shard_is_
         put(&fake, 5);
         let is_blocked = Arc::new(AtomicBool::new(false));
         let a = worker("a");
-        let mapping =
-            slow_mapping().on_gap(policy).buffer_bytes(1 << 20).maximum_backoff(Duration::from_secs(900));
+        let mapping = slow_mapping().on_gap(policy).buffer_bytes(1 << 20).maximum_backoff(HOUR / 16);
         let handler = blocked(&seen, &is_blocked);
-        let run = launch(consumer(&fake, &a, mapping, handler, &store).discovery_interval(HOUR / 4));
+        let run = launch(consumer(&fake, &a, mapping, handler, &store).discovery_interval(HOUR / 16));
         until("the first records", || seen.len() == 5).await;
         is_blocked.store(true, Ordering::Relaxed);
         let put_large = || fake.put("orders", Some("key"), vec![7_u8; 1_000_000]).unwrap();
         for _ in 0..18 {
             put_large();
-            pass(HOUR / 3).await;
+            pass(HOUR / 12).await;
         }
         // What waits for the function is in memory; what comes after it is not.
-        fake.set_retention("orders", HOUR * 2).unwrap();
+        fake.set_retention("orders", HOUR / 2).unwrap();
         put_large();
-        pass(HOUR / 2).await;
+        pass(HOUR / 8).await;
         is_blocked.store(false, Ordering::Relaxed);
         if policy == OnGap::Stop {
             let error = run.ended().await.unwrap_err();
@@ -128,12 +127,13 @@ async fn i17_a_retention_that_is_shortened_while_a_function_blocks_the_shard_is_
 #[tokio::test(start_paused = true)]
 async fn i17_a_shard_that_was_read_and_stayed_empty_beyond_retention_is_no_gap_after_a_restart() {
     let (fake, store, seen) = (stream(1), store(), Seen::default());
+    fake.set_retention("orders", HOUR * 2).unwrap();
     put(&fake, 1);
     let a = worker("a");
     let run = launch(consumer(&fake, &a, slow_mapping(), seen.handler("a"), &store).discovery_interval(HOUR));
     until("the record", || seen.len() == 1).await;
     for _ in 0..30 {
-        pass(HOUR).await;
+        pass(HOUR / 12).await;
     }
     assert_eq!(gaps(&run), [(0, None)]);
     run.crash(&store).await;

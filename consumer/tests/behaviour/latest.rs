@@ -145,13 +145,13 @@ async fn incident_98_latest_is_remembered_over_a_restart_before_the_first_listin
 async fn incident_98_what_expired_before_the_first_listing_is_a_gap_that_is_reported() {
     for policy in [OnGap::Continue, OnGap::Stop] {
         let (fake, store, seen) = (stream(1), store(), Seen::default());
-        fake.set_retention("orders", Duration::from_hours(2)).unwrap();
+        fake.set_retention("orders", Duration::from_mins(30)).unwrap();
         let away = fake.faults().on_any().hold(Fault::Disconnect);
         let a = worker("a");
         let run = launch(consumer(&fake, &a, latest().on_gap(policy), seen.handler("a"), &store));
         for _ in 0..5 {
             put(&fake, 1);
-            pass(Duration::from_hours(1)).await;
+            pass(Duration::from_mins(15)).await;
         }
         drop(away);
         if policy == OnGap::Stop {
