@@ -85,7 +85,8 @@ impl Python {
         quiet(Command::new(&self.command).args(["-m", "venv"]).arg(folder))?;
         // Always through the folder's own python: the scripts next to it would name the draft folder.
         let mut pip = Command::new(folder.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(pins);
+        pip.args(["-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"])
+            .args(pins);
         quiet(&mut pip).map(drop)
     }
 }

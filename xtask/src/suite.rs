@@ -261,9 +261,9 @@ pub(crate) fn demo() -> Result<()> {
 }
 
 /// Everything in one go: asked for one by one, cargo would build the dependencies several times, with different
-/// features.
+/// features. With the tests come the programs of their packages.
 pub(crate) fn build() -> Result<()> {
-    process::run(&cargo(&["build", "--workspace", "--bins", "--tests", "--examples", "--locked"]), None)
+    process::run(&cargo(&["build", "--workspace", "--tests", "--examples", "--locked"]), None)
 }
 
 /// The caller's arguments for nextest, less the suites that cannot run. Nextest runs what *any* filter expression
