@@ -255,7 +255,11 @@ impl<'t> Loader<'t, '_> {
             };
             self.count(1, Span::default())?;
             let (event, span) = self.next()?;
+            let is_unset = is_unset(&event);
             let node = self.node(event, span, depth + 1)?;
+            if is_unset {
+                continue;
+            }
             if let Some((first, _)) = entries.iter().find(|(other, _)| other.name == key.name) {
                 let text = format!("is written twice, first in line {}; remove one", first.at.line);
                 self.errors.push(ConfigError::at(key.at, key.name, text));
@@ -280,6 +284,11 @@ impl<'t> Loader<'t, '_> {
         };
         Node { at, value: Value::Scalar(Scalar { text, kind, from_environment, broken }), tag: local(tag) }
     }
+}
+
+/// Whether a key's value is JSON's `null`, which tools print for each key that is not set.
+fn is_unset(value: &Event<'_>) -> bool {
+    matches!(value, Event::Scalar(text, ScalarStyle::Plain, 0, None) if text == "null")
 }
 
 /// A tag that is not YAML's own.
@@ -314,4 +323,21 @@ fn is_number(text: &str) -> bool {
     text.bytes().any(|b| b.is_ascii_digit())
         && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
         && text.parse::<f64>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_null_is_not_set() {
+        let mut errors = Vec::new();
+        let text = r#"{"a": null, "b": {"c": null}, "d": "null", "e": [null], "f": ~, "g": "${NULL}"}"#;
+        let null = |_: &str| Some("null".to_owned());
+        let root = parse(text, &null, &mut errors).unwrap().unwrap();
+        let Value::Map(entries) = &root.value else { panic!("{root:?}") };
+        let keys: Vec<_> = entries.iter().map(|(key, value)| (key.name.as_str(), value.is_empty())).collect();
+        assert_eq!(keys, [("b", true), ("d", false), ("e", false), ("f", true), ("g", true)]);
+        assert!(errors.is_empty());
+    }
 }

@@ -104,7 +104,8 @@ impl<'t> Reader<'t> {
     fn object(&mut self, name: &str, value: &'t str) {
         match serde_json::from_str::<Members<'t>>(value) {
             Ok(members) => {
-                for (key, value) in members.0 {
+                // Tools print null for what is not set.
+                for (key, value) in members.0.into_iter().filter(|(_, value)| value.get() != "null") {
                     let path = if name.is_empty() { key } else { format!("{name}.{key}") };
                     self.member(&path, value.get());
                 }
@@ -249,7 +250,7 @@ impl<'t> Reader<'t> {
 
     fn unknown(&mut self, path: &str, value: &str) {
         if OF_OTHER_SOURCES.contains(&path) {
-            if !["[]", "{}", "\"\"", "null"].contains(&value) {
+            if !["[]", "{}", "\"\""].contains(&value) {
                 self.note(path, value, "is not for streams", "remove it");
             }
         } else if OF_THE_SIDECAR.contains(&path) {

@@ -51,6 +51,16 @@ fn what_get_event_source_mapping_shows_is_a_mapping() {
 }
 
 #[test]
+fn null_is_a_key_that_is_not_set() {
+    let nulls = r#""BatchSize": null, "FilterCriteria": null, "DestinationConfig": {"OnFailure": null}, "Topics": null"#;
+    let mapping = EventSourceMapping::from_json(&with(&format!(",{nulls}")), NOW);
+    assert_eq!(mapping, EventSourceMapping::from_json(&with(""), NOW));
+    assert!(mapping.is_ok());
+    let mistakes = errors(r#"{"EventSourceArn": null}"#);
+    assert!(mistakes.iter().any(|mistake| mistake.contains("EventSourceArn")), "{mistakes:?}");
+}
+
+#[test]
 fn what_lambda_does_not_have_is_read_under_the_sidecars_names() {
     let own = r#""Name": "n", "Retry": {"InitialBackoffMilliseconds": 7}, "Polling": {"MaximumRecords": 9},
         "Function": {"Timeout": 5000, "ManagedInstances": true}, "OnGap": "stop", "OnUndecodable": "skip",
