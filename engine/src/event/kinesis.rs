@@ -71,6 +71,7 @@ impl Fixed {
 }
 
 /// What a record takes beyond [`Fixed::len`].
+#[inline]
 pub(super) fn variable_len(record: &Record, key: Option<&str>, data: &Data) -> usize {
     let key = key.map_or(0, |key| KEY.len() + escaped_len(key) + KEY_END.len());
     let data = match data {

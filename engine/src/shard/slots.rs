@@ -73,12 +73,14 @@ impl Slots {
     }
 
     /// The slot is resolved, and so is the next one.
+    #[inline]
     pub(super) fn set_inner(&mut self, index: usize) {
         let code = std::mem::replace(&mut self.codes[index], INNER);
         self.take_mark(code);
     }
 
     /// The slot is resolved; the next one is not.
+    #[inline]
     pub(super) fn set_end(&mut self, index: usize, mark: Mark) {
         self.take_mark(self.codes[index]);
         self.texts += text(&mark);
@@ -96,6 +98,7 @@ impl Slots {
     }
 
     /// Removes the first slot if it is resolved, and returns its position if it ends a run.
+    #[inline]
     pub(super) fn pop_resolved(&mut self) -> Option<Option<Mark>> {
         let code = self.codes.pop_front_if(|code| *code != UNRESOLVED)?;
         let mark = self.take_mark(code);

@@ -309,16 +309,20 @@ impl ShardMachine {
             }
             return;
         }
-        let mut parts = vec![(Vec::new(), 0); lanes];
         // One lane that is stuck must not keep the others' records.
-        for record in page.into_records() {
-            let (part, bytes) = &mut parts[lane_of(&record, lanes)];
+        let records = page.into_records();
+        let lane_of_each: Vec<usize> = records.iter().map(|record| lane_of(record, lanes)).collect();
+        let mut counts = vec![0; lanes];
+        lane_of_each.iter().for_each(|lane| counts[*lane] += 1);
+        // Room that no record takes would be held until the last one of this page is resolved (I13).
+        let mut parts: Vec<(Vec<Record>, usize)> =
+            counts.into_iter().map(|count| (Vec::with_capacity(count), 0)).collect();
+        for (record, lane) in records.into_iter().zip(lane_of_each) {
+            let (part, bytes) = &mut parts[lane];
             *bytes += record.footprint();
             part.push(record);
         }
-        for (index, (mut part, bytes)) in parts.into_iter().enumerate() {
-            // Room that no record takes would be held until the last one of this page is resolved (I13).
-            part.shrink_to_fit();
+        for (index, (part, bytes)) in parts.into_iter().enumerate() {
             if let Some((lane, rules, _)) = self.lane_with_rules(index) {
                 lane.push_all(now, &rules, Slab::new(part, bytes, None));
             }
