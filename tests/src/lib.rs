@@ -5,7 +5,7 @@
 //! * [`Table`] is the same for a DynamoDB table.
 //! * [`Config`] and [`Sidecar`] start the binary and do to it what happens to processes.
 //! * [`Function`] is an HTTP function that stores what it handled in a file, synced before it answers.
-//! * [`Store`] looks into the checkpoint store's file.
+//! * [`Store`] looks into the checkpoint store's file, [`LeaseWatch`] into a lease table.
 //! * [`observe`] compares the two sides.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
@@ -19,6 +19,8 @@ mod store;
 mod stream;
 mod table;
 mod wait;
+mod watch;
+mod writer;
 
 pub use config::Config;
 pub use function::{Answer, End, Function, Invocation, Plan, Record, Stored, Window};
@@ -26,9 +28,11 @@ pub use process::Stalls;
 pub use seed::seeded;
 pub use sidecar::{Reply, Sidecar};
 pub use store::{LeaseRow, Store, StoreLock};
-pub use stream::{Ferrokinesis, Put, Stream, endpoint, is_open, unique};
-pub use table::{Change, Item, Table};
+pub use stream::{Ferrokinesis, Put, Stream, endpoint, is_open, parents_of, unique};
+pub use table::{Change, Item, Table, dynamodb};
 pub use wait::{until, until_within};
+pub use watch::LeaseWatch;
+pub use writer::{KEYS, Writer};
 
 /// Compares sequence numbers as the integers that they are.
 #[must_use]

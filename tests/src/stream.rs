@@ -262,6 +262,16 @@ pub fn is_open(shard: &Shard) -> bool {
     shard.sequence_number_range().unwrap().ending_sequence_number().is_none()
 }
 
+/// The parents of each shard.
+#[must_use]
+pub fn parents_of(shards: &[Shard]) -> BTreeMap<String, Vec<String>> {
+    let parents = |shard: &Shard| {
+        let parents = [shard.parent_shard_id(), shard.adjacent_parent_shard_id()];
+        (shard.shard_id().to_owned(), parents.into_iter().flatten().map(str::to_owned).collect())
+    };
+    shards.iter().map(parents).collect()
+}
+
 fn start_of(shard: &Shard) -> String {
     shard.hash_key_range().unwrap().starting_hash_key().to_owned()
 }

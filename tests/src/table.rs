@@ -170,24 +170,32 @@ impl Table {
         if !["TransactWriteItems", "BatchWriteItem"].contains(&operation) {
             body["TableName"] = json!(self.name);
         }
-        let body = body.to_string();
-        let address = self.endpoint.strip_prefix("http://").unwrap();
-        // The emulator wants a signature to be there, and does not verify it.
-        let request = format!(
-            "POST / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n\
-             content-type: application/x-amz-json-1.0\r\nx-amz-target: DynamoDB_20120810.{operation}\r\n\
-             x-amz-date: 20260101T000000Z\r\nauthorization: AWS4-HMAC-SHA256 \
-             Credential=test/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n{body}",
-            body.len()
-        );
-        let mut socket = TcpStream::connect(address).await.unwrap();
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{operation}: {answer}");
-        serde_json::from_str(body).unwrap()
+        dynamodb(&self.endpoint, operation, &body).await
     }
+}
+
+/// One call of a DynamoDB emulator.
+///
+/// # Panics
+/// The emulator refuses it.
+pub async fn dynamodb(endpoint: &str, operation: &str, body: &Value) -> Value {
+    let body = body.to_string();
+    let address = endpoint.strip_prefix("http://").unwrap();
+    // The emulator wants a signature to be there, and does not verify it.
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n\
+         content-type: application/x-amz-json-1.0\r\nx-amz-target: DynamoDB_20120810.{operation}\r\n\
+         x-amz-date: 20260101T000000Z\r\nauthorization: AWS4-HMAC-SHA256 \
+         Credential=test/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n{body}",
+        body.len()
+    );
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{operation}: {answer}");
+    serde_json::from_str(body).unwrap()
 }
 
 fn key(id: &str) -> Value {

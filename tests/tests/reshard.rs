@@ -2,24 +2,21 @@
 //! nothing is lost, and the order of every partition key holds from generation to generation.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard};
+use aws_sdk_kinesis::types::Shard;
 use fastrand::Rng;
 use shardmill_testkit::FakeKinesis;
 use shardmill_tests::observe::{
     assert_nothing_lost_in_order_per_key_over_reshards, assert_one_at_a_time, assert_one_at_a_time_per_key,
     assert_parents_first, is_complete,
 };
-use shardmill_tests::{Config, End, Function, Plan, Put, Sidecar, Stream, is_open, seeded, until};
-use tokio::task::JoinHandle;
+use shardmill_tests::{
+    Config, End, Function, KEYS, Plan, Sidecar, Stream, Writer, is_open, parents_of, seeded, until,
+};
 
-const KEYS: usize = 40;
 const WORKERS: usize = 3;
 /// Two of them can hold the sixteen shards of the widest generation.
 const MOST_LEASES: usize = 8;
@@ -27,50 +24,6 @@ const KILLS: usize = 8;
 
 fn random(rng: &mut Rng, milliseconds: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(rng.u64(milliseconds))
-}
-
-/// Puts a record of every key again and again, one after the other for each key.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<Vec<Put>>,
-}
-
-impl Writer {
-    fn start(stream: &Stream) -> Self {
-        let stop = Arc::<AtomicBool>::default();
-        let task = write(stream.client().clone(), stream.name().to_owned(), Arc::clone(&stop));
-        Self { stop, task: tokio::spawn(task) }
-    }
-
-    /// What the service accepted.
-    async fn stop(self) -> Vec<Put> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap()
-    }
-}
-
-async fn write(client: Client, stream: String, stop: Arc<AtomicBool>) -> Vec<Put> {
-    let mut accepted = Vec::new();
-    for round in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let entry = |n: usize| {
-            let entry = PutRecordsRequestEntry::builder().partition_key(format!("key-{n}"));
-            entry.data(Blob::new(format!("{n}: {round}"))).build().unwrap()
-        };
-        let put = client.put_records().stream_name(&stream);
-        let answer = put.set_records(Some((0..KEYS).map(entry).collect())).send().await.unwrap();
-        for (n, record) in answer.records().iter().enumerate() {
-            // What the service refuses in the middle of a reshard was not put.
-            if let (Some(shard), Some(sequence)) = (record.shard_id(), record.sequence_number()) {
-                let (shard, sequence) = (shard.to_owned(), sequence.to_owned());
-                accepted.push(Put { shard, sequence, key: format!("key-{n}") });
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    accepted
 }
 
 /// Sidecars that share the leases.
@@ -159,15 +112,6 @@ async fn reshard(stream: &Stream, growth: Growth, rng: &mut Rng) {
     }
 }
 
-/// The parents of each shard.
-fn parents(shards: &[Shard]) -> BTreeMap<String, Vec<String>> {
-    let parents = |shard: &Shard| {
-        let parents = [shard.parent_shard_id(), shard.adjacent_parent_shard_id()];
-        (shard.shard_id().to_owned(), parents.into_iter().flatten().map(str::to_owned).collect())
-    };
-    shards.iter().map(parents).collect()
-}
-
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn a_stream_is_resharded_under_load(endpoint: &str, growth: Growth, lanes: usize) {
     let mut rng = seeded();
@@ -197,9 +141,7 @@ async fn a_stream_is_resharded_under_load(endpoint: &str, growth: Growth, lanes:
         kills
     };
     let ((), kills) = tokio::join!(resharding, killing);
-    for put in writer.stop().await {
-        stream.note(put);
-    }
+    writer.stop(&mut stream).await;
     until("every record is stored", async || is_complete(&stream, &function.stored()).then_some(())).await;
 
     let shards = stream.shards().await;
@@ -226,7 +168,7 @@ async fn a_stream_is_resharded_under_load(endpoint: &str, growth: Growth, lanes:
     assert_eq!(all, 4 + 8 + 16 + 13);
     assert!(abandoned > 0, "no kill fell inside an invocation");
     assert_nothing_lost_in_order_per_key_over_reshards(&stream, &stored);
-    let parents = parents(&shards);
+    let parents = parents_of(&shards);
     let with = |count| parents.values().filter(|parents| parents.len() == count).count();
     assert_eq!((with(0), with(1), with(2)), (4, 8 + 16, 13), "first, split and merged shards");
     assert_parents_first(&parents, &calls);
