@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use shardmill_tests::observe::{assert_exactly_once_in_order, assert_one_at_a_time, is_complete};
-use shardmill_tests::{Config, Ferrokinesis, Function, Plan, Sidecar, Stream, Writer, until};
+use shardmill_tests::{Config, Ferrokinesis, Function, Plan, Sidecar, Stream, Writer, seeded, until};
 
 const SHARDS: usize = 4;
 
@@ -38,12 +38,14 @@ async fn is_succeeded_at_once(set: impl FnOnce(Config, &str) -> Config) {
     let mut one = worker(&config, &function, names[0]).await;
     let mut two = worker(&config, &function, names[1]).await;
     let writer = Writer::start(&stream);
-    let mut times = Vec::new();
+    let (mut times, mut rng) = (Vec::new(), seeded());
     for takeover in 0..takeovers {
         until_shared([&one, &two], names).await;
         let (leaver, name, successor) =
             if takeover % 2 == 0 { (&mut one, names[0], names[1]) } else { (&mut two, names[1], names[0]) };
         let shards = shards_of(leaver, name).await;
+        // At any moment between two of the successor's looks at the leases.
+        tokio::time::sleep(Duration::from_millis(rng.u64(..1000))).await;
         let asked = Instant::now();
         leaver.terminate();
         for shard in &shards {
