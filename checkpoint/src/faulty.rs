@@ -10,7 +10,7 @@ use shardmill_engine::{LeaseKey, ShardId};
 
 use crate::{
     Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership,
-    Renewal, StoreError, WorkerId, WorkerReport, Write,
+    Renewal, StoreError, Usage, WorkerId, WorkerReport, Write,
 };
 
 /// A method of [`LeaseStore`] that can fail.
@@ -247,6 +247,10 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
 
     fn listing_interval(&self) -> Option<Duration> {
         self.inner.listing_interval()
+    }
+
+    fn usage(&self) -> Usage {
+        self.inner.usage()
     }
 
     fn describe(&self) -> String {

@@ -36,6 +36,7 @@ mod sqlite;
 mod store;
 #[cfg(feature = "dynamodb")]
 mod table;
+mod usage;
 mod worker;
 
 #[cfg(feature = "dynamodb")]
@@ -51,4 +52,5 @@ pub use others::OtherApplication;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{Checkpoint, LeaseList, LeaseStore, Ownership, Renewal, UnreadableLease, Write};
+pub use usage::{CallOutcome, Usage};
 pub use worker::{Heartbeat, WorkerRecord, WorkerReport};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use shardmill_engine::{LeaseKey, Position, ShardId};
 
 use crate::{
-    AppState, Claim, Heartbeat, Lease, NewLease, OtherApplication, StoreError, WorkerId, WorkerRecord,
+    AppState, Claim, Heartbeat, Lease, NewLease, OtherApplication, StoreError, Usage, WorkerId, WorkerRecord,
     WorkerReport,
 };
 
@@ -243,6 +243,11 @@ pub trait LeaseStore: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// What the store has asked of its service for this application; nothing, the default, if it counts nothing.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
     /// What and where the store is, for logs: `sqlite:/var/lib/app/shardmill.db`.
     fn describe(&self) -> String;
 }
@@ -309,6 +314,9 @@ impl<S: LeaseStore + ?Sized> LeaseStore for std::sync::Arc<S> {
     }
     fn listing_interval(&self) -> Option<Duration> {
         (**self).listing_interval()
+    }
+    fn usage(&self) -> Usage {
+        (**self).usage()
     }
     fn describe(&self) -> String {
         (**self).describe()

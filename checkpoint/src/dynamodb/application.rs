@@ -1,7 +1,6 @@
 //! One application's part of the table: what it shares, and what this worker knows of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -26,7 +25,7 @@ const FORMAT: u64 = 1;
 #[derive(Debug)]
 pub(super) struct Application {
     pub(super) name: String,
-    pub(super) table: Arc<Table>,
+    pub(super) table: Table,
     ready: OnceCell<()>,
     known: Mutex<Known>,
     /// One listing at a time: the second one would cost the same again.
@@ -144,7 +143,7 @@ impl Drop for Debt<'_> {
 }
 
 impl Application {
-    pub(super) fn new(name: &str, table: Arc<Table>) -> Self {
+    pub(super) fn new(name: &str, table: Table) -> Self {
         Self {
             name: name.to_owned(),
             table,

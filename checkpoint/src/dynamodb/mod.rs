@@ -30,7 +30,7 @@ use crate::table::error::Failure;
 use crate::table::{check_name, client};
 use crate::{
     Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership,
-    Renewal, StoreError, WorkerId, WorkerReport, Write,
+    Renewal, StoreError, Usage, WorkerId, WorkerReport, Write,
 };
 
 /// How a [`DynamoDbStore`] uses its table.
@@ -133,7 +133,7 @@ impl DynamoDbStore {
         let store = describe(table);
         check_name(table).map_err(|reason| StoreError::Invalid { store: store.clone(), reason })?;
         check_application(application, &store)?;
-        let table = Arc::new(Table::new(table, settings, options));
+        let table = Table::new(table, settings, options);
         Ok(Self { application: Arc::new(Application::new(application, table)) })
     }
 
@@ -143,7 +143,7 @@ impl DynamoDbStore {
     /// [`StoreError::Invalid`] if the application's name is empty or begins with `#`.
     pub fn for_application(&self, application: &str) -> Result<Self, StoreError> {
         check_application(application, &self.describe())?;
-        let table = Arc::clone(&self.application.table);
+        let table = self.application.table.counted_apart();
         Ok(Self { application: Arc::new(Application::new(application, table)) })
     }
 
@@ -265,6 +265,10 @@ impl LeaseStore for DynamoDbStore {
 
     fn renews_all(&self) -> bool {
         true
+    }
+
+    fn usage(&self) -> Usage {
+        self.application.table.usage()
     }
 
     fn listing_interval(&self) -> Option<Duration> {

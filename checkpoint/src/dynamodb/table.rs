@@ -7,13 +7,14 @@ use aws_sdk_dynamodb::types::Select;
 use tokio::time::Instant;
 
 use super::DynamoDbOptions;
+use crate::Usage;
 use crate::table::attributes::{Item, Update, text};
 use crate::table::error::Failure;
 use crate::table::{self, Answer, CallOptions, Lane, Shape};
 
 const SHAPE: Shape = Shape::keyed("application", Some("item")).expiring_by("expires");
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Table {
     pub(super) full_listing_interval: Duration,
     table: table::Table,
@@ -26,6 +27,16 @@ impl Table {
             full_listing_interval: options.full_listing_interval,
             table: table::Table::new(name, SHAPE, settings, calls),
         }
+    }
+
+    /// The same table for another application.
+    pub(super) fn counted_apart(&self) -> Self {
+        Self { table: self.table.counted_apart(), ..*self }
+    }
+
+    /// What the calls were so far.
+    pub(super) fn usage(&self) -> Usage {
+        self.table.usage()
     }
 
     pub(super) fn name(&self) -> &str {

@@ -27,7 +27,7 @@ use crate::table::error::Failure;
 use crate::table::{CallOptions, Shape, Table, check_name, client};
 use crate::{
     Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError,
-    WorkerId, WorkerReport, Write,
+    Usage, WorkerId, WorkerReport, Write,
 };
 
 /// KCL's table. Its leader needs the index; this library does not.
@@ -253,6 +253,10 @@ impl LeaseStore for KclStore {
 
     fn bind(&self, stream: &LeaseKey) {
         self.leases.bind(stream);
+    }
+
+    fn usage(&self) -> Usage {
+        self.leases.table.usage()
     }
 
     fn listing_interval(&self) -> Option<Duration> {

@@ -86,6 +86,6 @@ where
 }
 
 /// A condition that does not hold is an answer.
-fn is_refusal(error: &impl ProvideErrorMetadata) -> bool {
+pub(crate) fn is_refusal(error: &impl ProvideErrorMetadata) -> bool {
     error.code() == Some("ConditionalCheckFailedException")
 }

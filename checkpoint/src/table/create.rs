@@ -12,7 +12,6 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio::time::Instant;
 
-use super::client::call;
 use super::error::{Failure, Operation, Reach};
 use super::{Shape, Table, settled};
 
@@ -80,7 +79,7 @@ impl Table {
                 _ => Err(error),
             },
         };
-        settled(call(NAME, self.named(), self.deadline(), send).await)
+        settled(self.call(NAME, self.deadline(), send).await)
     }
 
     async fn create(&self) -> Result<(), Failure> {
@@ -114,7 +113,7 @@ impl Table {
                 _ => Err(error),
             },
         };
-        let (created, unsure) = call(NAME, self.named(), self.deadline(), send).await?;
+        let (created, unsure) = self.call(NAME, self.deadline(), send).await?;
         if created.unwrap_or_default() || unsure {
             self.created.store(true, Ordering::Relaxed);
         }
@@ -140,7 +139,7 @@ impl Table {
                 if is_on { Ok(()) } else { Err(error) }
             }
         };
-        settled(call(NAME, self.named(), self.deadline(), send).await)
+        settled(self.call(NAME, self.deadline(), send).await)
     }
 }
 

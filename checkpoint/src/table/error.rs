@@ -85,15 +85,10 @@ impl Failure {
 
 fn judge(code: &str, status: u16, operation: Operation, table: Named<'_>) -> (Reach, String) {
     let Named { name: table, shape } = table;
-    // Some codes come with the service's name in front.
-    let short = code.rsplit(['#', '.']).next().unwrap_or(code).trim_end_matches("Exception");
+    let short = short(code);
     let plain = |reach| (reach, String::new());
     match short {
-        "ProvisionedThroughputExceeded"
-        | "Throttling"
-        | "ThrottlingError"
-        | "RequestLimitExceeded"
-        | "LimitExceeded" => plain(Reach::Throttled),
+        _ if is_throttle(Some(code), status) => plain(Reach::Throttled),
         "ResourceNotFound" => (
             Reach::Setup,
             format!("; create the table {table} with {}, or let this worker create it", shape.in_words()),
@@ -111,10 +106,29 @@ fn judge(code: &str, status: u16, operation: Operation, table: Named<'_>) -> (Re
             (Reach::Call, "; check this worker's credentials and its clock".to_owned())
         }
         "Validation" | "Serialization" => (Reach::Setup, String::new()),
-        _ if status == 429 => plain(Reach::Throttled),
         _ if status >= 500 => plain(Reach::Item),
         _ => plain(Reach::Call),
     }
+}
+
+/// Some codes come with the service's name in front.
+fn short(code: &str) -> &str {
+    code.rsplit(['#', '.']).next().unwrap_or(code).trim_end_matches("Exception")
+}
+
+/// Whether the service asks to slow down.
+pub(crate) fn is_throttle(code: Option<&str>, status: u16) -> bool {
+    status == 429
+        || matches!(
+            code.map(short),
+            Some(
+                "ProvisionedThroughputExceeded"
+                    | "Throttling"
+                    | "ThrottlingError"
+                    | "RequestLimitExceeded"
+                    | "LimitExceeded"
+            )
+        )
 }
 
 /// The innermost cause: the SDK's outer errors only say "dispatch failure".

@@ -7,23 +7,29 @@ mod create;
 pub(crate) mod error;
 pub(crate) mod names;
 pub(crate) mod process;
+mod tally;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::Builder;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use self::attributes::{Item, Update};
-use self::client::{Answered, call};
+use self::client::Answered;
 use self::error::{Failure, Operation, Reach};
+use self::tally::Tally;
+use crate::Usage;
 
 /// What a table's key is and what else it is created with; every key attribute is a text.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +79,7 @@ pub(crate) struct CallOptions {
 }
 
 /// A table.
+#[derive(Clone)]
 pub(crate) struct Table {
     pub(crate) name: String,
     shape: Shape,
@@ -80,8 +87,9 @@ pub(crate) struct Table {
     client: Client,
     /// Heartbeats do not wait behind anything else, not even for a connection.
     heartbeats: Client,
-    ready: OnceCell<()>,
-    created: AtomicBool,
+    ready: Arc<OnceCell<()>>,
+    created: Arc<AtomicBool>,
+    tally: Arc<Tally>,
 }
 
 impl fmt::Debug for Table {
@@ -113,21 +121,60 @@ pub(crate) enum Lane {
 impl Table {
     pub(crate) fn new(name: &str, shape: Shape, settings: &Builder, options: CallOptions) -> Self {
         let client = || Client::from_conf(settings.clone().build());
-        let (ready, created) = (OnceCell::new(), AtomicBool::new(false));
-        Self { name: name.to_owned(), shape, options, client: client(), heartbeats: client(), ready, created }
+        Self {
+            name: name.to_owned(),
+            shape,
+            options,
+            client: client(),
+            heartbeats: client(),
+            ready: Arc::default(),
+            created: Arc::default(),
+            tally: Arc::default(),
+        }
     }
 
-    /// Another table, over the same connections.
+    /// Another table, over the same connections; its calls are counted together with this one's.
     pub(crate) fn sibling(&self, name: &str, shape: Shape) -> Self {
         Self {
             name: name.to_owned(),
             shape,
             options: CallOptions { create_table: false, ..self.options },
-            client: self.client.clone(),
-            heartbeats: self.heartbeats.clone(),
-            ready: OnceCell::new(),
-            created: AtomicBool::new(false),
+            ready: Arc::default(),
+            created: Arc::default(),
+            ..self.clone()
         }
+    }
+
+    /// The same table, whose calls are counted apart.
+    pub(crate) fn counted_apart(&self) -> Self {
+        Self { tally: Arc::default(), ..self.clone() }
+    }
+
+    /// What the calls were so far.
+    pub(crate) fn usage(&self) -> Usage {
+        self.tally.usage()
+    }
+
+    /// [`client::call`], with each attempt counted.
+    async fn call<T, E, F>(
+        &self,
+        operation: Operation,
+        until: Instant,
+        mut send: impl FnMut() -> F,
+    ) -> Result<Answered<Result<T, E>>, Failure>
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let counted = || {
+            let sent = send();
+            async {
+                let result = sent.await;
+                self.tally.ended(operation, &result);
+                result
+            }
+        };
+        client::call(operation, self.named(), until, counted).await
     }
 
     fn named(&self) -> Named<'_> {
@@ -141,14 +188,22 @@ impl Table {
 
     pub(crate) async fn get(&self, key: Item) -> Result<Option<Item>, Failure> {
         const NAME: Operation = "GetItem";
-        let getting = self.client.get_item().table_name(&self.name).set_key(Some(key)).consistent_read(true);
-        let answer = settled(call(NAME, self.named(), self.deadline(), || getting.clone().send()).await)?;
+        let getting = self
+            .client
+            .get_item()
+            .table_name(&self.name)
+            .set_key(Some(key))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .consistent_read(true);
+        let answer = settled(self.call(NAME, self.deadline(), || getting.clone().send()).await)?;
+        self.tally.read(answer.consumed_capacity());
         Ok(answer.item)
     }
 
     /// A query that reads what was written before it.
     pub(crate) fn query(&self) -> QueryFluentBuilder {
-        self.client.query().table_name(&self.name).consistent_read(true)
+        let query = self.client.query().table_name(&self.name);
+        query.return_consumed_capacity(ReturnConsumedCapacity::Total).consistent_read(true)
     }
 
     /// All pages of a query.
@@ -161,7 +216,8 @@ impl Table {
         let mut after = None;
         loop {
             let page = query.clone().set_exclusive_start_key(after);
-            let answer = settled(call(NAME, self.named(), self.deadline(), || page.clone().send()).await)?;
+            let answer = settled(self.call(NAME, self.deadline(), || page.clone().send()).await)?;
+            self.tally.read(answer.consumed_capacity());
             take(answer.items.unwrap_or_default(), answer.count);
             match answer.last_evaluated_key {
                 Some(last) if !last.is_empty() => after = Some(last),
@@ -173,11 +229,13 @@ impl Table {
     /// Every item of the table.
     pub(crate) async fn scan(&self) -> Result<Vec<Item>, Failure> {
         const NAME: Operation = "Scan";
-        let scan = self.client.scan().table_name(&self.name).consistent_read(true);
+        let scan = self.client.scan().table_name(&self.name);
+        let scan = scan.return_consumed_capacity(ReturnConsumedCapacity::Total).consistent_read(true);
         let (mut items, mut after) = (Vec::new(), None);
         loop {
             let page = scan.clone().set_exclusive_start_key(after);
-            let answer = settled(call(NAME, self.named(), self.deadline(), || page.clone().send()).await)?;
+            let answer = settled(self.call(NAME, self.deadline(), || page.clone().send()).await)?;
+            self.tally.read(answer.consumed_capacity());
             items.extend(answer.items.unwrap_or_default());
             match answer.last_evaluated_key {
                 Some(last) if !last.is_empty() => after = Some(last),
@@ -204,10 +262,14 @@ impl Table {
             .set_expression_attribute_names(update.names())
             .set_expression_attribute_values(update.values())
             .return_values(ReturnValue::AllNew)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let (answer, unsure) = call(NAME, self.named(), until, || updating.clone().send()).await?;
+        let (answer, unsure) = self.call(NAME, until, || updating.clone().send()).await?;
         match answer {
-            Ok(answer) => Ok(Answer::Done(answer.attributes.unwrap_or_default())),
+            Ok(answer) => {
+                self.tally.wrote(answer.consumed_capacity());
+                Ok(Answer::Done(answer.attributes.unwrap_or_default()))
+            }
             Err(UpdateItemError::ConditionalCheckFailedException(refusal)) => {
                 Ok(Answer::Refused { item: refusal.item, unsure })
             }
@@ -226,10 +288,14 @@ impl Table {
             .set_condition_expression(update.condition())
             .set_expression_attribute_names(update.names())
             .set_expression_attribute_values(update.values())
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let (answer, unsure) = call(NAME, self.named(), self.deadline(), || deleting.clone().send()).await?;
+        let (answer, unsure) = self.call(NAME, self.deadline(), || deleting.clone().send()).await?;
         match answer {
-            Ok(_) => Ok(Answer::Done(Item::new())),
+            Ok(answer) => {
+                self.tally.wrote(answer.consumed_capacity());
+                Ok(Answer::Done(Item::new()))
+            }
             Err(DeleteItemError::ConditionalCheckFailedException(refusal)) => {
                 Ok(Answer::Refused { item: refusal.item, unsure })
             }
