@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shardmill_checkpoint::{Lease, LeaseStore, UnreadableLease, WorkerId};
 use shardmill_engine::{Mono, Now, ShardId};
@@ -77,6 +78,15 @@ impl Reports {
         metrics::checkpoint_written(&self.mapping, now.since(sent));
     }
 
+    pub(super) fn beaten(&self, now: Mono, sent: Mono) {
+        metrics::heartbeat_ended(&self.mapping, now.since(sent));
+    }
+
+    /// A plan was made, which took so long by the real clock.
+    pub(super) fn planned(&self, took: Duration) {
+        metrics::planned(&self.mapping, took);
+    }
+
     pub(super) fn took(&mut self, now: Mono, shard: &ShardId, from: Option<String>, why: Free) {
         metrics::lease_taken(&self.mapping, why.label());
         self.tally.note(now, Change::Taken { from, why }, shard);
@@ -110,6 +120,7 @@ impl Reports {
     }
 
     pub(super) fn listed(&self, now: Mono, leases: &[Lease], entries: &Entries) {
+        metrics::table_used(&self.mapping, &self.store.usage());
         self.board.set_listed(now, leases, |lease| {
             entries.find(&lease.key)?.next.as_ref().map(ToString::to_string)
         });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use shardmill_checkpoint::Usage;
 use shardmill_engine::{Counters, ShardId, ShardSnapshot};
 
 use crate::source::{SourceError, SourceErrorKind};
@@ -112,6 +113,38 @@ pub(crate) fn still_there(mapping: &Arc<str>) {
 
 pub(crate) fn checkpoint_written(mapping: &Arc<str>, took: Duration) {
     histogram!(table::CHECKPOINT_DURATION.name, "mapping" => Arc::clone(mapping)).record(took);
+}
+
+pub(crate) fn heartbeat_ended(mapping: &Arc<str>, took: Duration) {
+    histogram!(table::HEARTBEAT_DURATION.name, "mapping" => Arc::clone(mapping)).record(took);
+}
+
+pub(crate) fn planned(mapping: &Arc<str>, took: Duration) {
+    histogram!(table::PLAN_DURATION.name, "mapping" => Arc::clone(mapping)).record(took);
+}
+
+/// What the store has asked of its service so far. One that asks nothing of a service has no series.
+pub(crate) fn table_used(mapping: &Arc<str>, usage: &Usage) {
+    for ((operation, outcome), calls) in &usage.calls {
+        counter!(
+            table::TABLE_CALLS.name,
+            "mapping" => Arc::clone(mapping), "operation" => *operation, "outcome" => outcome.as_str()
+        )
+        .absolute(*calls);
+    }
+    if !usage.calls.is_empty() {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole units, never negative"
+        )]
+        let whole = |units: f64| units as u64;
+        for (metric, units) in
+            [(table::TABLE_READ_UNITS, usage.read_units), (table::TABLE_WRITE_UNITS, usage.write_units)]
+        {
+            counter!(metric.name, "mapping" => Arc::clone(mapping)).absolute(whole(units));
+        }
+    }
 }
 
 pub(crate) fn source_failed(mapping: &Arc<str>, error: &SourceError) {
@@ -235,6 +268,8 @@ mod tests {
 
     use metrics::{Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
 
+    use shardmill_checkpoint::CallOutcome;
+
     use super::*;
 
     #[derive(Default)]
@@ -314,6 +349,11 @@ mod tests {
             troubled(&"m".into(), TroubleKind::Reading, 1);
             clock_offset(&"m".into(), 0);
             checkpoint_written(&"m".into(), Duration::ZERO);
+            heartbeat_ended(&"m".into(), Duration::ZERO);
+            planned(&"m".into(), Duration::ZERO);
+            let mut usage = Usage::default();
+            usage.calls.insert(("Query", CallOutcome::Done), 1);
+            table_used(&"m".into(), &usage);
             ShardMetrics::new(&"m".into(), &"s".into());
             lease_taken(&"m".into(), "free");
             fleet(&"m".into(), 1, 2, 0);

@@ -167,6 +167,41 @@ pub(super) const CHECKPOINT_DURATION: MetricDescription = MetricDescription::new
     MAPPING,
     "one observation for each call to the store, which may carry many shards",
 );
+pub(super) const HEARTBEAT_DURATION: MetricDescription = MetricDescription::new(
+    MetricKind::Histogram,
+    "shardmill_heartbeat_duration_seconds",
+    "seconds",
+    MAPPING,
+    "one observation for each heartbeat of this worker, also one that failed",
+);
+pub(super) const PLAN_DURATION: MetricDescription = MetricDescription::new(
+    MetricKind::Histogram,
+    "shardmill_plan_duration_seconds",
+    "seconds",
+    MAPPING,
+    "one observation for each plan of which worker gets which shard: one after each listing of the leases",
+);
+pub(super) const TABLE_CALLS: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
+    "shardmill_table_calls_total",
+    "calls",
+    &["mapping", "operation", "outcome"],
+    "to DynamoDB for the leases, each attempt: `done`, `refused` (its condition did not hold, which is an answer), `throttled`, `failed`",
+);
+pub(super) const TABLE_READ_UNITS: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
+    "shardmill_table_read_units_total",
+    "units",
+    MAPPING,
+    "of read capacity that these calls consumed, as the answers say",
+);
+pub(super) const TABLE_WRITE_UNITS: MetricDescription = MetricDescription::new(
+    MetricKind::Counter,
+    "shardmill_table_write_units_total",
+    "units",
+    MAPPING,
+    "of write capacity, likewise. A refused write names none and costs one for each KB of its item",
+);
 pub(super) const THROTTLES: MetricDescription = MetricDescription::new(
     MetricKind::Counter,
     "shardmill_throttles_total",
@@ -276,6 +311,11 @@ pub const METRICS: &[MetricDescription] = &[
     INVOCATIONS,
     INVOCATION_DURATION,
     CHECKPOINT_DURATION,
+    HEARTBEAT_DURATION,
+    PLAN_DURATION,
+    TABLE_CALLS,
+    TABLE_READ_UNITS,
+    TABLE_WRITE_UNITS,
     THROTTLES,
     SOURCE_ERRORS,
     LEASES_HELD,

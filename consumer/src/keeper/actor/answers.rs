@@ -65,6 +65,7 @@ impl Actor {
 
     /// Takes in what became of a heartbeat, which may have renewed every lease.
     fn beaten(&mut self, now: Mono, sent: Mono, result: &Result<Heartbeat, StoreError>) {
+        self.reports.beaten(now, sent);
         self.answer(Answer::of_write(result, |heartbeat| *heartbeat != Heartbeat::Evicted));
         let was_seen = self.pulse.is_seen(now);
         let written = match result {

@@ -1,6 +1,7 @@
 //! Which leases this worker takes, and which it gives to others.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 use shardmill_checkpoint::{Lease, WorkerId};
 use shardmill_engine::{FleetLease, FleetWorker, LeaseEvent, LeaseMove, LeasePhase, Mono, plan_moves};
@@ -57,10 +58,12 @@ impl Actor {
     /// Computes the plan for the leases that can be read now, and does this worker's part of it: takes what it may, gives
     /// what it has too much of.
     pub(super) fn plan(&mut self, now: Mono, readable: &[(EntryId, &Lease)]) {
+        let began = Instant::now();
         self.plan = self.look_around(now, readable);
+        let moves = self.plan.moves();
+        self.reports.planned(began.elapsed());
         let (leases, unowned) = self.plan.counts();
         self.reports.fleet(self.plan.workers.len(), leases, unowned);
-        let moves = self.plan.moves();
         let me = self.plan.index(&self.options.worker);
         let claims = moves.iter().filter(|planned| planned.from.is_none() && planned.to == me);
         let mine: HashSet<usize> = claims.map(|planned| planned.lease).collect();
