@@ -14,6 +14,10 @@ use crate::{LeaseList, UnreadableLease};
 const WORKERS: Duration = Duration::from_secs(1);
 /// When a lease that could not be read is looked at again: whoever corrects it tells of nothing.
 const CORRECTED: Duration = Duration::from_secs(5);
+/// Leases that are read again at the interval that is set; with more of them it is longer in proportion, up to so many
+/// times: a full listing is only for what nobody has told of, and costs in proportion to the leases.
+const OFTEN: usize = 100;
+const RARELY: u32 = 10;
 /// What an owner that did not say is taken to have given as its lease time.
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -23,7 +27,8 @@ impl Application {
     pub(super) async fn list(&self) -> Result<LeaseList, Failure> {
         let _one = self.listing.lock().await;
         self.pay_what_is_owed().await;
-        let (now, interval) = (Instant::now(), self.table.full_listing_interval);
+        let now = Instant::now();
+        let interval = self.known().full_listing_interval(self.table.full_listing_interval);
         // Read before the leases: what is written meanwhile raises it further, and is seen by the next listing.
         let changes = self.changes().await?;
         if self.known().must_look(changes, now, interval) {
@@ -56,6 +61,11 @@ impl Application {
 }
 
 impl Known {
+    fn full_listing_interval(&self, least: Duration) -> Duration {
+        let times = u32::try_from(self.leases.values().count() / OFTEN).unwrap_or(RARELY);
+        least * times.clamp(1, RARELY)
+    }
+
     /// Whether the heartbeats that are kept may be old, or a worker has come or gone.
     fn must_look(&self, changes: u64, now: Instant, interval: Duration) -> bool {
         let Some(looked) = self.looked.filter(|_| self.changes.is(changes)) else { return true };
@@ -151,6 +161,21 @@ mod tests {
         beat(&mut known, 7, 2, later);
         assert!(!known.must_list(3, later, minute) && known.must_look(3, later, minute));
         assert!(known.must_list(3, start + minute, minute));
+    }
+
+    #[test]
+    fn thousands_of_leases_are_read_again_less_often() {
+        let mut known = Known::default();
+        let mut minutes = Vec::new();
+        for n in 0..2_000 {
+            let key = key().sibling(ShardId::new(n.to_string()));
+            known.leases.put(key.clone(), Kept::Unreadable { key, reason: String::new() });
+            if [1, 199, 200, 1_000, 2_000].contains(&(n + 1)) {
+                minutes.push(known.full_listing_interval(Duration::from_secs(60)).as_secs() / 60);
+            }
+        }
+        assert_eq!(minutes, [1, 1, 2, 10, 10]);
+        assert_eq!(known.full_listing_interval(Duration::ZERO), Duration::ZERO);
     }
 
     #[test]

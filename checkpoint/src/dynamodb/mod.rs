@@ -41,8 +41,9 @@ pub struct DynamoDbOptions {
     pub create_table: bool,
     /// How long a call may take, attempts included. Default 3 s; keep it below a third of the lease time.
     pub call_timeout: Duration,
-    /// After how long all leases are read again although no other worker has told of a change. Until then a listing may
-    /// show an older checkpoint of another worker's lease. Zero: each time. Default 60 s.
+    /// After how long all leases are read again although no other worker has told of a change: of up to 100 leases; with
+    /// more of them it takes longer in proportion, up to ten times as long. Until then a listing may show an older
+    /// checkpoint of another worker's lease. Zero: each time. Default 60 s.
     pub full_listing_interval: Duration,
 }
 
