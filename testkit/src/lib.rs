@@ -74,6 +74,10 @@
 //! [`FakeDynamoDbStreams`] is the same for `aws-sdk-dynamodbstreams`: the test writes items, its client reads what
 //! changed, and shards roll over when the test says so.
 //!
+//! # DynamoDB tables
+//!
+//! [`FakeDynamoDb`] keeps tables for lease stores behind the real client, and counts what their calls would cost.
+//!
 //! # For programs in any language
 //!
 //! The program `shardmill-fake` serves both in a process of its own, with every fault, and takes commands over HTTP:
@@ -112,8 +116,10 @@ pub mod kinesis;
 pub mod pages;
 mod proxy;
 mod service;
+mod tables;
 
 pub use dynamodb::{FakeDynamoDbStreams, StoredChange, StoredStreamShard};
 pub use fakes::Fakes;
 pub use kinesis::FakeKinesis;
 pub use proxy::{FaultProxy, ProxyMode};
+pub use tables::{Bill, FakeDynamoDb};
