@@ -25,5 +25,7 @@ mod shares;
 mod stop;
 mod store;
 mod support;
+#[cfg(feature = "dynamodb")]
+mod table_cost;
 mod telemetry;
 mod undecodable;
