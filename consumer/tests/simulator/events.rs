@@ -10,13 +10,13 @@ use crate::weather::Trouble;
 use crate::world::World;
 
 /// No more workers, and no more open shards.
-const MOST_WORKERS: usize = 4;
-const MOST_SHARDS: usize = 10;
+const MOST_WORKERS: usize = 3;
+const MOST_SHARDS: usize = 6;
 
 impl World {
     /// One event, drawn.
     pub(crate) async fn happen(&mut self) {
-        let kind = if self.plan.orderly { self.rng.u32(0..5) } else { self.rng.u32(0..16) };
+        let kind = if self.plan.orderly { self.rng.u32(0..5) } else { self.rng.u32(0..17) };
         match kind {
             0 => self.join(),
             1 => self.stop_one(),
@@ -29,6 +29,7 @@ impl World {
             10 | 11 => self.trouble_store(),
             12 | 13 => self.trouble_stream(),
             14 => self.trouble_service(),
+            15 => self.silence(),
             _ => self.jump(),
         }
     }
@@ -49,6 +50,12 @@ impl World {
     async fn crash(&mut self) {
         let Some(index) = self.any_live() else { return };
         let node = self.live.swap_remove(index);
+        if self.rng.bool() {
+            // What it sends last arrives when others have its shards.
+            self.judge.say(|| format!("{} is about to crash, what it sends is late", node.process));
+            node.to_store.set_only("checkpoint", Trouble::Late(LEASE * 3), LEASE);
+            tokio::time::sleep(LEASE.mul_f64(self.rng.f64() / 4.0)).await;
+        }
         self.judge.say(|| format!("{} crashes", node.process));
         let id = node.id.clone();
         node.crash().await;
@@ -69,6 +76,16 @@ impl World {
         let lasts = self.up_to(LEASE * 3);
         let trouble = if self.rng.bool() { Trouble::Hang } else { Trouble::HangAfter };
         self.set_weather(true, trouble, 100, lasts);
+    }
+
+    /// One worker's heartbeats do not come through, all else does.
+    fn silence(&mut self) {
+        let lasts = LEASE + self.up_to(LEASE);
+        let Some(index) = self.any_live() else { return };
+        let node = &self.live[index];
+        let trouble = if self.rng.bool() { Trouble::Throttle } else { Trouble::Hang };
+        node.to_store.set_only("heartbeat", trouble, lasts);
+        self.judge.say(|| format!("{}: its heartbeats meet {trouble:?} for {lasts:?}", node.process));
     }
 
     fn trouble_store(&mut self) {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use shardmill::checkpoint::{Checkpoint, Write};
+use shardmill::checkpoint::{Checkpoint, Heartbeat, Write};
 use shardmill::engine::ShardId;
 use shardmill::{Batch, InvokeContext, Position};
 use shardmill_testkit::kinesis::Placed;
 use tokio::time::Instant;
 
-use crate::support::sequence;
+use crate::plan::Plan;
+use crate::support::{LEASE, sequence};
 use crate::way::done;
 
 #[derive(Clone, Debug)]
@@ -20,7 +21,12 @@ struct State {
     began: Instant,
     /// One lane per shard: order holds for all of its records, not only for those of one key.
     whole_shards: bool,
-    log: Vec<String>,
+    /// A process shows that it lives by its heartbeats, not by what it writes for each lease.
+    by_heartbeat: bool,
+    /// No lease is lost: each is given up before another worker takes it.
+    orderly: bool,
+    /// What happened, if it is written down: that costs as much as half of a run.
+    log: Option<Vec<String>>,
     violation: Option<String>,
     shards: BTreeMap<String, Shard>,
     keys: BTreeMap<String, Key>,
@@ -46,6 +52,10 @@ struct Shard {
     checkpoint: Option<Position>,
     /// The process that acquired the lease last and has not released it.
     owner: Option<Arc<str>>,
+    /// When the store took the owner's last sign of life; `None` once it has learned that it was declared dead.
+    signed: Option<Instant>,
+    /// The owner's last invocation: whether it may start another one now.
+    told: Option<InvokeContext>,
     /// Where each acquisition began, by its fencing token.
     starts: BTreeMap<u64, Option<Position>>,
     /// The highest fencing token of a delivery.
@@ -80,11 +90,13 @@ pub(crate) struct Totals {
 }
 
 impl Judge {
-    pub(crate) fn new(lanes: usize) -> Self {
+    pub(crate) fn new(plan: &Plan, writes_down: bool) -> Self {
         Self(Arc::new(Mutex::new(State {
             began: Instant::now(),
-            whole_shards: lanes == 1,
-            log: Vec::new(),
+            whole_shards: plan.lanes == 1,
+            by_heartbeat: plan.by_heartbeat,
+            orderly: plan.orderly,
+            log: writes_down.then(Vec::new),
             violation: None,
             shards: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -100,7 +112,7 @@ impl Judge {
     }
 
     pub(crate) fn say(&self, line: impl FnOnce() -> String) {
-        self.state().say(&line());
+        self.state().say(line);
     }
 
     /// Something that must not happen has happened.
@@ -113,7 +125,7 @@ impl Judge {
     }
 
     pub(crate) fn log(&self) -> Vec<String> {
-        self.state().log.clone()
+        self.state().log.clone().unwrap_or_default()
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -172,17 +184,42 @@ impl Judge {
 
     pub(crate) fn acquired(&self, process: &Arc<str>, shard: &ShardId, write: &Write) {
         let mut state = self.state();
-        state.say(&format!("{process} acquires {shard}: {}", done(write)));
+        state.say(|| format!("{process} acquires {shard}: {}", done(write)));
         let Write::Done { counter } = write else { return };
         state.takeovers += 1;
+        if let Err(what) = state.take(process, shard.as_str()) {
+            state.object(format!("{shard}: {what}"));
+        }
         let shard = state.shards.entry(shard.to_string()).or_default();
-        shard.owner = Some(Arc::clone(process));
+        (shard.owner, shard.signed, shard.told) = (Some(Arc::clone(process)), Some(Instant::now()), None);
         shard.starts.insert(*counter, shard.checkpoint.clone());
+    }
+
+    pub(crate) fn renewed(&self, shard: &ShardId, write: &Write) {
+        let mut state = self.state();
+        let by_heartbeat = state.by_heartbeat;
+        let shard = state.shards.get_mut(shard.as_str()).filter(|_| matches!(write, Write::Done { .. }));
+        if let Some(shard) = shard {
+            shard.sign(by_heartbeat);
+        }
+    }
+
+    pub(crate) fn beat(&self, process: &Arc<str>, heartbeat: &Heartbeat) {
+        let mut state = self.state();
+        let lives = *heartbeat != Heartbeat::Evicted;
+        if !lives {
+            state.say(|| format!("{process} is evicted"));
+        }
+        if state.by_heartbeat {
+            let its = state.shards.values_mut().filter(|shard| shard.owner.as_ref() == Some(process));
+            // A worker that was declared dead begins anew: what it beats for from then on is none of its old leases.
+            its.for_each(|shard| shard.signed = shard.signed.filter(|_| lives).map(|_| Instant::now()));
+        }
     }
 
     pub(crate) fn released(&self, process: &Arc<str>, shard: &ShardId, to: &str, write: &Write) {
         let mut state = self.state();
-        state.say(&format!("{process} gives {shard} to {to}: {}", done(write)));
+        state.say(|| format!("{process} gives {shard} to {to}: {}", done(write)));
         if matches!(write, Write::Done { .. }) {
             state.shards.entry(shard.to_string()).or_default().owner = None;
         }
@@ -191,10 +228,11 @@ impl Judge {
     pub(crate) fn checkpointed(&self, process: &Arc<str>, checkpoint: &Checkpoint, write: &Write) {
         let mut state = self.state();
         let (name, at) = (checkpoint.key.shard.to_string(), &checkpoint.position);
-        state.say(&format!("{process} stores {name} at {at}: {}", done(write)));
+        state.say(|| format!("{process} stores {name} at {at}: {}", done(write)));
         if !matches!(write, Write::Done { .. }) {
             return;
         }
+        let by_heartbeat = state.by_heartbeat;
         let shard = state.shards.entry(name.clone()).or_default();
         let mut wrong = None;
         if shard.owner.as_ref() != Some(process) {
@@ -208,6 +246,7 @@ impl Judge {
             wrong = Some(format!("I3: the checkpoint passes a record that was not handled: {at}"));
         }
         shard.checkpoint = Some(at.clone());
+        shard.sign(by_heartbeat);
         if let Some(wrong) = wrong {
             state.object(format!("{name}: {wrong}"));
         }
@@ -218,15 +257,14 @@ impl Judge {
         let mut state = self.state();
         let name = cx.shard.to_string();
         let seqs: Vec<&str> = batch.records().iter().map(|record| record.seq.number.as_str()).collect();
-        let line = format!(
-            "{process} handles {name} {} to {} ({}), token {}, attempt {}",
-            tail(seqs.first().unwrap_or(&"")),
-            tail(seqs.last().unwrap_or(&"")),
-            seqs.len(),
-            cx.fencing_token,
-            cx.attempt
-        );
-        state.say(&line);
+        state.say(|| {
+            let (first, last) =
+                (seqs.first().map_or("", |seq| tail(seq)), seqs.last().map_or("", |seq| tail(seq)));
+            let (records, token, attempt) = (seqs.len(), cx.fencing_token, cx.attempt);
+            format!(
+                "{process} handles {name} {first} to {last} ({records}), token {token}, attempt {attempt}"
+            )
+        });
         if !cx.may_start() {
             state.object(format!("I10: {process} starts an invocation of {name} without a valid lease"));
         }
@@ -240,6 +278,10 @@ impl Judge {
         }
         if let Err(what) = state.take_in(&name, &seqs, cx) {
             state.object(format!("{name}: {what}"));
+        }
+        if let Some(shard) = state.shards.get_mut(&name).filter(|shard| shard.owner.as_ref() == Some(process))
+        {
+            shard.told = Some(cx.clone());
         }
         state.invocations += 1;
         let id = state.invocations;
@@ -266,13 +308,40 @@ impl Judge {
 }
 
 impl State {
-    fn say(&mut self, line: &str) {
-        self.log.push(format!("{:>7} {line}", self.began.elapsed().as_millis()));
+    fn say(&mut self, line: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            log.push(format!("{:>7} {}", self.began.elapsed().as_millis(), line()));
+        }
     }
 
     fn object(&mut self, what: String) {
-        self.say(&format!("VIOLATION {what}"));
+        self.say(|| format!("VIOLATION {what}"));
         self.violation.get_or_insert(what);
+    }
+
+    /// Checks an acquisition that the store has accepted: nobody may be left who believes that the shard is his.
+    fn take(&self, process: &Arc<str>, name: &str) -> Result<(), String> {
+        let Some((shard, before)) =
+            self.shards.get(name).and_then(|shard| Some((shard, shard.owner.as_ref()?)))
+        else {
+            return Ok(());
+        };
+        if self.orderly {
+            return Err(format!(
+                "I11: {process} takes it in an orderly run, and {before} has not given it up"
+            ));
+        }
+        if worker(before) == worker(process) {
+            // An earlier life of the same worker is over, and what this one has lost it may take again.
+            return Ok(());
+        }
+        if shard.told.as_ref().is_some_and(InvokeContext::may_start) {
+            return Err(format!("I10: {process} takes it while {before} may start more"));
+        }
+        match shard.signed.map(|sign| sign.elapsed()).filter(|since| *since < LEASE) {
+            Some(since) => Err(format!("I11: {process} takes it {since:?} after a sign of life of {before}")),
+            None => Ok(()),
+        }
     }
 
     /// Checks a delivery against all that came before.
@@ -322,6 +391,13 @@ impl State {
 }
 
 impl Shard {
+    /// A write renews the lease, unless only heartbeats do.
+    fn sign(&mut self, by_heartbeat: bool) {
+        if !by_heartbeat {
+            self.signed = Some(Instant::now());
+        }
+    }
+
     fn index(&self, seq: &str) -> Option<usize> {
         self.records.binary_search_by(|record| record.seq.as_str().cmp(seq)).ok()
     }
@@ -333,6 +409,11 @@ impl Shard {
             at => sequence(at).map_or(0, |seq| self.records.partition_point(|record| record.seq <= seq)),
         }
     }
+}
+
+/// The name of the process's worker, which has several lives.
+fn worker(process: &str) -> &str {
+    process.rsplit_once('.').map_or(process, |(worker, _)| worker)
 }
 
 fn tail(seq: &str) -> &str {

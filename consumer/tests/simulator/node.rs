@@ -38,7 +38,7 @@ impl Node {
         (clock, rng): (ServiceClock, &mut Rng),
     ) -> Self {
         let process: Arc<str> = format!("{id}.{life}").into();
-        let (to_store, to_stream) = (Weather::new(rng.fork()), Weather::new(rng.fork()));
+        let [to_store, to_stream] = [(); 2].map(|()| Weather::new(rng.fork(), plan.latency));
         let worker = Worker::start(options(&id).clock(clock)).unwrap();
         let way = Way::new(store.clone(), to_store.clone(), judge.clone(), Arc::clone(&process));
         let source: Box<dyn StreamSource> = match plan.wire {

@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) lanes: usize,
     /// The stream is read by the real source over the SDK, which costs ten times as much.
     pub(crate) wire: bool,
+    /// How long a call takes at most, each way, in milliseconds.
+    pub(crate) latency: u64,
     batch: usize,
     /// How long a handler takes at most.
     pub(crate) takes: Duration,
@@ -36,19 +38,20 @@ impl Plan {
         let orderly = rng.u32(0..4) == 0;
         let lanes = *rng.choice(&[1, 1, 2, 4]).unwrap_or(&1);
         Self {
-            workers: rng.usize(1..=4),
-            shards: rng.u32(1..=8),
+            workers: rng.usize(1..=3),
+            shards: rng.u32(1..=5),
             by_heartbeat: rng.bool(),
             orderly,
             lanes,
-            wire: rng.u32(0..25) == 0,
+            wire: rng.u32(0..150) == 0,
+            latency: *rng.choice(&[12, 12, 40, 120]).unwrap_or(&12),
             batch: rng.usize(2..=20),
             takes: Duration::from_millis(rng.u64(0..=120)),
             failing: if orderly { 0 } else { *rng.choice(&[0, 0, 3]).unwrap_or(&0) },
             keys: rng.usize(8..=32),
             writes: Duration::from_millis(rng.u64(150..=700)),
-            lasts: Duration::from_secs(rng.u64(15..=35)),
-            pace: Duration::from_millis(rng.u64(600..=3_000)),
+            lasts: Duration::from_secs(rng.u64(6..=14)),
+            pace: Duration::from_millis(rng.u64(250..=1_200)),
         }
     }
 

@@ -29,7 +29,7 @@ async fn reach<T>(
     call: impl Future<Output = Result<T, SourceError>>,
 ) -> Result<T, SourceError> {
     weather.runs().await;
-    let fate = weather.fate();
+    let fate = weather.fate(api);
     let error = |kind| Err(SourceError::new(kind, api, "simulated"));
     match fate.trouble {
         Some(Trouble::Throttle) => return error(SourceErrorKind::Throttled),

@@ -1,5 +1,5 @@
 //! One process's way to the lease store: calls take time, get lost, are late or hang. A call that was sent happens, even
-//! if its caller has given up or is dead.
+//! if its caller has given up or is dead. Each process is on a host of its own: none can look another up.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl Way {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         self.weather.runs().await;
-        let fate = self.weather.fate();
+        let fate = self.weather.fate(what);
         let failed =
             || StoreError::Unavailable { store: "simulated".into(), reason: what.to_owned(), source: None };
         if let Some(trouble) = fate.trouble {
@@ -83,7 +83,8 @@ impl LeaseStore for Way {
     }
 
     async fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, StoreError> {
-        let (key, claim) = (key.clone(), claim.clone());
+        let (key, mut claim) = (key.clone(), claim.clone());
+        claim.process = None;
         self.call("acquire", move |way| async move {
             let write = way.store.acquire(&key, seen, &claim).await?;
             way.judge.acquired(&way.process, &key.shard, &write);
@@ -94,7 +95,14 @@ impl LeaseStore for Way {
 
     async fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Write>, StoreError> {
         let renewals = renewals.to_vec();
-        self.call("renew", |way| async move { way.store.renew(&renewals).await }).await
+        self.call("renew", |way| async move {
+            let writes = way.store.renew(&renewals).await?;
+            for (renewal, write) in renewals.iter().zip(&writes) {
+                way.judge.renewed(&renewal.key.shard, write);
+            }
+            Ok(writes)
+        })
+        .await
     }
 
     async fn checkpoint(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Write>, StoreError> {
@@ -161,12 +169,11 @@ impl LeaseStore for Way {
     }
 
     async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
-        let worker = worker.clone();
+        let mut worker = worker.clone();
+        worker.process = None;
         self.call("heartbeat", move |way| async move {
             let heartbeat = way.store.heartbeat(&worker).await?;
-            if heartbeat == Heartbeat::Evicted {
-                way.judge.say(|| format!("{} is evicted", way.process));
-            }
+            way.judge.beat(&way.process, &heartbeat);
             Ok(heartbeat)
         })
         .await

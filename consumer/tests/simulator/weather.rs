@@ -36,11 +36,22 @@ pub(crate) struct Fate {
 #[derive(Clone, Debug)]
 pub(crate) struct Weather(Arc<Mutex<Inner>>);
 
+/// So many percent of the calls meet this trouble until then.
+#[derive(Clone, Copy, Debug)]
+struct Spell {
+    trouble: Trouble,
+    percent: u32,
+    until: Instant,
+    /// Only calls of this name.
+    only: Option<&'static str>,
+}
+
 #[derive(Debug)]
 struct Inner {
     rng: Rng,
-    /// How many percent of the calls meet which trouble until when.
-    spell: Option<(Trouble, u32, Instant)>,
+    /// How long a call takes at most, each way, in milliseconds.
+    latency: u64,
+    spell: Option<Spell>,
     /// The process stands still until then: it sends nothing and hears nothing.
     paused: Instant,
     /// The process is dead.
@@ -48,12 +59,19 @@ struct Inner {
 }
 
 impl Weather {
-    pub(crate) fn new(rng: Rng) -> Self {
-        Self(Arc::new(Mutex::new(Inner { rng, spell: None, paused: Instant::now(), gone: false })))
+    pub(crate) fn new(rng: Rng, latency: u64) -> Self {
+        Self(Arc::new(Mutex::new(Inner { rng, latency, spell: None, paused: Instant::now(), gone: false })))
     }
 
     pub(crate) fn set(&self, trouble: Trouble, percent: u32, lasts: Duration) {
-        self.inner().spell = Some((trouble, percent, Instant::now() + lasts));
+        let until = Instant::now() + lasts;
+        self.inner().spell = Some(Spell { trouble, percent, until, only: None });
+    }
+
+    /// Every call of one name meets the trouble.
+    pub(crate) fn set_only(&self, only: &'static str, trouble: Trouble, lasts: Duration) {
+        let until = Instant::now() + lasts;
+        self.inner().spell = Some(Spell { trouble, percent: 100, until, only: Some(only) });
     }
 
     pub(crate) fn pause(&self, lasts: Duration) {
@@ -89,15 +107,18 @@ impl Weather {
         }
     }
 
-    /// What becomes of the call that is made now.
-    pub(crate) fn fate(&self) -> Fate {
+    /// What becomes of the call of this name that is made now.
+    pub(crate) fn fate(&self, call: &str) -> Fate {
         let mut inner = self.inner();
-        let spell = inner.spell.filter(|(_, _, until)| Instant::now() < *until);
-        let met = spell.filter(|(_, percent, _)| inner.rng.u32(0..100) < *percent);
+        let concerns =
+            |spell: &Spell| Instant::now() < spell.until && spell.only.is_none_or(|only| only == call);
+        let spell = inner.spell.filter(concerns);
+        let met = spell.filter(|spell| inner.rng.u32(0..100) < spell.percent);
+        let latency = inner.latency;
         let mut fate = Fate {
-            there: millis(&mut inner.rng, 12),
-            back: millis(&mut inner.rng, 12),
-            trouble: met.map(|met| met.0),
+            there: millis(&mut inner.rng, latency),
+            back: millis(&mut inner.rng, latency),
+            trouble: met.map(|met| met.trouble),
         };
         match fate.trouble {
             Some(Trouble::Late(most)) => fate.there += most.mul_f64(inner.rng.f64()),

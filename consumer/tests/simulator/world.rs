@@ -47,21 +47,21 @@ pub(crate) struct Outcome {
     pub(crate) totals: Totals,
 }
 
-/// Plays a seed, in a runtime and with chances of its own.
-pub(crate) fn play(seed: u64) -> Outcome {
+/// Plays a seed, in a runtime and with chances of its own; its log is empty unless it is written down.
+pub(crate) fn play(seed: u64, writes_down: bool) -> Outcome {
     fastrand::seed(seed);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     // Outside of it the clock is the real one.
-    runtime.block_on(async { World::new(seed).run().await })
+    runtime.block_on(async { World::new(seed, writes_down).run().await })
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, writes_down: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng);
         let store = if plan.by_heartbeat { MemoryStore::renewed_by_heartbeat() } else { MemoryStore::new() };
-        let (tape, judge) = (Tape::new(FakeKinesis::new()), Judge::new(plan.lanes));
+        let (tape, judge) = (Tape::new(FakeKinesis::new()), Judge::new(&plan, writes_down));
         let mut world = Self {
             plan,
             rng,
@@ -212,8 +212,10 @@ impl World {
         if self.live.is_empty() {
             self.start();
         }
-        // What hangs by then costs its leases: the store shows that only after their time.
-        tokio::time::sleep(LEASE * 2).await;
+        // What hangs by then costs its leases: the store shows that only after their time. That a worker's heartbeats do not
+        // keep its leases shows only when others take what the plan's taker has left for an interval.
+        let long = if self.rng.u32(0..6) == 0 { LEASE + PLANNING * 2 } else { LEASE * 2 };
+        tokio::time::sleep(long).await;
         let all = self.owned(LEASE * 3 + PLANNING * 3).await
             && self.even(PLANNING * 13).await
             && self.drained(writer).await;
