@@ -226,15 +226,15 @@ pub(super) fn validation(message: String) -> FakeError {
 mod tests {
     use super::*;
 
-    fn object(value: Value) -> Map<String, Value> {
+    fn object(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
     #[test]
     fn an_update_reads_the_item_as_it_was_and_writes_what_it_names() {
-        let names = object(json!({"#a": "a", "#b": "b", "#m": "m", "#e": "e", "#x": "x"}));
-        let values = object(json!({":one": {"N": "1"}, ":v": {"S": "v"}}));
-        let item = object(json!({"a": {"N": "7"}, "m": {"M": {}}, "x": {"S": "old"}}));
+        let names = object(&json!({"#a": "a", "#b": "b", "#m": "m", "#e": "e", "#x": "x"}));
+        let values = object(&json!({":one": {"N": "1"}, ":v": {"S": "v"}}));
+        let item = object(&json!({"a": {"N": "7"}, "m": {"M": {}}, "x": {"S": "old"}}));
         let scope = Scope { names: &names, values: &values, item: &item };
         let updated =
             scope.updated("SET #a = if_not_exists(#a, :one) + :one, #b = #a, #m.#e = :v REMOVE #x").unwrap();
@@ -245,9 +245,9 @@ mod tests {
 
     #[test]
     fn a_condition_compares_within_one_kind_of_value() {
-        let names = object(json!({"#a": "a", "#m": "m", "#e": "e", "#x": "x"}));
-        let values = object(json!({":n": {"N": "10"}, ":s": {"S": "10"}, ":m": {"S": "M"}}));
-        let item = object(json!({"a": {"N": "9"}, "m": {"M": {"e": {"N": "10"}}}}));
+        let names = object(&json!({"#a": "a", "#m": "m", "#e": "e", "#x": "x"}));
+        let values = object(&json!({":n": {"N": "10"}, ":s": {"S": "10"}, ":m": {"S": "M"}}));
+        let item = object(&json!({"a": {"N": "9"}, "m": {"M": {"e": {"N": "10"}}}}));
         let scope = Scope { names: &names, values: &values, item: &item };
         for (condition, expected) in [
             ("#a <= :n", true),
