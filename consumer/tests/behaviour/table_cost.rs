@@ -258,7 +258,7 @@ fn java(leases: u32, workers: u32) -> Cost {
     let (scan, query) = (units(360 * leases) / 2.0, units(180 * leases / workers) / 2.0);
     Cost {
         write_units: f64::from(leases) * 3_600.0 / (10.0 / 3.0 - 0.025) + fleet * 120.0 + 120.0,
-        read_calls: 180.0 + fleet * 360.0,
+        read_calls: 180.0 * (f64::from(360 * leases) / 1e6).ceil() + fleet * 360.0,
         read_units: 180.0 * scan + fleet * 360.0 * query,
     }
 }
