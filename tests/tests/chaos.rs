@@ -2,7 +2,7 @@
 //! and the stream is split and merged under them. Nothing is lost, the order of every partition key holds, no
 //! checkpoint goes back, and nothing that a stored checkpoint covers comes again.
 //!
-//! `SHARDMILL_CHAOS_SECONDS` sets for how long.
+//! `SHARDMILL_TEST_CHAOS_SECONDS` sets for how long.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -187,7 +187,7 @@ async fn watching(watch: &Arc<LeaseWatch>, covered: &Covered) -> Function {
 
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn three_workers_live_through_it(layout: &str) {
-    let seconds = std::env::var("SHARDMILL_CHAOS_SECONDS").ok().map_or(30, |text| text.parse().unwrap());
+    let seconds = std::env::var("SHARDMILL_TEST_CHAOS_SECONDS").ok().map_or(30, |text| text.parse().unwrap());
     let mut rng = seeded();
     // An emulator stops listening once enough connections were reset, and others use it.
     let kinesis = FakeKinesis::new().serve().await.unwrap();

@@ -1,5 +1,5 @@
 //! A worker that stops in order is succeeded at once: from SIGTERM to the next owner's first invocation of each shard.
-//! Nothing is handled twice. The times are printed; `SHARDMILL_TAKEOVERS` sets how many there are.
+//! Nothing is handled twice. The times are printed; `SHARDMILL_TEST_TAKEOVERS` sets how many there are.
 #![allow(clippy::unwrap_used, reason = "a test may fail at any step")]
 
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ async fn until_shared(sidecars: [&Sidecar; 2], names: [&str; 2]) {
 }
 
 async fn is_succeeded_at_once(set: impl FnOnce(Config, &str) -> Config) {
-    let takeovers = std::env::var("SHARDMILL_TAKEOVERS").ok().map_or(3, |text| text.parse().unwrap());
+    let takeovers = std::env::var("SHARDMILL_TEST_TAKEOVERS").ok().map_or(3, |text| text.parse().unwrap());
     let kinesis = Ferrokinesis::start().await;
     let mut stream = Stream::create(kinesis.url(), "takeover", i32::try_from(SHARDS).unwrap()).await;
     let function = Function::behaving(|_| Plan::success_after(Duration::from_millis(10))).await;
