@@ -25,7 +25,7 @@ const WORKERS: usize = 3;
 const SHARDS: i32 = 16;
 const LEASE: Duration = Duration::from_secs(3);
 /// What is behind when the faults end is read on a machine that does other things too.
-const DRAINED: Duration = Duration::from_secs(180);
+const DRAINED: Duration = Duration::from_secs(360);
 
 fn random(rng: &mut Rng, most: Duration) -> Duration {
     most.mul_f64(rng.f64())
@@ -199,7 +199,7 @@ async fn three_workers_live_through_it(layout: &str) {
     let covered = Covered::default();
     let function = watching(&watch, &covered).await;
     let base = Config::new(&stream)
-        .set("BatchSize", 20)
+        .set("BatchSize", 100)
         .set("Checkpoints", format!("{layout}:{table}"))
         .set("CheckpointIntervalMilliseconds", 500)
         .set("Worker.LeaseSeconds", LEASE.as_secs())
