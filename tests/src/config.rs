@@ -76,6 +76,15 @@ impl Config {
         self
     }
 
+    /// Keeps the leases in a table, of the layout `dynamodb` or `kcl`; stream and table are at these addresses.
+    #[must_use]
+    pub fn table(self, layout: &str, table: &str, kinesis: &str, dynamodb: &str) -> Self {
+        self.set("Checkpoints", format!("{layout}:{table}"))
+            .set("Aws", json!({ "Region": REGION }))
+            .environment("AWS_ENDPOINT_URL_KINESIS", kinesis)
+            .environment("AWS_ENDPOINT_URL_DYNAMODB", dynamodb)
+    }
+
     /// Sets an environment variable of the sidecar.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::{Config, Store, until};
+use crate::{Config, Function, Store, until};
 
 /// A sidecar that runs. Dropping it kills its process group; if the test fails, what it logged is printed.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ impl Sidecar {
         })
         .await;
         sidecar
+    }
+
+    /// Starts a worker that leases and the function's invocations know by the same name.
+    pub async fn worker(config: &Config, function: &Function, name: &str) -> Self {
+        Self::start(&config.clone().url(function.url(name)).set("Worker.Id", name)).await
     }
 
     /// Starts `shardmill run` and waits for nothing.
@@ -139,11 +144,6 @@ impl Sidecar {
     pub fn logged(&self, text: &str) -> Option<Value> {
         let log = self.log.lock().unwrap();
         log.iter().find(|line| line.contains(text)).and_then(|line| serde_json::from_str(line).ok())
-    }
-
-    /// The name under which it owns leases.
-    pub async fn worker(&self) -> String {
-        self.status().await["worker"].as_str().unwrap().to_owned()
     }
 
     /// The checkpoint store.

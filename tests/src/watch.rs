@@ -45,8 +45,7 @@ impl LeaseWatch {
     /// Whether a record of the shard is done with by the checkpoint that was seen last.
     #[must_use]
     pub fn is_past(&self, shard: &str, sequence: &str) -> bool {
-        let place = [Place::Record(sequence.to_owned()), self.checkpoint(shard).as_deref().into()];
-        place[0].order(&place[1]).is_le()
+        Place::Record(sequence.to_owned()).order(&self.checkpoint(shard).as_deref().into()).is_le()
     }
 
     /// How often it looked.

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use rustix::process::Signal;
 use shardmill_testkit::{FakeKinesis, FaultProxy, ProxyMode};
 use shardmill_tests::observe::{
     assert_nothing_lost_in_order_per_key_over_reshards, assert_one_at_a_time, assert_parents_first,
@@ -75,7 +74,7 @@ impl Node {
             .clone()
             .environment("AWS_ENDPOINT_URL_KINESIS", &stream.url())
             .environment("AWS_ENDPOINT_URL_DYNAMODB", &table.url());
-        let sidecar = sidecar(&base, function, name).await;
+        let sidecar = Sidecar::worker(&base, function, name).await;
         let (function, name) = (function.clone(), name.to_owned());
         Self { base, function, name, sidecar, table, stream, acts: BTreeMap::new(), gone: Vec::new() }
     }
@@ -92,7 +91,7 @@ impl Node {
                     self.sidecar.kill_9();
                     tokio::time::sleep(random(&mut rng, LEASE * 2)).await;
                     if rng.bool() {
-                        self.name = format!("{}'", self.name);
+                        self.name += "-again";
                     }
                     self.succeed().await;
                 }
@@ -120,15 +119,9 @@ impl Node {
     }
 
     async fn succeed(&mut self) {
-        let next = sidecar(&self.base, &self.function, &self.name).await;
+        let next = Sidecar::worker(&self.base, &self.function, &self.name).await;
         self.gone.push(std::mem::replace(&mut self.sidecar, next));
     }
-}
-
-async fn sidecar(base: &Config, function: &Function, name: &str) -> Sidecar {
-    // Of a name with marks the function sees the worker.
-    let caller = name.trim_end_matches('\'');
-    Sidecar::start(&base.clone().url(function.url(caller)).set("Worker.Id", name)).await
 }
 
 /// How many leases the logs say were lost, by the reason.
@@ -249,10 +242,9 @@ async fn three_workers_live_through_it(layout: &str) {
     assert_eq!(watch.went_back(), [""; 0], "checkpoints only move forward (I2)");
     assert_eq!(*covered.lock().unwrap(), [""; 0], "no invocation begins below a stored checkpoint");
     assert!(watch.looks() > 20, "{} looks", watch.looks());
-    for node in nodes {
-        node.sidecar.signal(Signal::TERM);
-        let mut sidecar = node.sidecar;
-        assert!(sidecar.ended().await.success());
+    for mut node in nodes {
+        node.sidecar.terminate();
+        assert!(node.sidecar.ended().await.success());
     }
 }
 

@@ -14,11 +14,6 @@ use shardmill_tests::{
 
 const SHARDS: usize = 4;
 
-/// A sidecar that is called the same by leases and by the function.
-async fn worker(config: &Config, function: &Function, name: &str) -> Sidecar {
-    Sidecar::start(&config.clone().url(function.url(name)).set("Worker.Id", name)).await
-}
-
 fn owned(store: &Store, owner: &str) -> usize {
     store.leases().values().filter(|lease| lease.owner.as_deref() == Some(owner)).count()
 }
@@ -49,9 +44,9 @@ impl Pair {
         stream.put(400, 100).await;
         let function = Function::start().await;
         let config = Config::new(&stream).set("Worker.LeaseSeconds", lease_seconds);
-        let first = worker(&config, &function, "first").await;
+        let first = Sidecar::worker(&config, &function, "first").await;
         until_owned(first.store(), "first", SHARDS).await;
-        let second = worker(&config, &function, "second").await;
+        let second = Sidecar::worker(&config, &function, "second").await;
         until("the second is ready", async || second.ready().await.then_some(())).await;
         until("the records are stored", async || (function.stored_count() >= 400).then_some(())).await;
         Self { stream, function, first, second }
@@ -123,10 +118,10 @@ async fn two_sidecars_share_a_files_shards_and_each_goes_on_alone_when_the_other
     stream.put(400, 100).await;
     let function = Function::start().await;
     let config = Config::new(&stream).set("Worker.LeaseSeconds", 6);
-    let first = worker(&config, &function, "first").await;
+    let first = Sidecar::worker(&config, &function, "first").await;
     let store = first.store().clone();
     until_owned(&store, "first", 8).await;
-    let mut second = worker(&config, &function, "second").await;
+    let mut second = Sidecar::worker(&config, &function, "second").await;
     until_owned(&store, "first", 4).await;
     until_owned(&store, "second", 4).await;
     let shown = first.status().await;
@@ -146,7 +141,7 @@ async fn two_sidecars_share_a_files_shards_and_each_goes_on_alone_when_the_other
     assert_exactly_once_in_order(&stream, &function.stored());
     assert_one_at_a_time(&function.invocations());
 
-    let mut third = worker(&config, &function, "third").await;
+    let mut third = Sidecar::worker(&config, &function, "third").await;
     until_owned(&store, "third", 4).await;
     stream.put(400, 100).await;
     third.kill_9();
@@ -164,7 +159,7 @@ async fn i16_a_rolling_restart_under_load_loses_nothing_and_handles_nothing_twic
     let config = Config::new(&stream).set("BatchSize", 10);
     let mut workers = Vec::new();
     for name in ["a0", "b0", "c0"] {
-        workers.push(worker(&config, &function, name).await);
+        workers.push(Sidecar::worker(&config, &function, name).await);
     }
     let store = workers[0].store().clone();
     for name in ["a0", "b0", "c0"] {
@@ -175,7 +170,7 @@ async fn i16_a_rolling_restart_under_load_loses_nothing_and_handles_nothing_twic
         workers[index].terminate();
         assert!(workers[index].ended().await.success());
         stream.put(600, 100).await;
-        workers[index] = worker(&config, &function, name).await;
+        workers[index] = Sidecar::worker(&config, &function, name).await;
         until_owned(&store, name, 2).await;
     }
     until("the records are stored", async || is_complete(&stream, &function.stored()).then_some(())).await;
@@ -205,8 +200,8 @@ async fn each_shard_has_one_owner_at_any_time_while_workers_come_and_go() {
     let store = Store::new(config.store());
     let owners = Owners::default();
     let function = watching(store.clone(), &owners).await;
-    let mut left = worker(&config, &function, "left-0").await;
-    let mut right = worker(&config, &function, "right-0").await;
+    let mut left = Sidecar::worker(&config, &function, "left-0").await;
+    let mut right = Sidecar::worker(&config, &function, "right-0").await;
     for round in 0..4 {
         stream.put(2_000, 100).await;
         let (left_name, right_name) = (format!("left-{round}"), format!("right-{round}"));
@@ -217,12 +212,12 @@ async fn each_shard_has_one_owner_at_any_time_while_workers_come_and_go() {
         // The shards of the one that goes are free for its successor only: the other has all that it may take.
         let successor = format!("left-{}", round + 1);
         left.kill_9();
-        left = worker(&config, &function, &successor).await;
+        left = Sidecar::worker(&config, &function, &successor).await;
         until_owned(&store, &successor, SHARDS / 2).await;
         let successor = format!("right-{}", round + 1);
         right.terminate();
         assert!(right.ended().await.success());
-        right = worker(&config, &function, &successor).await;
+        right = Sidecar::worker(&config, &function, &successor).await;
     }
     until("every record is stored", async || {
         shardmill_tests::observe::is_complete(&stream, &function.stored()).then_some(())
@@ -248,9 +243,9 @@ async fn i10_a_worker_that_was_stopped_for_three_lease_times_starts_nothing_more
     stream.put(2_000, 100).await;
     let function = Function::behaving(|_| Plan::success_after(Duration::from_millis(300))).await;
     let config = Config::new(&stream).set("BatchSize", 10).set("Worker.LeaseSeconds", lease.as_secs());
-    let first = worker(&config, &function, "first").await;
+    let first = Sidecar::worker(&config, &function, "first").await;
     until_owned(first.store(), "first", 1).await;
-    let second = worker(&config, &function, "second").await;
+    let second = Sidecar::worker(&config, &function, "second").await;
     let store = second.store().clone();
     until("it has come some way", async || (function.count() > 6).then_some(())).await;
     until("an invocation is open", async || (function.open().len() == 1).then_some(())).await;
@@ -309,7 +304,15 @@ fn assert_advances(before: &BTreeMap<String, LeaseRow>, now: &BTreeMap<String, L
 
 /// Workers on hosts of their own share a DynamoDB table.
 mod dynamodb_local {
+    use shardmill_tests::{endpoint, unique};
+
     use super::*;
+
+    fn in_a_table(layout: &str, stream: &Stream) -> Config {
+        Config::new(stream)
+            .table(layout, &unique("fleet"), stream.endpoint(), &endpoint("SHARDMILL_TEST_DYNAMODB_LOCAL"))
+            .set("Worker.LeaseSeconds", 4)
+    }
 
     /// How many shards `worker` has by its own status.
     async fn reads(sidecar: &Sidecar, worker: &str) -> usize {
@@ -329,16 +332,10 @@ mod dynamodb_local {
         let mut stream = Stream::create(kinesis.url(), "kcl", 4).await;
         stream.put(200, 100).await;
         let function = Function::start().await;
-        let endpoint = std::env::var("SHARDMILL_TEST_DYNAMODB_LOCAL").unwrap();
-        let config = Config::new(&stream)
-            .set("Checkpoints", format!("kcl:kcl-{}", std::process::id()))
-            .set("Worker.LeaseSeconds", 4)
-            .set("Aws", serde_json::json!({ "Region": "us-east-1" }))
-            .environment("AWS_ENDPOINT_URL_KINESIS", kinesis.url())
-            .environment("AWS_ENDPOINT_URL_DYNAMODB", &endpoint);
-        let first = worker(&config, &function, "first").await;
+        let config = in_a_table("kcl", &stream);
+        let first = Sidecar::worker(&config, &function, "first").await;
         until_reads(&first, "first", 4).await;
-        let mut second = worker(&config, &function, "second").await;
+        let mut second = Sidecar::worker(&config, &function, "second").await;
         until_reads(&second, "second", 2).await;
         until_reads(&first, "first", 2).await;
         stream.put(200, 100).await;
@@ -358,17 +355,10 @@ mod dynamodb_local {
         let mut stream = Stream::create(kinesis.url(), "table", 6).await;
         stream.put(300, 100).await;
         let function = Function::start().await;
-        let table = format!("fleet-{}", std::process::id());
-        let endpoint = std::env::var("SHARDMILL_TEST_DYNAMODB_LOCAL").unwrap();
-        let config = Config::new(&stream)
-            .set("Checkpoints", format!("dynamodb:{table}"))
-            .set("Worker.LeaseSeconds", 4)
-            .set("Aws", serde_json::json!({ "Region": "us-east-1" }))
-            .environment("AWS_ENDPOINT_URL_KINESIS", kinesis.url())
-            .environment("AWS_ENDPOINT_URL_DYNAMODB", &endpoint);
-        let first = worker(&config, &function, "first").await;
+        let config = in_a_table("dynamodb", &stream);
+        let first = Sidecar::worker(&config, &function, "first").await;
         until_reads(&first, "first", 6).await;
-        let mut second = worker(&config, &function, "second").await;
+        let mut second = Sidecar::worker(&config, &function, "second").await;
         until_reads(&second, "second", 3).await;
         until_reads(&first, "first", 3).await;
         stream.put(300, 100).await;
@@ -380,7 +370,7 @@ mod dynamodb_local {
         assert_exactly_once_in_order(&stream, &function.stored());
         assert_one_at_a_time(&function.invocations());
 
-        let mut third = worker(&config, &function, "third").await;
+        let mut third = Sidecar::worker(&config, &function, "third").await;
         until_reads(&third, "third", 3).await;
         stream.put(300, 100).await;
         let (stalls, killed) = (Stalls::watch(), Instant::now());

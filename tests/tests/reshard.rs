@@ -51,9 +51,7 @@ impl Fleet {
     }
 
     async fn worker(&self, n: usize) -> Sidecar {
-        let name = &self.names[n];
-        Sidecar::start(&self.config.clone().url(self.function.url(name)).set("Worker.Id", name.as_str()))
-            .await
+        Sidecar::worker(&self.config, &self.function, &self.names[n]).await
     }
 
     /// Kills one, inside an invocation if it comes to one soon; after a while it comes back, as itself or under another

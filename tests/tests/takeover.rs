@@ -9,10 +9,6 @@ use shardmill_tests::{Config, Ferrokinesis, Function, Plan, Sidecar, Stream, Wri
 
 const SHARDS: usize = 4;
 
-async fn worker(config: &Config, function: &Function, name: &str) -> Sidecar {
-    Sidecar::start(&config.clone().url(function.url(name)).set("Worker.Id", name)).await
-}
-
 /// The shards that `worker` has by its own status.
 async fn shards_of(sidecar: &Sidecar, worker: &str) -> Vec<String> {
     let shards = sidecar.shards().await;
@@ -35,8 +31,8 @@ async fn is_succeeded_at_once(set: impl FnOnce(Config, &str) -> Config) {
     let function = Function::behaving(|_| Plan::success_after(Duration::from_millis(10))).await;
     let config = set(Config::new(&stream).set("BatchSize", 20).set("Worker.LeaseSeconds", 20), kinesis.url());
     let names = ["one", "two"];
-    let mut one = worker(&config, &function, names[0]).await;
-    let mut two = worker(&config, &function, names[1]).await;
+    let mut one = Sidecar::worker(&config, &function, names[0]).await;
+    let mut two = Sidecar::worker(&config, &function, names[1]).await;
     let writer = Writer::start(&stream);
     let (mut times, mut rng) = (Vec::new(), seeded());
     for takeover in 0..takeovers {
@@ -58,7 +54,7 @@ async fn is_succeeded_at_once(set: impl FnOnce(Config, &str) -> Config) {
             times.push(began - asked);
         }
         assert!(leaver.ended().await.success());
-        *leaver = worker(&config, &function, name).await;
+        *leaver = Sidecar::worker(&config, &function, name).await;
     }
     writer.stop(&mut stream).await;
     until("the records are stored", async || is_complete(&stream, &function.stored()).then_some(())).await;
@@ -85,11 +81,7 @@ mod dynamodb_local {
 
     fn in_a_table(layout: &str) -> impl FnOnce(Config, &str) -> Config {
         move |config, kinesis| {
-            config
-                .set("Checkpoints", format!("{layout}:{}", unique("takeover")))
-                .set("Aws", serde_json::json!({ "Region": "us-east-1" }))
-                .environment("AWS_ENDPOINT_URL_KINESIS", kinesis)
-                .environment("AWS_ENDPOINT_URL_DYNAMODB", &endpoint("SHARDMILL_TEST_DYNAMODB_LOCAL"))
+            config.table(layout, &unique("takeover"), kinesis, &endpoint("SHARDMILL_TEST_DYNAMODB_LOCAL"))
         }
     }
 
