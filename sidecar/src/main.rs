@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use shardmill_sidecar::logging::{self, LogFormat};
 use shardmill_sidecar::run::SidecarError;
 use shardmill_sidecar::{check, config, demo, handler, launch, run, say};
@@ -43,6 +43,12 @@ A whole file:
   Function: {Url: \"http://127.0.0.1:8080/\", Timeout: 20}
   Checkpoints: sqlite:./shardmill.db";
 
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  source <(shardmill completions bash)
+  shardmill completions zsh > \"${fpath[1]}/_shardmill\"
+  shardmill completions fish > ~/.config/fish/completions/shardmill.fish";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows the whole path on this machine, without AWS and without a configuration, and checks the outcome.
@@ -68,6 +74,12 @@ enum Command {
     /// Prints the JSON Schema of the file, for editors.
     #[command(after_help = "Example:\n  shardmill schema > shardmill.schema.json")]
     Schema,
+    /// Prints a script with which a shell completes commands and options.
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell that reads the script.
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -143,6 +155,13 @@ async fn execute(command: Command) -> Result<ExitCode, SidecarError> {
         }
         Command::Schema => {
             say!("{:#}", config::schema());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            // The generator panics where it cannot write, into a closed pipe for one.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "shardmill", &mut script);
+            say!("{}", String::from_utf8_lossy(&script).trim_end());
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -79,7 +79,7 @@ fn get(address: SocketAddr, path: &str) -> String {
 #[test]
 fn a_reader_that_has_gone_away_does_not_change_the_exit_status() {
     let folder = tempfile::tempdir().unwrap();
-    for command in [&["schema"][..], &["check", "-c", "c.yaml"]] {
+    for command in [&["schema"][..], &["completions", "zsh"], &["check", "-c", "c.yaml"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = shardmill(folder.path(), command, MAPPING);
@@ -89,6 +89,21 @@ fn a_reader_that_has_gone_away_does_not_change_the_exit_status() {
         assert_eq!(output.status.code(), Some(0), "{log}");
         assert!(!log.contains("panicked"), "{log}");
     }
+}
+
+#[test]
+fn bash_completes_commands_and_options_with_the_script_that_is_printed() {
+    let script = "source <(\"$0\" completions bash); COMP_WORDS=(shardmill \"$@\"); COMP_CWORD=$#
+                  _shardmill shardmill \"${@: -1}\"; echo \"${COMPREPLY[@]}\"";
+    let completed = |typed: &[&str]| {
+        let mut bash = Command::new("bash");
+        let output = bash.args(["-c", script, env!("CARGO_BIN_EXE_shardmill")]).args(typed).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(completed(&["ch"]), "check\n");
+    assert_eq!(completed(&["check", "--on"]), "--online\n");
+    assert_eq!(completed(&["completions", "fi"]), "fish\n");
 }
 
 #[test]
