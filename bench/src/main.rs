@@ -20,6 +20,7 @@ mod many;
 mod measure;
 mod memory_source;
 mod overhead;
+mod renewals;
 mod sidecar;
 mod throughput;
 
@@ -35,6 +36,7 @@ cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
   many-idle      memory and CPU of `shardmill run` with 10,000 idle shards
   catching-up    memory of `shardmill run` with 2,000 shards that have a backlog
   busy           memory, reads and CPU of the library with 300 shards that catch up together
+  renewals       heartbeats while every handler blocks its thread
   startup        from the start of `shardmill run` to its first invocation
   all            all of these
 Each prints a table of medians over RUNS runs. `sidecar`, `startup`, `many-idle`, `catching-up`
@@ -91,6 +93,7 @@ async fn run(args: &[String]) -> Fallible<()> {
         "dynamodb" => print_table(&dynamodb::figures(runs(15)?)?),
         "many-idle" => print_table(&many::idle(runs(1)?).await?),
         "catching-up" => print_table(&many::catching_up(runs(3)?).await?),
+        "renewals" => print_table(&renewals::figures(runs(5)?)?),
         "busy" => print_table(&many::busy(runs(3)?).await?),
         "all" => {
             let mut figures = engine::figures(15)?;
@@ -104,6 +107,7 @@ async fn run(args: &[String]) -> Fallible<()> {
             figures.extend(many::idle(1).await?);
             figures.extend(many::catching_up(3).await?);
             figures.extend(many::busy(3).await?);
+            figures.extend(renewals::figures(5)?);
             print_table(&figures);
         }
         _ => return Err(USAGE.into()),

@@ -52,6 +52,11 @@ impl MemorySource {
         Self { pages, ..Self::idle(1) }
     }
 
+    /// The same with this many shards, each with all of its pages.
+    pub(crate) fn with_shards(self, shards: usize) -> Self {
+        Self { shards, ..self }
+    }
+
     /// The CPU time that it takes to free `pages`, none of which goes anywhere.
     pub(crate) fn freeing(pages: Pages) -> Duration {
         let mut spent = Duration::ZERO;
