@@ -73,7 +73,7 @@ pub mod semantics {}
 #[doc = include_str!("../docs/invariants.md")]
 pub mod invariants {}
 
-pub use answer::{DynamoDbAnswer, KinesisAnswer, dynamodb_answer, kinesis_answer};
+pub use answer::{DynamoDbAnswer, KinesisAnswer, cbor_to_json, dynamodb_answer, kinesis_answer};
 pub use arn::Arn;
 pub use event::{
     AttributeModel, AttributeRef, Attributes, DynamoDbEncoder, DynamoDbFields, EventContext, InvalidItem,

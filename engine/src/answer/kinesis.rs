@@ -2,21 +2,21 @@
 
 use bytes::Bytes;
 
-use super::once;
 use super::scan::Scan;
 use super::seconds::seconds;
+use super::{cbor, once};
 use crate::intake::Page;
 use crate::position::Seq;
 use crate::record::{Data, Record};
 
 /// The most records of one answer.
-const MOST: usize = 10_000;
+pub(super) const MOST: usize = 10_000;
 
 /// An answer of Kinesis' `GetRecords` in the middle of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KinesisAnswer {
-    /// The records, whose data are base64 text and parts of the answer.
+    /// The records. Their data are parts of the answer: base64 text of one in JSON, bytes of one in CBOR.
     pub page: Page,
     /// Where the next answer begins.
     pub next_iterator: String,
@@ -24,10 +24,13 @@ pub struct KinesisAnswer {
     pub bytes: usize,
 }
 
-/// Reads an answer in place. `None` if it has another form than that of a page in the middle of a shard, for example if it
+/// Reads an answer in JSON or CBOR in place. `None` if it has another form than that of a page in the middle of a shard, for example if it
 /// is malformed or ends the shard: the SDK tells what it is.
 #[must_use]
 pub fn kinesis_answer(body: &Bytes) -> Option<KinesisAnswer> {
+    if cbor::is_cbor(body) {
+        return cbor::kinesis_answer(body);
+    }
     let mut scan = Scan::new(body);
     let (mut records, mut next, mut behind, mut children) = (None, None, None, None);
     let mut bytes = 0;
