@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use shardmill_engine::{Batch, EventContext, dynamodb_answer, encode, encoded_len, kinesis_answer};
+use shardmill_engine::{
+    Batch, EventContext, cbor_to_json, dynamodb_answer, encode, encoded_len, kinesis_answer,
+};
 
 type Members = BTreeMap<String, Box<RawValue>>;
 
-/// Any bytes as an answer of Kinesis and of DynamoDB Streams: what is read of them is what serde_json reads.
+/// Any bytes as an answer of Kinesis, in JSON or CBOR, and of DynamoDB Streams: what is read of them is what serde_json
+/// reads of them or of the JSON that their CBOR stands for.
 pub fn answer(input: &[u8]) {
     let body = input.to_vec().into();
+    let json = cbor_to_json(input);
+    let input = json.as_deref().unwrap_or(input);
     if let Some(answer) = kinesis_answer(&body) {
         let (records, next) = naive(input);
         assert_eq!(answer.next_iterator, next);
