@@ -110,6 +110,7 @@
 //! Writes are never throttled unless a fault says so, and signatures are not checked.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod cbor;
 mod dynamodb;
 mod fakes;
 pub mod kinesis;

@@ -1,13 +1,15 @@
 //! A server of prepared `GetRecords` pages, for benchmarks. It is meant to run in a process of its own (the binary
 //! `serve_pages`), so that the client's CPU time can be separated from the server's.
 //!
-//! A page is rendered once per connection; for each call only its sequence numbers, its next iterator and its date are
+//! A page is rendered once per connection, in the encoding of its calls, JSON or CBOR; for each call only its sequence numbers, its next iterator and its date are
 //! written over the old ones, and the whole answer leaves in one write. Every record has its own sequence number,
 //! strictly increasing in its shard; iterators that name no sequence number, `LATEST` included, start at the first
 //! record. All other operations are answered by a [`FakeKinesis`] underneath. One
 //! blocking thread serves each connection: tens of them, not thousands.
 
 use crate::FakeKinesis;
+use crate::cbor::Item;
+use crate::service::CBOR;
 use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -141,13 +143,13 @@ fn serve(service: &Service, socket: &TcpStream) -> io::Result<()> {
         match request.operation() {
             "GetRecords" => get_records(service, &request, &mut page, &mut writer)?,
             "GetShardIterator" => match get_shard_iterator(&request.body) {
-                Ok(answer) => writer.write_all(&response(200, answer.to_string().as_bytes()))?,
+                Ok(answer) => writer.write_all(&response(200, answer.to_string().as_bytes(), false))?,
                 Err(message) => writer.write_all(&invalid(message))?,
             },
             _ => {
                 let now_ms = service.fake.now_ms();
                 let answer = service.fake.handle(&request.target, &request.body, now_ms);
-                writer.write_all(&response(answer.status, &answer.body))?;
+                writer.write_all(&response(answer.status, &answer.body, false))?;
             }
         }
     }
@@ -157,13 +159,14 @@ fn serve(service: &Service, socket: &TcpStream) -> io::Result<()> {
 /// As much of a request as matters here.
 struct Request {
     target: String,
+    is_cbor: bool,
     body: Bytes,
 }
 
 impl Request {
     /// `None`: the client has closed the connection.
     fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
-        let (mut target, mut length) = (String::new(), 0);
+        let (mut target, mut is_cbor, mut length) = (String::new(), false, 0);
         let mut line = String::new();
         loop {
             line.clear();
@@ -176,13 +179,22 @@ impl Request {
             let Some((name, value)) = line.trim_end().split_once(": ") else { continue };
             if name.eq_ignore_ascii_case("x-amz-target") {
                 value.clone_into(&mut target);
+            } else if name.eq_ignore_ascii_case("content-type") {
+                is_cbor = value == CBOR;
             } else if name.eq_ignore_ascii_case("content-length") {
                 length = value.parse().map_err(io::Error::other)?;
             }
         }
         let mut body = Vec::new();
         reader.take(length).read_to_end(&mut body)?;
-        Ok(Some(Self { target, body: body.into() }))
+        Ok(Some(Self { target, is_cbor, body: body.into() }))
+    }
+
+    fn input(&self) -> Option<Value> {
+        if self.is_cbor {
+            return serde_json::from_str(&Item::from_cbor(&self.body)?.to_json()).ok();
+        }
+        serde_json::from_slice(&self.body).ok()
     }
 
     fn operation(&self) -> &str {
@@ -190,16 +202,17 @@ impl Request {
     }
 }
 
-fn response(status: u16, body: &[u8]) -> Vec<u8> {
-    let mut head = head(status, body.len());
+fn response(status: u16, body: &[u8], is_cbor: bool) -> Vec<u8> {
+    let mut head = head(status, body.len(), is_cbor);
     head.extend_from_slice(body);
     head
 }
 
-fn head(status: u16, length: usize) -> Vec<u8> {
+fn head(status: u16, length: usize, is_cbor: bool) -> Vec<u8> {
+    let content_type = if is_cbor { CBOR } else { "application/x-amz-json-1.1" };
     let reason = if status == 200 { "OK" } else { "Bad Request" };
     let head = format!(
-        "HTTP/1.1 {status} {reason}\r\ndate: {}\r\ncontent-type: application/x-amz-json-1.1\r\n\
+        "HTTP/1.1 {status} {reason}\r\ndate: {}\r\ncontent-type: {content_type}\r\n\
          x-amzn-requestid: 00000000-0000-4000-8000-000000000000\r\ncontent-length: {length}\r\n\r\n",
         date()
     );
@@ -215,7 +228,7 @@ fn date() -> String {
 
 fn invalid(message: &str) -> Vec<u8> {
     let body = json!({ "__type": "InvalidArgumentException", "message": message }).to_string();
-    response(400, body.as_bytes())
+    response(400, body.as_bytes(), false)
 }
 
 /// A place in a shard: its number, and how many records come before.
@@ -267,8 +280,8 @@ fn get_records(
     page: &mut Option<Page>,
     writer: &mut impl Write,
 ) -> io::Result<()> {
-    let Ok(input) = serde_json::from_slice::<Value>(&request.body) else {
-        return writer.write_all(&invalid("The body is not JSON."));
+    let Some(input) = request.input() else {
+        return writer.write_all(&invalid("The body is neither JSON nor CBOR."));
     };
     let iterator = input["ShardIterator"].as_str().unwrap_or_default();
     let Some(place) = Place::read(iterator, ITERATOR_PREFIX) else {
@@ -281,8 +294,10 @@ fn get_records(
         options.pages.map_or(u64::MAX, |pages| pages.saturating_mul(full).saturating_sub(place.record));
     let count = usize::try_from(rest).unwrap_or(usize::MAX).min(limit).min(options.records_per_page);
     let rendered = match page.take() {
-        Some(rendered) if rendered.numbers.len() == count => page.insert(rendered),
-        _ => page.insert(Page::render(count, options.record_bytes)),
+        Some(rendered) if rendered.numbers.len() == count && rendered.is_cbor == request.is_cbor => {
+            page.insert(rendered)
+        }
+        _ => page.insert(Page::render(count, options.record_bytes, request.is_cbor)),
     };
     writer.write_all(rendered.at(place))
 }
@@ -291,6 +306,7 @@ fn get_records(
 #[derive(Debug)]
 struct Page {
     answer: Vec<u8>,
+    is_cbor: bool,
     date: Range<usize>,
     /// Where each sequence number's changing digits begin.
     numbers: Vec<usize>,
@@ -298,45 +314,50 @@ struct Page {
 }
 
 impl Page {
-    fn render(count: usize, record_bytes: usize) -> Self {
+    fn render(count: usize, record_bytes: usize, is_cbor: bool) -> Self {
         let nowhere = Place { shard: 0, record: 0 }.digits();
+        let number = format!("{SEQUENCE_PREFIX}{nowhere}");
         let arrival = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let arrival = i64::try_from(arrival).unwrap_or(0) * 1000 + 123;
         let mut random = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut data = vec![0; record_bytes];
-        let mut numbers = Vec::with_capacity(count);
-        let mut body = String::from("{\"Records\":[");
-        for i in 0..count {
-            body.push_str(if i == 0 { "{\"SequenceNumber\":\"" } else { ",{\"SequenceNumber\":\"" });
-            body.push_str(SEQUENCE_PREFIX);
-            numbers.push(body.len());
-            body.push_str(&nowhere);
-            body.push_str(&format!("\",\"ApproximateArrivalTimestamp\":{arrival}.123,\"Data\":\""));
+        let mut record = |n: usize| {
+            let mut data = vec![0; record_bytes];
             for byte in &mut data {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
                 *byte = random.to_le_bytes()[5];
             }
-            base64_simd::STANDARD.encode_append(&data, &mut body);
-            body.push_str(&format!("\",\"PartitionKey\":\"key-{i:05}\"}}"));
-        }
+            let members = [
+                ("SequenceNumber", Item::Text(number.clone())),
+                ("ApproximateArrivalTimestamp", Item::Time(arrival)),
+                ("Data", Item::Data(data)),
+                ("PartitionKey", Item::Text(format!("key-{n:05}"))),
+            ];
+            Item::Map(members.map(|(name, value)| (name.to_owned(), value)).into())
+        };
+        let records = (0..count).map(&mut record).collect();
         // A reader that paces itself by how far it is behind must continue at once until the first empty page.
         let behind = if count == 0 { 0 } else { 60_000 };
-        body.push_str(&format!(
-            "],\"MillisBehindLatest\":{behind},\"NextShardIterator\":\"{ITERATOR_PREFIX}"
-        ));
-        let iterator = body.len();
-        body.push_str(&nowhere);
-        body.push_str("\"}");
+        let members = [
+            ("Records", Item::Array(records)),
+            ("MillisBehindLatest", Item::Integer(behind)),
+            ("NextShardIterator", Item::Text(format!("{ITERATOR_PREFIX}{nowhere}"))),
+        ];
+        let page = Item::Map(members.map(|(name, value)| (name.to_owned(), value)).into());
+        let body = if is_cbor { page.to_cbor() } else { page.to_json().into_bytes() };
 
-        let mut answer = head(200, body.len());
+        let mut answer = head(200, body.len(), is_cbor);
         let date_at = "HTTP/1.1 200 OK\r\ndate: ".len();
         let start = answer.len();
-        answer.extend_from_slice(body.as_bytes());
-        for number in &mut numbers {
-            *number += start;
-        }
-        Self { answer, date: date_at..date_at + 29, numbers, iterator: start + iterator }
+        answer.extend_from_slice(&body);
+        let ends_of = |text: &str| {
+            let found = memchr::memmem::find_iter(&answer[start..], text.as_bytes());
+            found.map(|at| start + at + text.len() - nowhere.len()).collect::<Vec<_>>()
+        };
+        let (numbers, iterator) = (ends_of(&number), ends_of(&format!("{ITERATOR_PREFIX}{nowhere}")));
+        assert_eq!((numbers.len(), iterator.len()), (count, 1), "no data look like a number of these");
+        Self { is_cbor, date: date_at..date_at + 29, numbers, iterator: iterator[0], answer }
     }
 
     /// The page at a place.

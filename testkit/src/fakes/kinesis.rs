@@ -57,6 +57,7 @@ pub(super) struct Settings {
     read_limits: Option<bool>,
     separate_end_page: Option<bool>,
     clock_offset_ms: Option<i64>,
+    cbor: Option<bool>,
 }
 
 pub(super) fn perform(fake: &FakeKinesis, injected: &Injected, command: Command) -> Result<Value, Refused> {
@@ -158,6 +159,9 @@ fn set(fake: &FakeKinesis, settings: &Settings) {
     }
     if let Some(ms) = settings.clock_offset_ms {
         fake.set_clock_offset(ms);
+    }
+    if let Some(on) = settings.cbor {
+        fake.set_cbor(on);
     }
 }
 

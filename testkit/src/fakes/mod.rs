@@ -136,6 +136,10 @@ impl Service for Fakes {
         }
     }
 
+    fn speaks_cbor(&self) -> bool {
+        self.kinesis.speaks_cbor()
+    }
+
     fn control(&self, path: &str, body: &[u8]) -> Option<Response> {
         let command = path.strip_prefix(CONTROL)?;
         let (status, mut text) = match self.command(command, body) {

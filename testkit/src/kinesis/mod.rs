@@ -386,6 +386,10 @@ impl Service for FakeKinesis {
     fn answer(&self, target: &str, body: &[u8]) -> impl Future<Output = Option<Reply>> + Send {
         self.answer(target, body)
     }
+
+    fn speaks_cbor(&self) -> bool {
+        self.world().speaks_cbor
+    }
 }
 
 fn append(stream: &mut Stream, shard: usize, key: Option<&str>, data: Bytes, now_ms: u64) -> Placed {

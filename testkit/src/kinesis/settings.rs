@@ -51,6 +51,12 @@ impl FakeKinesis {
         self.world().tells_children = on;
     }
 
+    /// Sets whether calls in CBOR are understood. The service does, some emulators answer `UnknownOperationException`; on
+    /// unless set.
+    pub fn set_cbor(&self, on: bool) {
+        self.world().speaks_cbor = on;
+    }
+
     /// Sets the retention of a stream; 24 hours unless set. Older records, and closed shards that have none left, vanish.
     ///
     /// # Errors

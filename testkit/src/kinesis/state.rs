@@ -302,6 +302,7 @@ pub(crate) struct World {
     pub separate_end_page: bool,
     pub listing_lag_ms: u64,
     pub tells_children: bool,
+    pub speaks_cbor: bool,
 }
 
 impl Default for World {
@@ -317,6 +318,7 @@ impl Default for World {
             separate_end_page: false,
             listing_lag_ms: 0,
             tells_children: true,
+            speaks_cbor: true,
         }
     }
 }

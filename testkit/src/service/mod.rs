@@ -1,6 +1,7 @@
 //! What the fakes of both services share: the log of calls, faults, answers and the ways to reach a fake.
 
 mod calls;
+mod encoding;
 mod faults;
 mod operation;
 mod transport;
@@ -13,6 +14,7 @@ pub use transport::Server;
 use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
 pub(crate) use calls::CallLog;
+pub(crate) use encoding::CBOR;
 use faults::Cut;
 use serde_json::json;
 use std::time::Duration;
@@ -59,7 +61,7 @@ pub struct Response {
     pub status: u16,
     /// Headers: `content-type`, `date`, `x-amzn-requestid`.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON, or nothing.
+    /// JSON, or what it stands for in CBOR, or nothing.
     pub body: Bytes,
     /// The error's code, if it is one.
     pub error: Option<String>,

@@ -1,6 +1,6 @@
 //! The two ways to reach the fake: inside the SDK's client, and over HTTP/1.1 on loopback.
 
-use super::{Reply, Response};
+use super::{Reply, Response, encoding};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::http::{
@@ -31,6 +31,11 @@ use tokio::time::Sleep;
 pub(crate) trait Service: Clone + fmt::Debug + Send + Sync + 'static {
     /// Answers a request, with faults, call log and the fake's clock. `None`: disconnect.
     fn answer(&self, target: &str, body: &[u8]) -> impl Future<Output = Option<Reply>> + Send;
+
+    /// Whether requests in CBOR are understood.
+    fn speaks_cbor(&self) -> bool {
+        false
+    }
 
     /// Answers a request that is none of the service's own, by its path. `None`: it is one of the service's.
     fn control(&self, _path: &str, _body: &[u8]) -> Option<Response> {
@@ -89,9 +94,10 @@ impl<S: Service> HttpConnector for InProcess<S> {
 }
 
 async fn in_process(fake: &impl Service, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-    let target = request.headers().get("x-amz-target").unwrap_or_default().to_owned();
+    let header = |name| request.headers().get(name).unwrap_or_default().to_owned();
+    let (target, content_type) = (header("x-amz-target"), header("content-type"));
     let collected = request.into_body().collect().await.map_err(ConnectorError::io)?;
-    let Some(reply) = fake.answer(&target, &collected.to_bytes()).await else {
+    let Some(reply) = encoding::answer(fake, &content_type, &target, &collected.to_bytes()).await else {
         let reset = io::Error::new(io::ErrorKind::ConnectionReset, "the fake closed the connection");
         return Err(ConnectorError::io(reset.into()));
     };
@@ -163,13 +169,17 @@ async fn serve_connection(fake: impl Service, socket: TcpStream) {
 }
 
 async fn respond(fake: &impl Service, request: Request<Incoming>) -> io::Result<hyper::Response<ReplyBody>> {
-    let target =
-        request.headers().get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let header =
+        |name| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let (target, content_type) = (header("x-amz-target"), header("content-type"));
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
     let reply = match fake.control(&path, &body) {
         Some(response) => Reply::whole(response),
-        None => fake.answer(&target, &body).await.ok_or(io::ErrorKind::ConnectionReset)?,
+        None => {
+            let answer = encoding::answer(fake, &content_type, &target, &body).await;
+            answer.ok_or(io::ErrorKind::ConnectionReset)?
+        }
     };
     let mut response = hyper::Response::builder()
         .status(StatusCode::from_u16(reply.response.status).map_err(io::Error::other)?)
