@@ -91,9 +91,9 @@ pub use fleet::{
 };
 pub use intake::{Intake, Page, intake};
 pub use mapping::{
-    EventSource, EventSourceMapping, FailureDestination, MappingBuilder, MappingError, MappingErrorKind,
-    MappingErrors, OnDestinationFailure, OnGap, OnUndecodable, Polling, RawMapping, Retry, StartingPosition,
-    StreamKind, limits, parse_time,
+    AnswerEncoding, EventSource, EventSourceMapping, FailureDestination, MappingBuilder, MappingError,
+    MappingErrorKind, MappingErrors, OnDestinationFailure, OnGap, OnUndecodable, Polling, RawMapping, Retry,
+    StartingPosition, StreamKind, limits, parse_time,
 };
 pub use outcome::{BatchResponse, InvalidResponse, Outcome};
 pub use position::{Position, Seq, SequenceNumber};

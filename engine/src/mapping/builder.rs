@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::error::{MappingError, MappingErrorKind, MappingErrors};
 use super::limits::{self, Limit};
 use super::raw::RawMapping;
-use super::{EventSourceMapping, OnDestinationFailure, OnGap, OnUndecodable};
+use super::{AnswerEncoding, EventSourceMapping, OnDestinationFailure, OnGap, OnUndecodable};
 use crate::time::Wall;
 
 /// Where a shard without a checkpoint starts.
@@ -93,6 +93,9 @@ impl MappingBuilder {
         on_gap(action: OnGap);
         /// What happens when a record cannot be decoded; default [`OnUndecodable::Stop`].
         on_undecodable(action: OnUndecodable);
+        /// In which encoding Kinesis is asked to answer `GetRecords`; default [`AnswerEncoding::Auto`]: CBOR where the
+        /// service understands it, else JSON. Not for DynamoDB streams, which have JSON only.
+        answer_encoding(encoding: AnswerEncoding);
         /// The application's name, under which logs, metrics and status show the mapping, and the namespace of its
         /// checkpoints unless there is a [`uuid`](Self::uuid); 1 to 255 characters, none of them a control character.
         name(name: impl Into<String>);

@@ -96,6 +96,21 @@ pub struct Polling {
     pub maximum_records: usize,
     /// Bytes that one shard may buffer.
     pub buffer_bytes: usize,
+    /// In which encoding the service is asked to answer. DynamoDB streams answer in JSON regardless.
+    pub answer_encoding: AnswerEncoding,
+}
+
+/// In which encoding Kinesis is asked to answer `GetRecords`. In CBOR data are bytes and not base64 text: an answer is
+/// smaller, and cheaper to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AnswerEncoding {
+    /// CBOR, and JSON from the first answer on that shows that the service does not understand CBOR, as some emulators.
+    #[default]
+    Auto,
+    /// JSON.
+    Json,
+    /// CBOR. If the service does not understand it, reading fails, and the error says so.
+    Cbor,
 }
 
 /// What happens to a discarded batch that its destination does not accept.

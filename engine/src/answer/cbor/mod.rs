@@ -22,22 +22,25 @@ pub(super) fn is_cbor(body: &[u8]) -> bool {
     walk.untag().is_some_and(|_| walk.is_map())
 }
 
+/// Milliseconds beyond these are no times of this service: the SDK tells what they are.
+const FURTHEST: u64 = 1_000_000_000_000_000;
+
 /// A time as AWS writes it, as whole milliseconds, or as RFC 8949 has it and some emulators write it, in seconds.
 fn time_of_integer(number: i64) -> Option<Wall> {
     let is_millis = number.unsigned_abs() >= LEAST_MILLIS;
-    let millis = if is_millis { number } else { number.checked_mul(1000)? };
-    Some(Wall::from_millis(millis))
+    let millis = if is_millis { number } else { number * 1000 };
+    (millis.unsigned_abs() < FURTHEST).then(|| Wall::from_millis(millis))
 }
 
-/// As [`time_of_integer`]; `None` if it is no number or far from any time.
+/// As [`time_of_integer`].
 fn time_of_float(number: f64) -> Option<Wall> {
-    #[expect(clippy::cast_precision_loss, reason = "a float holds it")]
-    let least = LEAST_MILLIS as f64;
+    #[expect(clippy::cast_precision_loss, reason = "floats hold both")]
+    let (least, furthest) = (LEAST_MILLIS as f64, FURTHEST as f64);
     let millis = if number.abs() < least { number * 1000.0 } else { number };
-    if millis.abs() >= 1e15 || millis.is_nan() {
+    if millis.abs() >= furthest || millis.is_nan() {
         return None;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "it is below 1e15")]
+    #[expect(clippy::cast_possible_truncation, reason = "it is within FURTHEST")]
     let millis = millis.round() as i64;
     Some(Wall::from_millis(millis))
 }
@@ -63,6 +66,9 @@ mod tests {
         assert_eq!(time_of_float(1_790_000_000.123), time);
         assert_eq!(time_of_float(1_790_000_000_123.4), time);
         assert_eq!(time_of_integer(1_790_000_000), Some(Wall::from_millis(1_790_000_000_000)));
-        assert_eq!((time_of_float(f64::NAN), time_of_float(1e300)), (None, None));
+        assert_eq!(
+            (time_of_float(f64::NAN), time_of_float(1e300), time_of_integer(i64::MAX)),
+            (None, None, None)
+        );
     }
 }

@@ -9,7 +9,9 @@ use serde_json::value::RawValue;
 
 use super::RawMapping;
 use crate::mapping::error::{MappingError, MappingErrorKind, MappingErrors};
-use crate::mapping::{EventSourceMapping, OnDestinationFailure, OnGap, OnUndecodable, parse_time};
+use crate::mapping::{
+    AnswerEncoding, EventSourceMapping, OnDestinationFailure, OnGap, OnUndecodable, parse_time,
+};
 use crate::time::Wall;
 
 /// What AWS shows of a mapping and what has no meaning outside of it.
@@ -190,6 +192,14 @@ impl<'t> Reader<'t> {
                     self.read(path, value, "write a list of texts").unwrap_or_default();
             }
             "FilterCriteria.Filters" => self.filters(path, value),
+            "Polling.Encoding" => {
+                let permitted = [
+                    ("auto", Some(AnswerEncoding::Auto)),
+                    ("json", Some(AnswerEncoding::Json)),
+                    ("cbor", Some(AnswerEncoding::Cbor)),
+                ];
+                self.choose(path, value, permitted, |raw| &mut raw.answer_encoding);
+            }
             "OnGap" => {
                 let permitted = [("continue", OnGap::Continue), ("stop", OnGap::Stop)];
                 self.choose(path, value, permitted, |raw| &mut raw.on_gap);
@@ -231,18 +241,18 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn choose<T: Copy>(
+    fn choose<T: Copy, const N: usize>(
         &mut self,
         path: &str,
         value: &str,
-        permitted: [(&str, T); 2],
+        permitted: [(&str, T); N],
         field: impl FnOnce(&mut RawMapping) -> &mut T,
     ) {
         let text = value.trim_matches('"');
         match permitted.iter().find(|(name, _)| *name == text) {
             Some((_, choice)) => *field(&mut self.raw) = *choice,
             None => {
-                let remedy = format!("write {} or {}", permitted[0].0, permitted[1].0);
+                let remedy = format!("write {}", permitted.map(|(name, _)| name).join(" or "));
                 self.note(path, value, "is not one of the choices", remedy);
             }
         }

@@ -7,7 +7,7 @@ pub(super) use json::from_json;
 
 use super::error::{MappingError, MappingErrors};
 use super::limits;
-use super::{EventSourceMapping, OnDestinationFailure, OnGap, OnUndecodable};
+use super::{AnswerEncoding, EventSourceMapping, OnDestinationFailure, OnGap, OnUndecodable};
 use crate::time::Wall;
 
 /// The values of a mapping as wide as a configuration file can write them: texts and integers under AWS's names and in
@@ -47,6 +47,7 @@ pub struct RawMapping {
     maximum_idle_interval: Option<i64>,
     maximum_records: Option<i64>,
     buffer_bytes: i64,
+    answer_encoding: Option<AnswerEncoding>,
     checkpoint_interval: i64,
     on_destination_failure: OnDestinationFailure,
     on_gap: OnGap,
@@ -126,6 +127,7 @@ impl RawMapping {
             maximum_idle_interval: None,
             maximum_records: None,
             buffer_bytes: limits::BUFFER_BYTES.default,
+            answer_encoding: None,
             checkpoint_interval: limits::CHECKPOINT_INTERVAL.default,
             on_destination_failure: OnDestinationFailure::Block,
             on_gap: OnGap::Continue,
@@ -186,6 +188,12 @@ impl RawMapping {
     /// stands for a mapping that leaves the field out, which Lambda refuses.
     pub fn starting_position<'a>(mut self, value: impl Into<Option<&'a str>>) -> Self {
         self.starting_position = value.into().map(str::to_owned);
+        self
+    }
+
+    /// In which encoding Kinesis answers; not for DynamoDB streams. Default [`AnswerEncoding::Auto`].
+    pub const fn answer_encoding(mut self, encoding: AnswerEncoding) -> Self {
+        self.answer_encoding = Some(encoding);
         self
     }
 

@@ -30,6 +30,7 @@ fn every_field_comes_out_as_it_was_set() {
         .maximum_idle_interval_milliseconds(316)
         .maximum_records(17)
         .buffer_bytes(1_048_577)
+        .answer_encoding(AnswerEncoding::Cbor)
         .checkpoint_interval_milliseconds(18)
         .on_destination_failure(OnDestinationFailure::Drop)
         .on_gap(OnGap::Stop)
@@ -51,6 +52,7 @@ fn every_field_comes_out_as_it_was_set() {
         maximum_idle_interval: ms(316),
         maximum_records: 17,
         buffer_bytes: 1_048_577,
+        answer_encoding: AnswerEncoding::Cbor,
     };
     assert_eq!(*m.polling(), polling);
     assert_eq!(m.checkpoint_interval(), ms(18));

@@ -1,6 +1,6 @@
 //! Mappings from JSON as AWS writes it.
 
-use crate::mapping::{EventSourceMapping, RawMapping};
+use crate::mapping::{AnswerEncoding, EventSourceMapping, RawMapping};
 use crate::time::Wall;
 
 const NOW: Wall = Wall::from_millis(1_789_809_045_948);
@@ -62,7 +62,7 @@ fn null_is_a_key_that_is_not_set() {
 
 #[test]
 fn what_lambda_does_not_have_is_read_under_the_sidecars_names() {
-    let own = r#""Name": "n", "Retry": {"InitialBackoffMilliseconds": 7}, "Polling": {"MaximumRecords": 9},
+    let own = r#""Name": "n", "Retry": {"InitialBackoffMilliseconds": 7}, "Polling": {"MaximumRecords": 9, "Encoding": "json"},
         "Function": {"Timeout": 5000, "ManagedInstances": true}, "OnGap": "stop", "OnUndecodable": "skip",
         "OnDestinationFailure": "drop", "CheckpointIntervalMilliseconds": 11"#;
     let mapping = EventSourceMapping::from_json(&with(&format!(",{own}")), NOW);
@@ -72,6 +72,7 @@ fn what_lambda_does_not_have_is_read_under_the_sidecars_names() {
     let choices = (mapping.on_gap(), mapping.on_undecodable(), mapping.on_destination_failure());
     assert_eq!(format!("{choices:?}"), "(Stop, Skip, Drop)");
     assert_eq!(mapping.checkpoint_interval().as_millis(), 11);
+    assert_eq!(mapping.polling().answer_encoding, AnswerEncoding::Json);
 }
 
 #[test]

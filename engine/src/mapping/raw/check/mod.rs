@@ -285,7 +285,16 @@ impl RawMapping {
                 .remedy("raise it or leave it out"),
             );
         }
+        if let (Some(encoding), StreamKind::DynamoDb) = (self.answer_encoding, kind) {
+            let value = format!("{encoding:?}").to_lowercase();
+            found.note(
+                MappingError::new("Polling.Encoding", MappingErrorKind::Conflict, value)
+                    .problem("is not for DynamoDB streams, which answer in JSON only")
+                    .remedy("remove it, or write it in the mappings of Kinesis streams"),
+            );
+        }
         Some(Polling {
+            answer_encoding: self.answer_encoding.unwrap_or_default(),
             idle_interval: idle,
             maximum_idle_interval: maximum_idle,
             maximum_records: maximum_records?,
