@@ -145,9 +145,9 @@ pub use run::{RunError, RunReport};
 pub use shardmill_checkpoint as checkpoint;
 pub use shardmill_engine as engine;
 pub use shardmill_engine::{
-    Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination, HashRange, Page,
-    Payload, Position, Record, RecordError, RequestId, Seq, SequenceNumber, Shard, ShardId, ShownUrl,
-    StartingPosition, WindowCall,
+    AnswerEncoding, Batch, BatchResponse, Data, DynamoDbRecord, EventSourceMapping, FailureDestination,
+    HashRange, Page, Payload, Position, Record, RecordError, RequestId, Seq, SequenceNumber, Shard, ShardId,
+    ShownUrl, StartingPosition, WindowCall,
 };
 #[doc(inline)]
 pub use shardmill_engine::{invariants, semantics};

@@ -14,6 +14,7 @@ impl Driver {
         Some(match done {
             Done::Opened(Ok(mut reader)) => {
                 reader.skip_undecodable(self.cx.mapping.on_undecodable() == OnUndecodable::Skip);
+                reader.ask_for(self.cx.mapping.polling().answer_encoding);
                 self.reader = Some(reader);
                 ShardEvent::Opened
             }

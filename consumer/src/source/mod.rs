@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use shardmill_engine::{Page, Position, Shard, ShardId, Wall};
+use shardmill_engine::{AnswerEncoding, Page, Position, Shard, ShardId, Wall};
 
 use crate::clock::ServiceClock;
 
@@ -120,6 +120,12 @@ pub trait ShardReader: Send {
     /// no such records does nothing.
     fn skip_undecodable(&mut self, skips: bool) {
         let _ = skips;
+    }
+
+    /// In which encoding the service is asked to answer from now on; until then [`AnswerEncoding::Auto`]. A reader that
+    /// knows only one does nothing.
+    fn ask_for(&mut self, encoding: AnswerEncoding) {
+        let _ = encoding;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use shardmill::engine::{Page, Position, ShardId};
+use shardmill::engine::{AnswerEncoding, Page, Position, ShardId};
 use shardmill::{
     ServiceClock, ShardListing, ShardReader, SourceContext, SourceError, SourceErrorKind, StreamSource,
 };
@@ -91,5 +91,9 @@ impl ShardReader for FarReader {
 
     fn skip_undecodable(&mut self, skips: bool) {
         self.reader.skip_undecodable(skips);
+    }
+
+    fn ask_for(&mut self, encoding: AnswerEncoding) {
+        self.reader.ask_for(encoding);
     }
 }

@@ -5,8 +5,6 @@ mod write;
 
 pub use write::Form;
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 /// The member whose value is bytes; JSON has them as base64.
@@ -103,14 +101,13 @@ impl Item {
                 }
                 out.push('}');
             }
-            // Writing to a String cannot fail.
-            Self::Boolean(is) => drop(write!(out, "{is}")),
-            Self::Integer(number) => drop(write!(out, "{number}")),
-            Self::Float(number) => drop(write!(out, "{number:?}")),
+            Self::Boolean(is) => out.push_str(if *is { "true" } else { "false" }),
+            Self::Integer(number) => out.push_str(&number.to_string()),
+            Self::Float(number) => out.push_str(&format!("{number:?}")),
             Self::Time(millis) => {
                 let sign = if *millis < 0 { "-" } else { "" };
                 let millis = millis.unsigned_abs();
-                drop(write!(out, "{sign}{}.{:03}", millis / 1000, millis % 1000));
+                out.push_str(&format!("{sign}{}.{:03}", millis / 1000, millis % 1000));
             }
         }
     }

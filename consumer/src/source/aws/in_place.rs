@@ -2,7 +2,8 @@
 //!
 //! The SDK builds, signs and sends the request, and reads the answer's body. Then a deserializer of ours looks at it: an
 //! answer of the usual form is put into the slot of the call that waits for it, and the SDK gets an empty output; all
-//! others, errors among them, are left to the SDK's own deserializer.
+//! others, errors among them, are left to the SDK's own deserializer, those in CBOR as the JSON that they stand for
+//! (docs/adr/0034).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,6 +22,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::{ConfigBag, FrozenLayer, Layer};
 use bytes::Bytes;
 use futures::FutureExt;
+use shardmill_engine::cbor_to_json;
 use tokio::task::LocalKey;
 
 /// Where an answer is put that was read in place. Only a call that waits for one has such a slot.
@@ -109,10 +111,11 @@ impl<A: Send + 'static> DeserializeResponse for Deserializer<A> {
         if self.read(response).is_some() {
             return Ok((self.in_place.output)());
         }
-        match self.sdk.load::<SharedResponseDeserializer>() {
-            Some(sdk) => sdk.deserialize_nonstreaming_with_config(response, bag),
-            None => Err(OrchestratorError::other("the SDK's operation has no deserializer")),
-        }
+        let Some(sdk) = self.sdk.load::<SharedResponseDeserializer>() else {
+            return Err(OrchestratorError::other("the SDK's operation has no deserializer"));
+        };
+        let json = in_json(response);
+        sdk.deserialize_nonstreaming_with_config(json.as_ref().unwrap_or(response), bag)
     }
 }
 
@@ -120,6 +123,16 @@ impl<A> fmt::Debug for Deserializer<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("InPlace")
     }
+}
+
+/// An answer in CBOR as it would be in JSON.
+fn in_json(response: &HttpResponse) -> Option<HttpResponse> {
+    let json = cbor_to_json(response.body().bytes()?)?;
+    let mut other = HttpResponse::new(response.status(), SdkBody::from(json));
+    for (name, value) in response.headers() {
+        other.headers_mut().append(name.to_owned(), value.to_owned());
+    }
+    Some(other)
 }
 
 /// A body that was read, shared with the response.

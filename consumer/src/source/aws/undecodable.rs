@@ -1,5 +1,7 @@
 //! A successful answer that the SDK cannot decode: its records one by one.
 
+use std::borrow::Cow;
+
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -10,15 +12,18 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use shardmill_engine::cbor_to_json;
 
-/// The body of an answer that was a success and could not be decoded. One that was cut has none.
-pub(in crate::source) fn body_of<E>(error: &SdkError<E, HttpResponse>) -> Option<&[u8]> {
+/// The body of an answer that was a success and could not be decoded, in JSON also if it came in CBOR. One that was cut has
+/// none.
+pub(in crate::source) fn body_of<E>(error: &SdkError<E, HttpResponse>) -> Option<Cow<'_, [u8]>> {
     let answer = match error {
         SdkError::ServiceError(answer) => answer.raw(),
         SdkError::ResponseError(answer) => answer.raw(),
         _ => return None,
     };
-    answer.body().bytes().filter(|_| answer.status().is_success())
+    let body = answer.body().bytes().filter(|_| answer.status().is_success())?;
+    Some(cbor_to_json(body).map_or(Cow::Borrowed(body), Cow::Owned))
 }
 
 /// An HTTP client that answers with a body that was received before, so that the SDK decodes it again.

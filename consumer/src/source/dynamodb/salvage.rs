@@ -22,7 +22,7 @@ pub(super) async fn salvage(
     skips: bool,
     error: &Failure,
 ) -> Option<Result<(GetRecordsOutput, Vec<Seq>), SourceError>> {
-    let mut parts = Parts::of(body_of(error)?)?;
+    let mut parts = Parts::of(&body_of(error)?)?;
     if parts.records.iter_mut().map(repair).filter(|repaired| *repaired).count() > 0
         && let Ok(answer) = replay(client, parts.with(parts.records.clone())).await
     {

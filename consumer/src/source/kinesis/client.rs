@@ -1,4 +1,4 @@
-//! The polling client: no retries of its own, bounded calls, and an eye on the service's clock.
+//! The polling client: no retries of its own, bounded calls, an eye on the service's clock, and answers in CBOR.
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
@@ -9,6 +9,7 @@ use aws_smithy_runtime_api::client::interceptors::context::Output;
 use aws_types::SdkConfig;
 use shardmill_engine::{EventSource, KinesisAnswer, kinesis_answer};
 
+use super::encoding::AskInCbor;
 use crate::clock::ServiceClock;
 use crate::source::aws::{Address, InPlace, Observe, Slot, bounded};
 
@@ -32,7 +33,7 @@ pub(super) fn from_client(client: &Client) -> Builder {
 /// A client that shows the service's time to `clock` and its endpoint to `address`, and reads records in place.
 pub(super) fn observed(settings: &Builder, clock: &ServiceClock, address: &Address) -> Client {
     let in_place = InPlace { slot: &ANSWER, read: kinesis_answer, output: no_records };
-    let settings = settings.clone().interceptor(Observe::new(clock, address));
+    let settings = settings.clone().interceptor(Observe::new(clock, address)).interceptor(AskInCbor);
     Client::from_conf(settings.interceptor(in_place.instead_of(&GetRecords::new())).build())
 }
 

@@ -15,6 +15,7 @@ use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use serde_json::{Value, json};
+use shardmill_testkit::cbor::Item;
 use tokio::time::Instant;
 
 use super::*;
@@ -41,11 +42,13 @@ pub(super) enum Answer {
 pub(super) struct Request {
     pub(super) api: String,
     pub(super) body: Value,
+    /// Whether the body came in CBOR; then it is shown as JSON.
+    pub(super) is_cbor: bool,
     pub(super) at: Instant,
     pub(super) amz_date: String,
 }
 
-/// Answers in the order of its script; asked for more, it refuses connections.
+/// Answers in the order of its script, each in the encoding of its request; asked for more, it refuses connections.
 #[derive(Clone)]
 pub(super) struct Service {
     state: Arc<Mutex<State>>,
@@ -57,19 +60,27 @@ struct State {
     date: Option<i64>,
     otherwise: Option<Value>,
     has_request_id: bool,
+    /// What requests in CBOR get, apart from the script, if they are not understood.
+    refusal: Option<(u16, &'static str)>,
 }
 
 impl Service {
     pub(super) fn new(script: impl IntoIterator<Item = Answer>) -> Self {
         let script = script.into_iter().collect();
         let (requests, date) = (Vec::new(), Some(SERVICE_TIME));
-        let state = State { script, requests, date, otherwise: None, has_request_id: true };
+        let state = State { script, requests, date, otherwise: None, has_request_id: true, refusal: None };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// What to answer once the script has ended.
     pub(super) fn otherwise(self, answer: Value) -> Self {
         self.state.lock().unwrap().otherwise = Some(answer);
+        self
+    }
+
+    /// A service that does not understand CBOR, and what it answers to that.
+    pub(super) fn refusing_cbor(self, status: u16, body: &'static str) -> Self {
+        self.state.lock().unwrap().refusal = Some((status, body));
         self
     }
 
@@ -113,19 +124,28 @@ impl Service {
     fn answer(&self, request: &HttpRequest) -> HttpConnectorFuture {
         let mut state = self.state.lock().unwrap();
         let header = |name| request.headers().get(name).unwrap_or_default().to_owned();
+        let body = request.body().bytes().unwrap_or_default();
+        let is_cbor = header("content-type") == "application/x-amz-cbor-1.1";
+        assert_eq!(header("content-length"), body.len().to_string());
+        let body =
+            if is_cbor { Item::from_cbor(body).unwrap().to_json().into_bytes() } else { body.to_vec() };
         state.requests.push(Request {
             api: header("x-amz-target").rsplit('.').next().unwrap_or_default().to_owned(),
-            body: serde_json::from_slice(request.body().bytes().unwrap_or_default()).unwrap(),
+            body: serde_json::from_slice(&body).unwrap(),
+            is_cbor,
             at: Instant::now(),
             amz_date: header("x-amz-date"),
         });
-        let answer = state.script.pop_front().or_else(|| state.otherwise.clone().map(Answer::Ok));
+        let refusal =
+            state.refusal.filter(|_| is_cbor).map(|(status, body)| Answer::Raw(status, body.to_owned()));
+        let answer = refusal.or_else(|| state.script.pop_front());
+        let answer = answer.or_else(|| state.otherwise.clone().map(Answer::Ok));
         let (status, body) = match answer {
-            Some(Answer::Ok(body)) => (200, body.to_string()),
+            Some(Answer::Ok(body)) => (200, encoded(&body, is_cbor)),
             Some(Answer::Error(status, code)) => {
-                (status, json!({"__type": code, "message": "as the service says"}).to_string())
+                (status, encoded(&json!({"__type": code, "message": "as the service says"}), is_cbor))
             }
-            Some(Answer::Raw(status, body)) => (status, body),
+            Some(Answer::Raw(status, body)) => (status, body.into_bytes()),
             Some(Answer::Silence) => return HttpConnectorFuture::new(std::future::pending()),
             Some(Answer::Refused) | None => {
                 let refused =
@@ -143,6 +163,10 @@ impl Service {
         }
         HttpConnectorFuture::ready(Ok(response))
     }
+}
+
+fn encoded(body: &Value, in_cbor: bool) -> Vec<u8> {
+    if in_cbor { Item::from_json(body).to_cbor() } else { body.to_string().into_bytes() }
 }
 
 impl fmt::Debug for Service {

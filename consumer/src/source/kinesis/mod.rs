@@ -1,6 +1,7 @@
 //! Polling a Kinesis data stream: ListShards, GetShardIterator, GetRecords.
 
 mod client;
+mod encoding;
 #[cfg(test)]
 mod fake;
 mod listing;
@@ -16,6 +17,8 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::Builder;
 use aws_types::SdkConfig;
 use shardmill_engine::{EventSource, MappingError, Position, ShardId, StreamKind};
+
+use encoding::Spoken;
 
 use super::aws::{Address, Attachment, Call, Hears, endpoint, stream_named};
 use super::limiter::ReadLimiter;
@@ -34,6 +37,8 @@ pub struct KinesisSource {
 struct Inner {
     client: Client,
     address: Address,
+    /// What the client's endpoint understands.
+    spoken: Spoken,
     stream: EventSource,
     limiter: ReadLimiter,
     clock: ServiceClock,
@@ -43,7 +48,7 @@ impl Inner {
     fn new(settings: &Builder, stream: EventSource, limiter: ReadLimiter, clock: ServiceClock) -> Self {
         let address = Address::default();
         let client = client::observed(settings, &clock, &address);
-        Self { client, address, stream, limiter, clock }
+        Self { client, address, spoken: Spoken::default(), stream, limiter, clock }
     }
 
     /// A call, for messages.

@@ -9,12 +9,13 @@ use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{ChildShard, Record as SdkRecord, ShardIteratorType};
 use bytes::Bytes;
 
-use shardmill_engine::{Data, Page, Position, Record, Seq, Shard, ShardId};
+use shardmill_engine::{AnswerEncoding, Data, KinesisAnswer, Page, Position, Record, Seq, Shard, ShardId};
 
 use super::client::ANSWER;
+use super::encoding::IN_CBOR;
 use super::{Inner, listing};
 use crate::source::aws::{Call, Parts, Replay, answered, body_of, millis, number_in, root};
-use crate::source::limiter::ShardPace;
+use crate::source::limiter::{Reading, ShardPace};
 use crate::source::{ShardReader, SourceError, SourceErrorKind};
 
 /// The most that GetRecords takes for `Limit`.
@@ -31,6 +32,14 @@ pub(super) struct KinesisReader {
     next: Next,
     /// Records that cannot be decoded are left out.
     skips: bool,
+    encoding: AnswerEncoding,
+}
+
+/// An answer of the SDK, or what was read in place of it.
+struct Asked<'a> {
+    answer: Result<GetRecordsOutput, GetRecordsFailure>,
+    in_place: Option<KinesisAnswer>,
+    reading: Reading<'a>,
 }
 
 /// What the next page needs.
@@ -51,6 +60,7 @@ impl KinesisReader {
             pace: source.limiter.shard(&source.stream.arn, shard),
             at: at.clone(),
             skips: false,
+            encoding: AnswerEncoding::default(),
             next: match at {
                 Position::ShardEnd => Next::Nothing,
                 place => Next::Place(place.clone()),
@@ -120,10 +130,7 @@ impl KinesisReader {
     /// One read; the reader's place moves only once the page is complete.
     async fn read(&self, iterator: &str, limit: i32) -> Result<(Page, Next), SourceError> {
         let call = self.call("GetRecords");
-        let reading = self.pace.start().await;
-        let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
-        let request = request.stream_arn(self.source.stream.arn.as_str());
-        let (answer, in_place) = answered(&ANSWER, request.send()).await;
+        let Asked { answer, in_place, reading } = self.ask(iterator, limit).await?;
         if let (Ok(_), Some(answer)) = (&answer, in_place) {
             reading.finish(answer.bytes);
             return Ok((answer.page, Next::Iterator(answer.next_iterator)));
@@ -142,13 +149,55 @@ impl KinesisReader {
         Ok((page, converted.next))
     }
 
+    /// Asks in the encoding that is wanted; where the service may not understand it, in JSON, once. An error if that is not
+    /// wanted.
+    async fn ask(&self, iterator: &str, limit: i32) -> Result<Asked<'_>, SourceError> {
+        let spoken = &self.source.spoken;
+        if !spoken.asks_in_cbor(self.encoding) {
+            return Ok(self.get_records(iterator, limit).await);
+        }
+        let asked = IN_CBOR.scope((), self.get_records(iterator, limit)).await;
+        match asked.answer {
+            Err(error) if spoken.may_be_refusal(&error) => {
+                if self.encoding == AnswerEncoding::Cbor {
+                    return Err(self.call("GetRecords").failed_in_cbor(error));
+                }
+            }
+            answer => {
+                if answer.is_ok() {
+                    spoken.understood();
+                }
+                return Ok(Asked { answer, ..asked });
+            }
+        }
+        drop(asked.reading);
+        let asked = self.get_records(iterator, limit).await;
+        // What fails in JSON as well was not about the encoding, and what does not arrive shows nothing.
+        let is_understood = match &asked.answer {
+            Ok(_) => true,
+            Err(error) => error.raw_response().is_some() && !spoken.may_be_refusal(error),
+        };
+        if is_understood {
+            spoken.fall_back(&self.source.stream);
+        }
+        Ok(asked)
+    }
+
+    async fn get_records(&self, iterator: &str, limit: i32) -> Asked<'_> {
+        let reading = self.pace.start().await;
+        let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
+        let request = request.stream_arn(self.source.stream.arn.as_str());
+        let (answer, in_place) = answered(&ANSWER, request.send()).await;
+        Asked { answer, in_place, reading }
+    }
+
     /// What can be decoded of an answer, and the records that cannot; an error if they are not to be skipped, `None` if it
     /// is not about single records.
     async fn salvage(
         &self,
         error: &GetRecordsFailure,
     ) -> Option<Result<(GetRecordsOutput, Vec<Seq>), SourceError>> {
-        let parts = Parts::of(body_of(error)?)?;
+        let parts = Parts::of(&body_of(error)?)?;
         let (mut good, mut skipped) = (Vec::new(), Vec::new());
         for record in &parts.records {
             let Err(error) = self.replay(parts.with(vec![record.clone()])).await else {
@@ -204,6 +253,10 @@ impl ShardReader for KinesisReader {
 
     fn skip_undecodable(&mut self, skips: bool) {
         self.skips = skips;
+    }
+
+    fn ask_for(&mut self, encoding: AnswerEncoding) {
+        self.encoding = encoding;
     }
 }
 

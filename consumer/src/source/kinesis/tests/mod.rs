@@ -1,5 +1,6 @@
 //! The Kinesis source against answers that the tests write.
 
+mod encoding;
 mod in_place;
 mod listing;
 mod undecodable;
@@ -10,7 +11,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, SharedHttpClient};
 use serde_json::json;
-use shardmill_engine::{HashRange, Page, Seq, Wall};
+use shardmill_engine::{AnswerEncoding, HashRange, Page, Seq, Wall};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -378,6 +379,8 @@ async fn a_body_cut_on_the_wire_is_no_page() {
     let client = Client::from_conf(config.build());
     let source = KinesisSource::from_client(client, ARN).unwrap();
     let mut reader = source.open(&ShardId::from(SHARD), &Position::TrimHorizon).await.unwrap();
+    // Its requests end with a bracket.
+    reader.ask_for(AnswerEncoding::Json);
     let error = reader.next_page(10).await.unwrap_err();
     assert_eq!((error.kind, error.api), (Kind::Unavailable, "GetRecords"), "{error}");
     server.await.unwrap();
