@@ -294,6 +294,11 @@ pub(super) static POLLING: &[Key] = &[
         "Records per read. DynamoDB streams: at most 1000, the default.",
     ),
     key("BufferBytes", Kind::Integer(&limits::BUFFER_BYTES), "Bytes that one shard may buffer."),
+    key(
+        "Encoding",
+        Kind::Choice(&["auto", "json", "cbor"]),
+        "In which encoding Kinesis answers: cbor, which costs less to read, or json. Default auto: cbor, and json where the service does not understand it, as some emulators. Not for DynamoDB streams.",
+    ),
 ];
 
 pub(super) static LEASE_SECONDS: Limit = Limit::new("Worker.LeaseSeconds", 2, 3_600, 10);

@@ -1,7 +1,7 @@
 //! One mapping of the file. Lambda's rules are the engine's; here its findings get their place in the file.
 
 use shardmill_engine::{
-    MappingError, OnDestinationFailure, OnGap, OnUndecodable, RawMapping, Wall, parse_time,
+    AnswerEncoding, MappingError, OnDestinationFailure, OnGap, OnUndecodable, RawMapping, Wall, parse_time,
 };
 
 use super::error::ConfigError;
@@ -154,6 +154,13 @@ fn own_part(parts: &Parts<'_, '_>, mut builder: RawMapping, report: &mut Report)
         if let Some(value) = value {
             builder = set(builder, value);
         }
+    }
+    if let Some(polling) = parts.polling.iter().flatten().find(|section| section.has("Encoding")) {
+        builder = match choice(polling, "Encoding", &["auto", "json", "cbor"], report) {
+            Some("json") => builder.answer_encoding(AnswerEncoding::Json),
+            Some("cbor") => builder.answer_encoding(AnswerEncoding::Cbor),
+            _ => builder.answer_encoding(AnswerEncoding::Auto),
+        };
     }
     if choice(section, "OnGap", &["continue", "stop"], report) == Some("stop") {
         builder = builder.on_gap(OnGap::Stop);
