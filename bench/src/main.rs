@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shardmill::AnswerEncoding;
 use shardmill_testkit::pages::{Options, PageServer};
 
 use measure::{Bound, Fallible, Figure, Lap, ns_per, print_table};
@@ -28,7 +29,7 @@ const USAGE: &str = "\
 cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
   engine         the engine alone, ns per record, and events written, GB/s
   overhead       engine and driver with a stream in memory, ns per record
-  throughput     the library compared with a bare GetRecords loop, interleaved
+  throughput     the library in JSON and CBOR compared with a bare GetRecords loop, interleaved
   sidecar        resident memory of `shardmill run` with 4 idle shards
   idle-shards    resident memory per idle shard of the library
   filter         filter patterns over 1 KB records, ns per record
@@ -71,7 +72,12 @@ async fn run(args: &[String]) -> Fallible<()> {
         // Each run is a process of its own, started by the benchmarks below.
         "run-overhead" => print_overhead(overhead::run(OVERHEAD_PAGES).await?),
         "run-library" => {
-            print_lap(throughput::library(argument(rest)?, WARM_UP_RECORDS, RECORDS).await?);
+            let encoding = match rest.get(1).map(String::as_str) {
+                Some("json") => AnswerEncoding::Json,
+                Some("cbor") => AnswerEncoding::Cbor,
+                _ => return Err(USAGE.into()),
+            };
+            print_lap(throughput::library(argument(rest)?, encoding, WARM_UP_RECORDS, RECORDS).await?);
         }
         "run-bare" => print_lap(throughput::bare(argument(rest)?, WARM_UP_RECORDS, RECORDS).await?),
         "run-idle-shards" => println!("{}", json!({ "bytes": idle::run(IDLE_SHARDS, SETTLE).await? })),
@@ -168,44 +174,40 @@ fn overhead_figures(runs: usize) -> Fallible<Vec<Figure>> {
 
 fn throughput_figures(runs: usize) -> Fallible<Vec<Figure>> {
     let (_server, endpoint) = serving(&[])?;
-    let (mut rate, mut cpu) = (Vec::new(), Vec::new());
-    let (mut bare_wall, mut bare_cpu) = (Vec::new(), Vec::new());
+    let kinds = [
+        &["run-bare", &endpoint][..],
+        &["run-library", &endpoint, "json"],
+        &["run-library", &endpoint, "cbor"],
+    ];
+    let mut found: [Vec<(f64, f64)>; 3] = Default::default();
     for run in 0..runs {
-        // The order alternates, so that a machine that slows down slows both.
-        let (library, bare) = if run % 2 == 0 {
-            let library = child(&["run-library", &endpoint])?;
-            (library, child(&["run-bare", &endpoint])?)
-        } else {
-            let bare = child(&["run-bare", &endpoint])?;
-            (child(&["run-library", &endpoint])?, bare)
-        };
-        rate.push(number(&bare, "wall")? / number(&library, "wall")?);
-        cpu.push(number(&library, "cpu")? / number(&bare, "cpu")?);
-        bare_wall.push(1e9 / number(&bare, "wall")?);
-        bare_cpu.push(number(&bare, "cpu")?);
+        // The order rotates, so that a machine that slows down slows all.
+        for kind in (0..kinds.len()).map(|kind| (kind + run) % kinds.len()) {
+            let lap = child(kinds[kind])?;
+            found[kind].push((number(&lap, "wall")?, number(&lap, "cpu")?));
+        }
     }
+    let [bare, json, cbor] = &found;
+    let rate = |library: &[(f64, f64)]| bare.iter().zip(library).map(|(bare, own)| bare.0 / own.0).collect();
+    let cpu = |library: &[(f64, f64)]| bare.iter().zip(library).map(|(bare, own)| own.1 / bare.1).collect();
     let rate_bound = Bound::AtLeast { goal: 0.95, floor: 0.8 };
-    let cpu_bound = Bound::AtMost { goal: 0.35, floor: 0.5 };
+    let ratio = |name, samples, bound| Figure { name, unit: "ratio", samples, bound };
+    let alone = |name, unit, samples| Figure { name, unit, samples, bound: Bound::None };
     Ok(vec![
-        Figure {
-            name: "(b) records/s, library ÷ bare loop",
-            unit: "ratio",
-            samples: rate,
-            bound: rate_bound,
-        },
-        Figure {
-            name: "(b) client CPU per record, library ÷ bare loop",
-            unit: "ratio",
-            samples: cpu,
-            bound: cpu_bound,
-        },
-        Figure { name: "(b) bare loop", unit: "records/s", samples: bare_wall, bound: Bound::None },
-        Figure {
-            name: "(b) bare loop, client CPU",
-            unit: "ns/record",
-            samples: bare_cpu,
-            bound: Bound::None,
-        },
+        ratio("(b) records/s, library in JSON ÷ bare loop", rate(json), rate_bound),
+        ratio("(b) records/s, library in CBOR ÷ bare loop", rate(cbor), rate_bound),
+        ratio(
+            "(b) client CPU per record, library in JSON ÷ bare loop",
+            cpu(json),
+            Bound::AtMost { goal: 0.35, floor: 0.5 },
+        ),
+        ratio(
+            "(b) client CPU per record, library in CBOR ÷ bare loop",
+            cpu(cbor),
+            Bound::AtMost { goal: 0.2, floor: 0.3 },
+        ),
+        alone("(b) bare loop", "records/s", bare.iter().map(|bare| 1e9 / bare.0).collect()),
+        alone("(b) bare loop, client CPU", "ns/record", bare.iter().map(|bare| bare.1).collect()),
     ])
 }
 

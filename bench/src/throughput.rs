@@ -10,7 +10,7 @@ use aws_sdk_kinesis::config::{
     BehaviorVersion, Credentials, Region, SharedCredentialsProvider, StalledStreamProtectionConfig,
 };
 use aws_sdk_kinesis::types::ShardIteratorType;
-use shardmill::KinesisSource;
+use shardmill::{AnswerEncoding, KinesisSource};
 
 use crate::library::{self, Running, STREAM_ARN};
 use crate::measure::{Fallible, Lap, Stopwatch};
@@ -33,11 +33,16 @@ pub(crate) fn sdk_config(endpoint: &str) -> SdkConfig {
         .build()
 }
 
-/// Reads `records` after `warm_up` with the library.
-pub(crate) async fn library(endpoint: &str, warm_up: u64, records: u64) -> Fallible<(u64, Lap)> {
+/// Reads `records` after `warm_up` with the library, whose answers come in an encoding.
+pub(crate) async fn library(
+    endpoint: &str,
+    encoding: AnswerEncoding,
+    warm_up: u64,
+    records: u64,
+) -> Fallible<(u64, Lap)> {
     let worker = library::worker()?;
     let source = KinesisSource::new(&sdk_config(endpoint), STREAM_ARN)?;
-    let mapping = library::mapping();
+    let mapping = library::mapping().answer_encoding(encoding);
     let running = Running::start(mapping, source, worker)?;
     running.seen.reach(warm_up).await;
     let (watch, before) = (Stopwatch::start(), running.seen.records());

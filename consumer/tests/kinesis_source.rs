@@ -9,7 +9,7 @@ use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::StreamStatus;
 use shardmill::engine::ShardId;
-use shardmill::{KinesisSource, Position, ShardReader, SourceErrorKind, StreamSource};
+use shardmill::{AnswerEncoding, KinesisSource, Position, ShardReader, SourceErrorKind, StreamSource};
 
 async fn endpoint() -> String {
     if let Ok(endpoint) = std::env::var("SHARDMILL_TEST_KINESIS_ENDPOINT") {
@@ -99,6 +99,31 @@ async fn what_was_put_is_what_is_read_from_every_kind_of_position() {
     assert!(latest.next_page(10).await.unwrap().records.is_empty());
     let (_, number) = put(&client, "source-positions", b"new", "0").await;
     assert_eq!(read(&mut *latest, 1).await, [(number, b"new".to_vec())]);
+}
+
+#[tokio::test]
+async fn records_are_the_same_in_json_and_in_cbor() {
+    let (client, source) = stream("source-encodings").await;
+    let mut shard = None;
+    for data in [&b"text"[..], b"", &[0xff; 1000], b"last"] {
+        shard = Some(put(&client, "source-encodings", data, "0").await.0);
+    }
+    let mut read = Vec::new();
+    for encoding in [AnswerEncoding::Json, AnswerEncoding::Cbor, AnswerEncoding::Auto] {
+        let mut reader = source.open(shard.as_ref().unwrap(), &Position::TrimHorizon).await.unwrap();
+        reader.ask_for(encoding);
+        let mut records = Vec::new();
+        while records.len() < 4 {
+            records.extend(reader.next_page(10).await.unwrap().records);
+        }
+        let of = |record: &shardmill::Record| {
+            let key = record.partition_key().map(str::to_owned);
+            (record.seq.clone(), key, record.arrival.unwrap(), record.bytes().unwrap())
+        };
+        read.push(records.iter().map(of).collect::<Vec<_>>());
+    }
+    assert_eq!(read[0].last().unwrap().3, "last");
+    assert_eq!((&read[1], &read[2]), (&read[0], &read[0]));
 }
 
 #[tokio::test]

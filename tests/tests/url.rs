@@ -7,10 +7,11 @@ use shardmill_tests::observe::assert_exactly_once_in_order;
 use shardmill_tests::{Config, Ferrokinesis, Function, Sidecar, Stream, until};
 
 /// Puts `count` records of 1 KB while the sidecar runs, and compares.
-async fn every_record_arrives_once_and_in_order(endpoint: &str, count: usize) {
-    let mut stream = Stream::create(endpoint, "url", 4).await;
+async fn every_record_arrives_once_and_in_order(endpoint: &str, encoding: &str, count: usize) {
+    let mut stream = Stream::create(endpoint, &format!("url-{encoding}"), 4).await;
     let function = Function::start().await;
     let config = Config::new(&stream).url(function.url("")).set("BatchSize", 1000);
+    let config = config.set("Polling.Encoding", encoding);
     stream.put(count / 2, 1024).await;
     let mut sidecar = Sidecar::start(&config).await;
     stream.put(count - count / 2, 1024).await;
@@ -30,7 +31,7 @@ async fn every_record_arrives_once_and_in_order(endpoint: &str, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_records_arrive_once_and_in_order() {
     let kinesis = Ferrokinesis::start().await;
-    every_record_arrives_once_and_in_order(kinesis.url(), 100_000).await;
+    every_record_arrives_once_and_in_order(kinesis.url(), "auto", 100_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,17 +71,21 @@ async fn r17_a_function_that_is_deleted_and_comes_back_has_missed_nothing() {
 mod kinesis_local {
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "needs kinesis-local: cargo xtask test"]
-    async fn five_thousand_records_arrive_once_and_in_order() {
+    async fn five_thousand_records_arrive_once_and_in_order_in_json_and_in_cbor() {
         let endpoint = shardmill_tests::endpoint("SHARDMILL_TEST_KINESIS_LOCAL");
-        super::every_record_arrives_once_and_in_order(&endpoint, 5_000).await;
+        for encoding in ["json", "cbor"] {
+            super::every_record_arrives_once_and_in_order(&endpoint, encoding, 2_500).await;
+        }
     }
 }
 
 mod localstack {
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "needs LocalStack: cargo xtask test"]
-    async fn five_thousand_records_arrive_once_and_in_order() {
+    async fn five_thousand_records_arrive_once_and_in_order_in_json_and_in_cbor() {
         let endpoint = shardmill_tests::endpoint("SHARDMILL_TEST_LOCALSTACK");
-        super::every_record_arrives_once_and_in_order(&endpoint, 5_000).await;
+        for encoding in ["json", "cbor"] {
+            super::every_record_arrives_once_and_in_order(&endpoint, encoding, 2_500).await;
+        }
     }
 }
