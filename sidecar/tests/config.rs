@@ -219,11 +219,12 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(m.timeout(), Duration::from_secs(30));
     assert_eq!(m.invoke_identity_arn(), "arn:aws:iam::123456789012:role/orders");
     assert_eq!(m.polling().maximum_records, 100, "its own");
-    assert_eq!(m.polling().idle_interval, Duration::from_millis(250), "shared");
-    assert_eq!(m.polling().maximum_idle_interval, Duration::from_millis(900));
-    assert_eq!(m.polling().buffer_bytes, 2_097_152);
-    assert_eq!(m.retry().initial_backoff, Duration::from_millis(100));
-    assert_eq!(m.retry().maximum_backoff, Duration::from_secs(30));
+    let idle = [m.polling().idle_interval, m.polling().maximum_idle_interval];
+    assert_eq!(idle.map(|interval| interval.as_millis()), [250, 900], "shared");
+    let (room, encoding) = (m.polling().buffer_bytes, m.polling().answer_encoding);
+    assert_eq!((room, encoding), (2_097_152, shardmill_engine::AnswerEncoding::Cbor));
+    let backoff = (m.retry().initial_backoff, m.retry().maximum_backoff);
+    assert_eq!(backoff, (Duration::from_millis(100), Duration::from_secs(30)));
     assert_eq!(orders.function.maximum_concurrency, Some(3));
     assert!(
         matches!(&orders.function.target, Target::Url { not_reached_status, .. } if *not_reached_status == [429])
@@ -241,10 +242,8 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(environment["PRICE"], "${NET}");
     assert_eq!(working_directory.as_deref(), Some(Path::new("/srv/bills")));
 
-    assert_eq!(
-        keys(&loaded.warnings),
-        ["Admin.Listen", "Mappings[0].Function.Timeout", "Mappings[1].Checkpoints",]
-    );
+    let warned = ["Admin.Listen", "Mappings[0].Function.Timeout", "Mappings[1].Checkpoints"];
+    assert_eq!(keys(&loaded.warnings), warned);
 }
 
 #[test]
