@@ -10,8 +10,9 @@ use crate::support::*;
 
 const TWO_HOURS: i64 = 7_200_000;
 
+/// Pages so small that reads go on for as long as records are worked on.
 fn aged() -> MappingBuilder {
-    mapping().maximum_record_age(Duration::from_secs(3600)).batch_size(10)
+    mapping().maximum_record_age(Duration::from_secs(3600)).batch_size(10).maximum_records(20)
 }
 
 fn dropped(run: &Running) -> u64 {

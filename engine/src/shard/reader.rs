@@ -15,6 +15,9 @@ const GONE_AFTER: Duration = Duration::from_secs(60);
 const EMPTY_PAGES_BEFORE_SLOWING: u32 = 5;
 /// A page of this size means that there is a backlog, regardless of how far behind the service says the reader is.
 const BACKLOG_BYTES: usize = 1 << 20;
+/// So much rarer are reads at the tip of a shard while enough waits, but no rarer than once in [`RAREST`].
+const RARER: u32 = 10;
+const RAREST: Duration = Duration::from_secs(60);
 /// What a record is assumed to take before the first page tells.
 const ASSUMED_RECORD_BYTES: usize = 1 << 10;
 
@@ -27,6 +30,8 @@ pub(super) struct Reader {
     not_before: Mono,
     /// When the last read was asked for.
     fetch_started: Option<Mono>,
+    /// The idle pause after the last page; none in the middle of a shard.
+    pause: Duration,
     failures: u32,
     /// Since when the service does not know the shard.
     missing_since: Option<Mono>,
@@ -58,6 +63,15 @@ pub(super) enum ReaderState {
     Halted,
 }
 
+/// What was read and is not resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Supply {
+    /// What it takes of the budget.
+    pub(super) bytes: usize,
+    /// A whole batch waits in each lane: no other record would be handled before one of them is taken.
+    pub(super) is_enough: bool,
+}
+
 /// What to think of a shard that the service does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
@@ -83,6 +97,7 @@ impl Reader {
             state,
             not_before: Mono::default(),
             fetch_started: None,
+            pause: Duration::ZERO,
             failures: 0,
             missing_since: None,
             empty_pages: 0,
@@ -97,9 +112,9 @@ impl Reader {
         }
     }
 
-    /// What to do now, given the bytes that are buffered; marks it as under way.
-    pub(super) fn take_wish(&mut self, now: Mono, polling: &Polling, buffered: usize) -> Option<Wish> {
-        if self.wakes_at(polling, buffered)? > now {
+    /// What to do now; marks it as under way.
+    pub(super) fn take_wish(&mut self, now: Mono, polling: &Polling, supply: Supply) -> Option<Wish> {
+        if self.wakes_at(polling, supply)? > now {
             return None;
         }
         if self.state == ReaderState::Closed {
@@ -109,18 +124,19 @@ impl Reader {
         }
         self.state = ReaderState::Fetching;
         self.fetch_started = Some(now);
-        self.asked = self.limit(polling, buffered);
+        self.asked = self.limit(polling, supply.bytes);
         Some(Wish::Fetch { limit: self.asked })
     }
 
     /// When [`take_wish`](Self::take_wish) may return more than now.
-    pub(super) fn wakes_at(&self, polling: &Polling, buffered: usize) -> Option<Mono> {
+    pub(super) fn wakes_at(&self, polling: &Polling, supply: Supply) -> Option<Mono> {
         match self.state {
             ReaderState::Closed => Some(self.not_before),
             ReaderState::Open => {
                 // With nothing buffered a page is read regardless of the budget: one record may be larger than it.
-                let has_room = buffered == 0 || buffered < polling.buffer_bytes;
-                has_room.then_some(self.not_before)
+                let has_room = supply.bytes == 0 || supply.bytes < polling.buffer_bytes;
+                let longer = if supply.is_enough { self.pause * (RARER - 1) } else { Duration::ZERO };
+                has_room.then_some(self.not_before + longer.min(RAREST.saturating_sub(self.pause)))
             }
             ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended | ReaderState::Halted => None,
         }
@@ -161,7 +177,8 @@ impl Reader {
             return is_further;
         }
         self.state = ReaderState::Open;
-        self.not_before = self.fetch_started.unwrap_or_default() + self.pause_after(intake, polling);
+        self.pause = self.pause_after(intake, polling);
+        self.not_before = self.fetch_started.unwrap_or_default() + self.pause;
         let is_tip = is_empty(intake) && intake.millis_behind.is_none_or(|behind| behind == 0);
         if is_tip && self.clock_doubt.is_none() {
             // What arrived while the page was in flight may not be in it.
@@ -209,6 +226,7 @@ impl Reader {
         if self.state != ReaderState::Fetching {
             return;
         }
+        self.pause = Duration::ZERO;
         let backoffs = match fault {
             FetchFault::Other | FetchFault::NotFound { .. } => self.failures.saturating_add(1),
             FetchFault::IteratorExpired | FetchFault::Trimmed => self.failures,

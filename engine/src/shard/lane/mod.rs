@@ -168,6 +168,11 @@ impl Lane {
         }
     }
 
+    /// Whether a batch waits that no other record can join.
+    pub(super) const fn has_a_whole_batch(&self) -> bool {
+        self.queue.is_full()
+    }
+
     /// The first record of what comes next.
     fn front(&self) -> Option<&Record> {
         self.stack.last().map_or(self.queue.front(), |attempt| attempt.batch.first())

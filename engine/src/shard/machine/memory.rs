@@ -2,12 +2,17 @@
 
 use super::ShardMachine;
 use crate::shard::lane::Lane;
+use crate::shard::reader::Supply;
 
 impl ShardMachine {
     /// Bytes that are held until records are resolved. More than the records come to: a page is freed only as a whole.
     pub(super) fn held(&self) -> usize {
         let lanes: usize = self.lanes.iter().map(Lane::held).sum();
         lanes + self.discards.held() + self.watermark.held()
+    }
+
+    pub(super) fn supply(&self) -> Supply {
+        Supply { bytes: self.buffered_bytes, is_enough: self.lanes.iter().all(Lane::has_a_whole_batch) }
     }
 
     /// Nothing more is invoked for a while: lets go of what is not needed until then.

@@ -208,7 +208,7 @@ impl ShardMachine {
         let rules = self.rules();
         let invoke = lanes.filter_map(|lane| lane.wakes_at(now, &rules)).min();
         let read = (self.may_read() && !self.waits_for_clock(now))
-            .then(|| self.reader.wakes_at(&self.mapping.polling, self.buffered_bytes))
+            .then(|| self.reader.wakes_at(&self.mapping.polling, self.supply()))
             .flatten();
         [checkpoint, deadline, discard, invoke, read].into_iter().flatten().min()
     }
@@ -266,7 +266,7 @@ impl ShardMachine {
         if let Some(gap) = self.unreported.pop_front() {
             return Some(ShardAction::ReportGap(gap));
         }
-        match self.reader.take_wish(now.mono, &self.mapping.polling, self.buffered_bytes)? {
+        match self.reader.take_wish(now.mono, &self.mapping.polling, self.supply())? {
             Wish::Open(at) => Some(ShardAction::Open { at }),
             Wish::Fetch { limit } => Some(ShardAction::Fetch { limit }),
         }

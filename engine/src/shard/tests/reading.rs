@@ -51,6 +51,31 @@ fn a_shard_that_stays_empty_is_read_ever_more_slowly_and_at_once_faster_with_the
 }
 
 #[test]
+fn while_a_whole_batch_waits_the_tip_is_read_ten_times_more_rarely_and_at_once_when_it_is_taken() {
+    let mut rig = Rig::new(mapping(|m| m.batch_size = 2));
+    rig.function = Box::new(|_| Reply::After(25_000, success()));
+    rig.put(1..=4);
+    rig.run(60_000);
+    // The first batch is taken at once, the second waits until 25 s; then nothing waits.
+    assert_eq!(rig.fetches()[..6], [0, 10_000, 20_000, 25_000, 26_000, 27_000]);
+
+    let mut rig = Rig::new(mapping(|m| m.batch_size = 2));
+    rig.function = Box::new(|_| Reply::After(25_000, success()));
+    rig.put(1..=3);
+    rig.run(3_000);
+    assert_eq!(rig.fetches(), [0, 1000, 2000, 3000], "another record may join the batch that waits");
+
+    let mut rig = Rig::new(mapping(|m| {
+        m.batch_size = 1;
+        m.parallelization_factor = 2;
+    }));
+    rig.function = Box::new(|_| Reply::After(25_000, success()));
+    (1..=3).for_each(|n| rig.put_keyed(n, Some("one lane"), 0));
+    rig.run(3_000);
+    assert_eq!(rig.fetches(), [0, 1000, 2000, 3000], "the other lane is idle");
+}
+
+#[test]
 fn a_page_of_records_that_cannot_be_decoded_is_not_the_tip_of_a_shard_and_does_not_slow_its_reads() {
     let page = |skipped| Intake { skipped, ..Intake::default() };
     for (skipped, is_tip) in [(vec![], true), (vec![seq(1)], false)] {
