@@ -81,18 +81,6 @@ impl Call<'_> {
         format!("{place}the answer cannot be decoded: {what}")
     }
 
-    /// The call failed, and it may be because the service does not understand CBOR, which was asked for.
-    pub(in crate::source) fn failed_in_cbor<E>(self, error: SdkError<E, HttpResponse>) -> SourceError
-    where
-        E: Error + ProvideErrorMetadata + Send + Sync + 'static,
-    {
-        let mut error = self.failed(error);
-        error.message.push_str(
-            "; the request was in CBOR, which this service seems not to understand: write Polling.Encoding: auto or json",
-        );
-        error
-    }
-
     /// The service answered something that cannot be used.
     pub(in crate::source) fn unusable(self, what: &str) -> SourceError {
         let (kind, what, remedy) = self.unavailable(format!("the answer cannot be right: {what}"));

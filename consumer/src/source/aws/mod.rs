@@ -10,7 +10,9 @@ mod undecodable;
 
 pub(super) use attachment::Attachment;
 pub(super) use client::{Address, KeepDate, Observe, bounded, millis};
-pub(super) use error::{Call, by_code, root};
+#[cfg(feature = "kinesis")]
+pub(super) use error::by_code;
+pub(super) use error::{Call, root};
 pub(super) use in_place::{InPlace, Slot, answered};
 pub(super) use undecodable::{Parts, Replay, body_of, number_in};
 

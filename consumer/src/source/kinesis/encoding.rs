@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kinesis::operation::get_records::GetRecordsError;
+use aws_sdk_kinesis::operation::get_records::{GetRecordsError, GetRecordsOutput};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
@@ -16,8 +16,8 @@ use aws_smithy_types::config_bag::ConfigBag;
 use serde_json::{Map, Value};
 use shardmill_engine::{AnswerEncoding, EventSource, cbor_to_json};
 
-use crate::source::SourceErrorKind;
 use crate::source::aws::by_code;
+use crate::source::{SourceError, SourceErrorKind};
 
 const CBOR: &str = "application/x-amz-cbor-1.1";
 
@@ -44,9 +44,14 @@ impl Spoken {
         }
     }
 
-    /// A call in CBOR was answered: the endpoint understands it.
-    pub(super) fn understood(&self) {
-        let _ = self.0.compare_exchange(UNKNOWN, SPEAKS_CBOR, Ordering::Relaxed, Ordering::Relaxed);
+    /// Notes what the answer to a call in CBOR shows: a success, or an error in CBOR, that the endpoint understands it.
+    pub(super) fn hear(&self, answer: &Result<GetRecordsOutput, SdkError<GetRecordsError>>) {
+        let is_in_cbor = |error: &SdkError<GetRecordsError>| {
+            error.raw_response().and_then(|answer| answer.body().bytes()).and_then(cbor_to_json).is_some()
+        };
+        if answer.as_ref().err().is_none_or(is_in_cbor) {
+            let _ = self.0.compare_exchange(UNKNOWN, SPEAKS_CBOR, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// JSON was understood where CBOR was not: there is no more CBOR.
@@ -68,9 +73,6 @@ impl Spoken {
         if status == 415 || matches!(code, Some("UnknownOperationException" | "SerializationException")) {
             return true;
         }
-        if answer.body().bytes().and_then(cbor_to_json).is_some() {
-            self.understood();
-        }
         // A request that was not understood finds no stream, and nothing to throttle.
         let is_understood = |kind| {
             use SourceErrorKind::{AccessDenied, IteratorExpired, NotFound, Throttled, Trimmed};
@@ -80,6 +82,14 @@ impl Spoken {
             && matches!(status, 400 | 404 | 405 | 406 | 422 | 500 | 501)
             && !code.and_then(by_code).is_some_and(is_understood)
     }
+}
+
+/// A refusal where there is to be no JSON: the error says what to write.
+pub(super) fn not_understood(mut error: SourceError) -> SourceError {
+    error.message.push_str(
+        "; the request was in CBOR, which this service seems not to understand: write Polling.Encoding: auto or json",
+    );
+    error
 }
 
 /// Rewrites the requests of `GetRecords` that are to be made in CBOR.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use shardmill_engine::{AnswerEncoding, Data, KinesisAnswer, Page, Position, Record, Seq, Shard, ShardId};
 
 use super::client::ANSWER;
-use super::encoding::IN_CBOR;
+use super::encoding::{IN_CBOR, not_understood};
 use super::{Inner, listing};
 use crate::source::aws::{Call, Parts, Replay, answered, body_of, millis, number_in, root};
 use crate::source::limiter::{Reading, ShardPace};
@@ -157,18 +157,14 @@ impl KinesisReader {
             return Ok(self.get_records(iterator, limit).await);
         }
         let asked = IN_CBOR.scope((), self.get_records(iterator, limit)).await;
+        spoken.hear(&asked.answer);
         match asked.answer {
             Err(error) if spoken.may_be_refusal(&error) => {
                 if self.encoding == AnswerEncoding::Cbor {
-                    return Err(self.call("GetRecords").failed_in_cbor(error));
+                    return Err(not_understood(self.call("GetRecords").failed(error)));
                 }
             }
-            answer => {
-                if answer.is_ok() {
-                    spoken.understood();
-                }
-                return Ok(Asked { answer, ..asked });
-            }
+            answer => return Ok(Asked { answer, ..asked }),
         }
         drop(asked.reading);
         let asked = self.get_records(iterator, limit).await;

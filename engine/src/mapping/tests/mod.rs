@@ -279,6 +279,21 @@ fn r1_polling_of_a_dynamodb_stream_has_defaults_of_its_own() {
 }
 
 #[test]
+fn a_dynamodb_stream_has_one_encoding_and_refuses_to_be_asked_for_another() {
+    use crate::mapping::AnswerEncoding;
+    let table = || RawMapping::new(TABLE, "f");
+    for (encoding, value) in
+        [(AnswerEncoding::Auto, "auto"), (AnswerEncoding::Json, "json"), (AnswerEncoding::Cbor, "cbor")]
+    {
+        let mistake = mistake(table().answer_encoding(encoding));
+        assert_eq!(mistake.kind(), MappingErrorKind::Conflict);
+        let text = format!("Polling.Encoding: {value} is not for DynamoDB streams");
+        assert!(mistake.to_string().starts_with(&text), "{mistake}");
+    }
+    assert_eq!(table().build().unwrap().polling().answer_encoding, AnswerEncoding::Auto);
+}
+
+#[test]
 fn r8_a_dynamodb_stream_may_start_at_a_time_which_lambda_does_not_offer() {
     let at = RawMapping::new(TABLE, "f")
         .starting_position("AT_TIMESTAMP")

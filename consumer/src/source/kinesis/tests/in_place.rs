@@ -207,8 +207,9 @@ async fn answers_by_chance_are_read_in_cbor_as_the_sdk_decodes_them_in_json() {
                 // Their milliseconds are the same; a float may be some nanoseconds off.
                 for output in [&mut ours, &mut theirs].into_iter().flatten() {
                     for record in &mut output.records {
-                        let at = record.approximate_arrival_timestamp.as_mut();
-                        at.map(|at| *at = DateTime::from_millis(millis(at).as_millis()));
+                        if let Some(at) = &mut record.approximate_arrival_timestamp {
+                            *at = DateTime::from_millis(millis(at).as_millis());
+                        }
                     }
                 }
                 assert_eq!(ours, theirs, "{item:?}");
