@@ -10,7 +10,7 @@ use crate::position::Seq;
 use crate::record::{Data, Record};
 
 /// The most records of one answer.
-pub(super) const MOST: usize = 10_000;
+const MOST: usize = 10_000;
 
 /// An answer of Kinesis' `GetRecords` in the middle of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +24,41 @@ pub struct KinesisAnswer {
     pub bytes: usize,
 }
 
-/// Reads an answer in JSON or CBOR in place. `None` if it has another form than that of a page in the middle of a shard, for example if it
-/// is malformed or ends the shard: the SDK tells what it is.
+impl KinesisAnswer {
+    /// An answer of `length` bytes whose members have been read. How far behind it is may be absent.
+    pub(super) fn new(
+        records: Vec<Record>,
+        next_iterator: String,
+        behind: Option<i64>,
+        bytes: usize,
+        length: usize,
+    ) -> Self {
+        let mut page = Page::new(records);
+        page.millis_behind = behind.and_then(|behind| u64::try_from(behind).ok());
+        page.answer = Some(length);
+        Self { page, next_iterator, bytes }
+    }
+}
+
+/// Adds a record that took `length` bytes; with the first one, room for those in the `left` bytes after it, which are probably
+/// as long.
+pub(super) fn push(records: &mut Vec<Record>, record: Record, length: usize, left: usize) {
+    if records.is_empty() {
+        records.reserve(((left + length) / length.max(1)).clamp(1, MOST));
+    }
+    records.push(record);
+}
+
+/// The records without the room that was not needed.
+pub(super) fn fitted(mut records: Vec<Record>) -> Vec<Record> {
+    if records.len() < records.capacity() / 2 {
+        records.shrink_to_fit();
+    }
+    records
+}
+
+/// Reads an answer in JSON or CBOR in place. `None` if it has another form than that of a page in the middle of a shard, for
+/// example if it is malformed or ends the shard: the SDK tells what it is.
 #[must_use]
 pub fn kinesis_answer(body: &Bytes) -> Option<KinesisAnswer> {
     if cbor::is_cbor(body) {
@@ -48,10 +81,7 @@ pub fn kinesis_answer(body: &Bytes) -> Option<KinesisAnswer> {
     })?;
     scan.end()?;
     let next_iterator = next.filter(|next| !next.is_empty())?.to_owned();
-    let mut page = Page::new(records.unwrap_or_default());
-    page.millis_behind = behind.and_then(|behind| u64::try_from(behind).ok());
-    page.answer = Some(body.len());
-    Some(KinesisAnswer { page, next_iterator, bytes })
+    Some(KinesisAnswer::new(records.unwrap_or_default(), next_iterator, behind, bytes, body.len()))
 }
 
 fn read_records(scan: &mut Scan<'_>, body: &Bytes, bytes: &mut usize) -> Option<Vec<Record>> {
@@ -59,18 +89,10 @@ fn read_records(scan: &mut Scan<'_>, body: &Bytes, bytes: &mut usize) -> Option<
     scan.array(|scan| {
         let left = scan.left();
         let record = read_record(scan, body, bytes)?;
-        if records.is_empty() {
-            // The others are probably as long.
-            let length = (left - scan.left()).max(1);
-            records.reserve((left / length).clamp(1, MOST));
-        }
-        records.push(record);
+        push(&mut records, record, left - scan.left(), scan.left());
         Some(())
     })?;
-    if records.len() < records.capacity() / 2 {
-        records.shrink_to_fit();
-    }
-    Some(records)
+    Some(fitted(records))
 }
 
 fn read_record(scan: &mut Scan<'_>, body: &Bytes, bytes: &mut usize) -> Option<Record> {

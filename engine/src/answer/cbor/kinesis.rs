@@ -6,9 +6,8 @@ use bytes::Bytes;
 
 use super::walk::{Simple, Walk};
 use super::{time_of_float, time_of_integer};
-use crate::answer::kinesis::{KinesisAnswer, MOST};
+use crate::answer::kinesis::{KinesisAnswer, fitted, push};
 use crate::answer::once;
-use crate::intake::Page;
 use crate::position::Seq;
 use crate::record::{Data, Record};
 use crate::time::Wall;
@@ -33,10 +32,7 @@ pub(in crate::answer) fn kinesis_answer(body: &Bytes) -> Option<KinesisAnswer> {
     })?;
     walk.end()?;
     let next_iterator = next.filter(|next| !next.is_empty())?.into_owned();
-    let mut page = Page::new(records.unwrap_or_default());
-    page.millis_behind = behind.and_then(|behind| u64::try_from(behind).ok());
-    page.answer = Some(body.len());
-    Some(KinesisAnswer { page, next_iterator, bytes })
+    Some(KinesisAnswer::new(records.unwrap_or_default(), next_iterator, behind, bytes, body.len()))
 }
 
 fn read_records(walk: &mut Walk<'_>, body: &Bytes, bytes: &mut usize) -> Option<Vec<Record>> {
@@ -44,18 +40,10 @@ fn read_records(walk: &mut Walk<'_>, body: &Bytes, bytes: &mut usize) -> Option<
     walk.array(|walk| {
         let left = walk.left();
         let record = read_record(walk, body, bytes)?;
-        if records.is_empty() {
-            // The others are probably as long.
-            let length = (left - walk.left()).max(1);
-            records.reserve((left / length).clamp(1, MOST));
-        }
-        records.push(record);
+        push(&mut records, record, left - walk.left(), walk.left());
         Some(())
     })?;
-    if records.len() < records.capacity() / 2 {
-        records.shrink_to_fit();
-    }
-    Some(records)
+    Some(fitted(records))
 }
 
 fn read_record(walk: &mut Walk<'_>, body: &Bytes, bytes: &mut usize) -> Option<Record> {

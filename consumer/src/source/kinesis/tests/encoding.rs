@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What Kinesis answers to a content type that it does not know.
+/// The answer of a service to a call that it cannot place.
 const UNKNOWN: (u16, &str) = (404, "<UnknownOperationException/>\n");
 
 /// In which encoding each GetRecords came.
