@@ -80,7 +80,7 @@
 //!
 //! # For programs in any language
 //!
-//! The program `shardmill-fake` serves both in a process of its own, with every fault, and takes commands over HTTP:
+//! The program `shardmill-fake` serves all three in a process of its own, with every fault, and takes commands over HTTP:
 //! docs/testing.md. [`Fakes`] is the same inside a test's process.
 //!
 //! # A bad network

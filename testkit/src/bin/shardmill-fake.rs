@@ -1,4 +1,4 @@
-//! Kinesis and DynamoDB Streams in memory, for programs in any language: see docs/testing.md.
+//! Kinesis, DynamoDB Streams and tables for leases in memory, for programs in any language: see docs/testing.md.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use shardmill_testkit::Fakes;
 
-/// Kinesis and DynamoDB Streams in memory, for tests of programs in any language.
+/// Kinesis, DynamoDB Streams and DynamoDB tables for leases in memory, for tests of programs in any language.
 ///
-/// Both answer at one address of 127.0.0.1, which is the first line of the output. Set AWS_ENDPOINT_URL to it; any
+/// All answer at one address of 127.0.0.1, which is the first line of the output. Set AWS_ENDPOINT_URL to it; any
 /// credentials do. Streams, records, faults and the rest come by POST to paths below /control/: see docs/testing.md.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = false)]

@@ -1,11 +1,11 @@
-//! [`Fakes`]: both services and their control commands behind one port.
+//! [`Fakes`]: all services and their control commands behind one port.
 
 mod dynamodb;
 mod faults;
 mod kinesis;
 
 use crate::service::{FakeError, Reply, Response, Server, Service, serve};
-use crate::{FakeDynamoDbStreams, FakeKinesis};
+use crate::{FakeDynamoDb, FakeDynamoDbStreams, FakeKinesis};
 use faults::Injected;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// How the paths of control commands begin.
 const CONTROL: &str = "/control/";
 
-/// A [`FakeKinesis`] and a [`FakeDynamoDbStreams`] behind one port, distinguished by the `X-Amz-Target` header, as AWS
-/// does; control commands come to paths below `/control/`. It is what the program `shardmill-fake` serves. Cheap to
+/// A [`FakeKinesis`], a [`FakeDynamoDbStreams`] and a [`FakeDynamoDb`] behind one port, distinguished by the
+/// `X-Amz-Target` header, as AWS does; the tables are for leases and have no streams. Control commands come to paths below `/control/`. It is what the program `shardmill-fake` serves. Cheap to
 /// clone.
 ///
 /// docs/testing.md has every command.
@@ -24,6 +24,7 @@ const CONTROL: &str = "/control/";
 pub struct Fakes {
     kinesis: FakeKinesis,
     dynamodb: FakeDynamoDbStreams,
+    tables: FakeDynamoDb,
     injected: Arc<Both>,
 }
 
@@ -52,7 +53,7 @@ impl Refused {
 }
 
 impl Fakes {
-    /// Two services without streams and tables.
+    /// Services without streams and tables.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -70,7 +71,13 @@ impl Fakes {
         &self.dynamodb
     }
 
-    /// Serves both and the control commands on this port of 127.0.0.1 (0 takes a free one) until the returned server is
+    /// The DynamoDB tables for leases.
+    #[must_use]
+    pub const fn tables(&self) -> &FakeDynamoDb {
+        &self.tables
+    }
+
+    /// Serves all and the control commands on this port of 127.0.0.1 (0 takes a free one) until the returned server is
     /// dropped.
     ///
     /// # Errors
@@ -79,10 +86,11 @@ impl Fakes {
         serve(self.clone(), port).await
     }
 
-    /// Both services as new; the sequence numbers of later records continue above those of earlier ones.
+    /// All services as new; the sequence numbers of later records continue above those of earlier ones.
     fn reset(&self) {
         self.kinesis.reset();
         self.dynamodb.reset();
+        self.tables.reset();
         self.injected.kinesis.clear();
         self.injected.dynamodb.clear();
     }
@@ -125,10 +133,10 @@ impl Service for Fakes {
             Some(service) if service.starts_with("DynamoDBStreams_") => {
                 Service::answer(&self.dynamodb, target, body).await
             }
+            Some(service) if service.starts_with("DynamoDB_") => self.tables.answer(target, body).await,
             _ => {
                 let message = format!(
-                    "X-Amz-Target {target:?} is neither of Kinesis nor of DynamoDB Streams; items are written with \
-                     {CONTROL}dynamodb/put-item"
+                    "X-Amz-Target {target:?} is of no service that is here: Kinesis, DynamoDB Streams, DynamoDB"
                 );
                 let now_ms = self.kinesis.now_ms();
                 Some(Reply::whole(Response::error(400, "UnknownOperationException", &message, now_ms, 0)))

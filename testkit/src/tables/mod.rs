@@ -59,6 +59,11 @@ impl FakeDynamoDb {
         config(Some(http_client(self.clone())), None)
     }
 
+    /// No tables, and nothing on the bill.
+    pub fn reset(&self) {
+        *self.world.lock() = World::default();
+    }
+
     /// What the calls have cost since the last [`clear_bill`](Self::clear_bill).
     #[must_use]
     pub fn bill(&self) -> Bill {
