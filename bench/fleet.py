@@ -2,10 +2,10 @@
 """A fleet of sidecars on one lease table: how long its shards take to settle, and what it costs while they are idle.
 
   cargo build --release --workspace --bins
-  eval "$(cargo xtask emulators up)"
   bench/fleet.py [WORKERS] [SHARDS] [SECONDS]       # 5 workers, 2,000 shards, 60 s by default
 
-The stream is `shardmill-fake`'s, the table DynamoDB Local's. At the end one worker is killed.
+Stream and table are `shardmill-fake`'s; with SHARDMILL_TEST_DYNAMODB_LOCAL set, the table is DynamoDB Local's. At the end one worker
+is killed.
 """
 
 import collections
@@ -20,7 +20,7 @@ import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BINARIES = os.environ.get("SHARDMILL_BINARIES", os.path.join(HERE, "../target/release"))
-DYNAMODB = os.environ["SHARDMILL_TEST_DYNAMODB_LOCAL"]
+DYNAMODB = os.environ.get("SHARDMILL_TEST_DYNAMODB_LOCAL")
 PATIENCE, LEASE = 300, 15
 
 
@@ -45,7 +45,7 @@ class Worker:
         with open(path, "w", encoding="utf-8") as file:
             json.dump(config, file)
         environment = dict(os.environ, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
-        environment |= {"AWS_ENDPOINT_URL_KINESIS": fake, "AWS_ENDPOINT_URL_DYNAMODB": DYNAMODB}
+        environment |= {"AWS_ENDPOINT_URL_KINESIS": fake, "AWS_ENDPOINT_URL_DYNAMODB": DYNAMODB or fake}
         log = open(os.path.join(folder, f"{number}.log"), "w", encoding="utf-8")
         command = [os.path.join(BINARIES, "shardmill"), "run", "-c", path]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
