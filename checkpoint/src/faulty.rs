@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use shardmill_engine::{LeaseKey, ShardId};
+use tokio::time::Instant;
 
 use crate::{
     Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership,
@@ -63,6 +64,9 @@ pub enum Fault {
     HangAfter,
     /// The write happens and is answered after this time.
     Delay(Duration),
+    /// The call waits for all that were begun before it like this, takes this time, and is then made and answered. One
+    /// whose caller has given up keeps the others waiting all the same: a store that is busy.
+    Queue(Duration),
 }
 
 /// A store that fails on demand, for tests of what uses one.
@@ -81,6 +85,15 @@ struct Plan {
     lasting: BTreeMap<Operation, Fault>,
     everywhere: Option<Fault>,
     calls: BTreeMap<Operation, u64>,
+    busy_until: Option<Instant>,
+}
+
+impl Plan {
+    /// When a call that begins now has had its turn and its time.
+    fn queue(&mut self, time: Duration) -> Instant {
+        let turn = self.busy_until.into_iter().fold(Instant::now(), Instant::max);
+        *self.busy_until.insert(turn + time)
+    }
 }
 
 impl<S: LeaseStore> FaultyStore<S> {
@@ -162,6 +175,11 @@ impl<S: LeaseStore> FaultyStore<S> {
                 let answer = call.await;
                 tokio::time::sleep(time).await;
                 answer
+            }
+            Some(Fault::Queue(time)) => {
+                let turn = self.plan().queue(time);
+                tokio::time::sleep_until(turn).await;
+                call.await
             }
         }
     }

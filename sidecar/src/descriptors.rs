@@ -20,7 +20,7 @@ const OWN: u64 = 96;
 const PER_MAPPING: u64 = 16;
 
 /// A table of checkpoints: the calls that may be under way at once, and heartbeats.
-const TABLE: u64 = 40;
+const TABLE: u64 = 140;
 
 /// A function's process: three pipes and a connection that is being closed.
 const PER_PROCESS: u64 = 4;

@@ -1,7 +1,7 @@
 //! One application's part of the table: what it shares, and what this worker knows of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use shardmill_engine::LeaseKey;
@@ -34,6 +34,17 @@ pub(super) struct Application {
     pub(super) joining: tokio::sync::Mutex<()>,
     /// Something was written, or may have been, that `changes` does not show yet.
     owed: AtomicBool,
+    /// The debts that were to be paid so far.
+    debts: AtomicU64,
+    payment: tokio::sync::Mutex<Payment>,
+}
+
+/// The last time that the others were told: once for all that was written by then.
+#[derive(Debug, Default)]
+struct Payment {
+    /// The debts up to this one.
+    through: u64,
+    failed: bool,
 }
 
 /// What this process knows of the application's items.
@@ -152,6 +163,8 @@ impl Application {
             listing: tokio::sync::Mutex::default(),
             joining: tokio::sync::Mutex::default(),
             owed: AtomicBool::new(false),
+            debts: AtomicU64::new(0),
+            payment: tokio::sync::Mutex::default(),
         }
     }
 
@@ -201,8 +214,18 @@ impl Application {
     }
 
     /// Tells the others. If that fails, the write is done all the same, and they are told later.
+    ///
+    /// While one call tells them, all whose writes end meanwhile wait, and the next call tells of them together: a worker
+    /// that takes a thousand leases does not raise one item a thousand times, which the service would throttle.
     pub(super) async fn pay(&self, mut debt: Debt<'_>) {
-        debt.open = self.raise().await.is_err();
+        let own = self.debts.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut payment = self.payment.lock().await;
+        if payment.through < own {
+            let through = self.debts.load(Ordering::Relaxed);
+            let failed = self.raise().await.is_err();
+            *payment = Payment { through, failed };
+        }
+        debt.open = payment.failed;
     }
 
     /// Tells the others of what they were not told of.

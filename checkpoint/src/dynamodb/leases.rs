@@ -61,8 +61,9 @@ impl Application {
 
     pub(super) async fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, Failure> {
         let life = self.life(&claim.owner).await?;
-        let as_seen = |kept: &&Kept| matches!(kept, Kept::Readable(row) if row.lease.counter == seen);
-        let hint = self.known().leases.get(key).filter(as_seen).cloned();
+        // A counter never goes back: one that is higher here than there is refused without a call.
+        let is_hint = |kept: &&Kept| matches!(kept, Kept::Readable(row) if row.lease.counter >= seen);
+        let hint = self.known().leases.get(key).filter(is_hint).cloned();
         let mut kept = match hint {
             Some(kept) => Some(kept),
             None => self.table.get(&self.name, &names::lease(key)).await?.as_ref().map(Kept::of),

@@ -1,5 +1,6 @@
 //! Calls to the store, each bounded in time, as futures that return their outcome.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,17 @@ use shardmill_checkpoint::{
     WorkerReport, Write,
 };
 use shardmill_engine::{LeaseKey, Mono, ShardId};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::messages::KeeperError;
 use super::ticket::Ticket;
 use super::trouble::Answer;
+
+/// Leases that one call creates: what a call may take has to suffice for all of them.
+const CREATED_AT_ONCE: usize = 250;
+/// Calls that give or change single leases and are under way at the same time. More of them would only wait at the store,
+/// each against its time.
+const AT_ONCE: usize = 64;
 
 /// A call that ended.
 pub(super) enum Done {
@@ -68,7 +75,8 @@ pub(super) struct Calls {
 impl Calls {
     /// Calls to this store, each of which fails after `timeout`.
     pub(super) fn new(store: Arc<dyn LeaseStore>, timeout: Duration) -> Self {
-        Self { store: Store { inner: store, timeout }, running: FuturesUnordered::new() }
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Self { store: Store { inner: store, timeout, turns }, running: FuturesUnordered::new() }
     }
 
     /// The next call that ends; `None` if none is under way.
@@ -102,7 +110,7 @@ impl Calls {
 
     pub(super) fn create(&self, leases: Vec<NewLease>, reply: oneshot::Sender<Result<usize, StoreError>>) {
         self.start(|store| async move {
-            let result = store.bounded(store.inner.create(&leases)).await;
+            let result = store.create(leases).await;
             let answer = Answer::of_write(&result, |created| *created > 0);
             let _ = reply.send(result);
             Done::Changed(answer)
@@ -116,7 +124,7 @@ impl Calls {
         reply: oneshot::Sender<Result<(), StoreError>>,
     ) {
         self.start(|store| async move {
-            let result = store.bounded(store.inner.set_children(&key, &children)).await;
+            let result = store.in_turn(store.inner.set_children(&key, &children)).await;
             let answer = Answer::of_one(&result);
             let _ = reply.send(result.map(|_| ()));
             Done::Answered(answer)
@@ -169,7 +177,7 @@ impl Calls {
 
     pub(super) fn release(&self, ticket: Ticket, key: LeaseKey, counter: u64, sent: Mono) {
         self.start(|store| async move {
-            let result = store.bounded(store.inner.release(&key, counter)).await;
+            let result = store.in_turn(store.inner.release(&key, counter)).await;
             Done::Released { ticket, sent, result }
         });
     }
@@ -177,7 +185,7 @@ impl Calls {
     /// Releases a lease for its next owner.
     pub(super) fn give(&self, ticket: Ticket, key: LeaseKey, seen: Ownership, to: WorkerId, sent: Mono) {
         self.start(|store| async move {
-            let result = store.bounded(store.inner.assign(&key, &seen, &to)).await;
+            let result = store.in_turn(store.inner.assign(&key, &seen, &to)).await;
             Done::Released { ticket, sent, result }
         });
     }
@@ -227,6 +235,7 @@ impl Calls {
 struct Store {
     inner: Arc<dyn LeaseStore>,
     timeout: Duration,
+    turns: Arc<Semaphore>,
 }
 
 impl Store {
@@ -237,6 +246,35 @@ impl Store {
         match tokio::time::timeout(self.timeout, call).await {
             Ok(result) => result,
             Err(_) => Err(self.unavailable(&format!("no answer within {} ms", self.timeout.as_millis()))),
+        }
+    }
+
+    /// A call about one lease, once it has its turn: its time begins then.
+    async fn in_turn<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await;
+        self.bounded(call).await
+    }
+
+    /// Creates those that do not exist. Workers that start together on thousands of shards do so in an order of their own,
+    /// and each leaves out what others have created meanwhile.
+    async fn create(&self, mut leases: Vec<NewLease>) -> Result<usize, StoreError> {
+        if leases.len() > CREATED_AT_ONCE {
+            fastrand::shuffle(&mut leases);
+        }
+        let mut created = 0;
+        loop {
+            let rest = leases.split_off(leases.len().min(CREATED_AT_ONCE));
+            created += self.bounded(self.inner.create(&leases)).await?;
+            if rest.is_empty() {
+                return Ok(created);
+            }
+            let list = self.bounded(self.inner.list_readable()).await?;
+            let known: HashSet<&LeaseKey> = list.leases.iter().map(|lease| &lease.key).collect();
+            leases = rest.into_iter().filter(|new| !known.contains(&new.key)).collect();
         }
     }
 

@@ -16,23 +16,25 @@ pub(super) struct Listing {
     interval: Duration,
     /// The same with any number of leases.
     longest: Duration,
+    /// No listing is due before.
+    soonest: Mono,
     turn: Turn,
 }
 
 impl Listing {
     /// At `interval`, with many leases less often: four times in a `lease`'s time.
     pub(super) fn new(interval: Duration, lease: Duration) -> Self {
-        Self { interval, longest: interval.max(lease / 4), turn: Turn::Off }
+        Self { interval, longest: interval.max(lease / 4), soonest: Mono::from_millis(0), turn: Turn::Off }
     }
 
     /// Lists from now on.
-    pub(super) const fn begin(&mut self, now: Mono) {
-        self.turn.begin(now);
+    pub(super) fn begin(&mut self, now: Mono) {
+        self.turn.begin(now.max(self.soonest));
     }
 
-    /// Leases have changed: another listing is due at once, or when the one under way has ended.
-    pub(super) const fn soon(&mut self, now: Mono) {
-        self.turn.soon(now);
+    /// Leases have changed: another listing is due as soon as may be.
+    pub(super) fn soon(&mut self, now: Mono) {
+        self.turn.soon(now.max(self.soonest));
     }
 
     /// Whether to list now; marks the listing as under way.
@@ -43,8 +45,11 @@ impl Listing {
     /// The listing under way, of so many leases, has ended.
     pub(super) fn ended(&mut self, now: Mono, leases: usize) {
         let leases = u32::try_from(leases).unwrap_or(u32::MAX);
-        let interval = (self.interval + FOR_A_LEASE.saturating_mul(leases)).min(self.longest);
-        self.turn.ended(now, now + interval);
+        let pause = FOR_A_LEASE.saturating_mul(leases);
+        let next = (self.interval + pause).min(self.longest);
+        // While a fleet shares thousands of leases out, each answer changes some.
+        self.soonest = now + (pause * 2).min(next);
+        self.turn.ended(self.soonest, now + next);
     }
 
     /// When [`take`](Self::take) may return more than now.
@@ -110,6 +115,22 @@ mod tests {
         assert!(listing.take(at(3)));
         listing.ended(at(4), 0);
         assert_eq!(listing.wakes_at(), Some(at(504)));
+    }
+
+    #[test]
+    fn changes_of_thousands_of_leases_do_not_bring_one_listing_after_the_other() {
+        let mut listing = listing();
+        listing.begin(at(0));
+        assert!(listing.take(at(0)));
+        listing.soon(at(1));
+        listing.ended(at(10), 2_000);
+        assert_eq!(listing.wakes_at(), Some(at(1_010)), "what changed during the listing");
+        assert!(listing.take(at(1_010)));
+        listing.ended(at(1_020), 2_000);
+        listing.soon(at(1_030));
+        assert_eq!(listing.wakes_at(), Some(at(2_020)), "and after it");
+        listing.begin(at(3_000));
+        assert!(listing.take(at(3_000)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod actor;
 mod board;
 mod calls;
 mod checkpoints;
+mod claims;
 mod entries;
 mod entry;
 mod fleet;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use shardmill_checkpoint::{
-    AppState, Checkpoint, Claim, FaultyStore, LeaseStore, MemoryStore, NewLease, Operation, Renewal, Write,
+    AppState, Checkpoint, Claim, Fault, FaultyStore, LeaseStore, MemoryStore, NewLease, Operation, Renewal,
+    Write,
 };
 use shardmill_engine::{LeaseKey, Position, Seq, ShardId};
 use tokio::time::Instant;
@@ -83,6 +84,51 @@ async fn thousands_of_leases_are_listed_less_often() {
     assert!((36..=42).contains(&listings(10).await), "every 500 ms");
     assert!((11..=15).contains(&listings(4_000).await), "every 1.5 s");
     assert!((7..=10).contains(&listings(20_000).await), "four times in a lease's time");
+}
+
+/// Registers a worker that may take any number of leases of shards that have these names.
+fn takes_all(
+    keeper: &Keeper,
+    store: impl LeaseStore,
+    names: &[String],
+) -> (Leases, mpsc::UnboundedReceiver<Grant>) {
+    let slots = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+    let (leases, grants) = keeper.register(KeeperOptions { slots, ..options(store) });
+    let listed = names.iter().map(|name| (ShardId::from(name.as_str()), Vec::new())).collect();
+    leases.serve(Served { stream: key(""), listed });
+    (leases, grants)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_table_is_asked_for_a_thousand_leases_no_faster_than_it_answers() {
+    let store = FaultyStore::new(MemoryStore::renewed_by_heartbeat());
+    let names: Vec<String> = (0..1_000).map(|n| format!("shardId-{n:04}")).collect();
+    store.create(&names.iter().map(|name| new_lease(name)).collect::<Vec<_>>()).await.unwrap();
+    // All of them take three times as long as a call may.
+    store.fail_all(Fault::Queue(Duration::from_millis(10)));
+    let keeper = Keeper::in_current_runtime();
+    let (_leases, mut grants) = takes_all(&keeper, store.clone(), &names);
+    let mut held = Vec::new();
+    for _ in &names {
+        held.push(grants.recv().await.unwrap().held);
+    }
+    assert_eq!(store.calls(Operation::Acquire), 1_000, "each was answered in time");
+    assert!(held.iter().all(|held| !held.lost().is_cancelled()), "heartbeats did not wait behind them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_start_together_on_thousands_of_shards_share_the_creation_of_their_leases() {
+    let store = FaultyStore::new(MemoryStore::renewed_by_heartbeat());
+    let names: Vec<String> = (0..4_000).map(|n| format!("shardId-{n:04}")).collect();
+    let new = || names.iter().map(|name| new_lease(name)).collect();
+    store.fail(Operation::Create, Fault::Delay(Duration::from_secs(1)));
+    let keeper = Keeper::in_current_runtime();
+    let (one, _grants) = takes_all(&keeper, store.clone(), &names);
+    let (other, _grants) = takes_all(&keeper, store.clone(), &names);
+    let (one, other) = tokio::join!(one.create(new()), other.create(new()));
+    assert_eq!(one.unwrap() + other.unwrap(), 4_000);
+    let calls = store.calls(Operation::Create);
+    assert!((16..=26).contains(&calls), "{calls} of 250 leases each; 32 if each created all");
 }
 
 const LEASE: Duration = Duration::from_secs(10);

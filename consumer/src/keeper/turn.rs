@@ -14,19 +14,19 @@ pub(super) enum Turn {
 }
 
 impl Turn {
-    /// The next call is due at once, the first one too.
-    pub(super) const fn begin(&mut self, now: Mono) {
+    /// The next call is due then, the first one too.
+    pub(super) const fn begin(&mut self, then: Mono) {
         if let Self::Off = self {
-            *self = Self::Due(now);
+            *self = Self::Due(then);
         }
-        self.soon(now);
+        self.soon(then);
     }
 
-    /// Another call is due at once, or when the one under way has ended; none before the first.
-    pub(super) const fn soon(&mut self, now: Mono) {
+    /// Another call is due then, or when the one under way has ended; none before the first.
+    pub(super) const fn soon(&mut self, then: Mono) {
         *self = match self {
             Self::Off => Self::Off,
-            Self::Due(_) => Self::Due(now),
+            Self::Due(_) => Self::Due(then),
             Self::UnderWay | Self::Outdated => Self::Outdated,
         };
     }
@@ -40,11 +40,11 @@ impl Turn {
         due
     }
 
-    /// The call under way has ended, and `next` is when to call again if nothing has changed meanwhile.
-    pub(super) const fn ended(&mut self, now: Mono, next: Mono) {
+    /// The call under way has ended: `soon` is when to call again if something has changed meanwhile, `next` if not.
+    pub(super) const fn ended(&mut self, soon: Mono, next: Mono) {
         *self = match self {
             Self::Off => Self::Off,
-            Self::Outdated => Self::Due(now),
+            Self::Outdated => Self::Due(soon),
             Self::Due(_) | Self::UnderWay => Self::Due(next),
         };
     }

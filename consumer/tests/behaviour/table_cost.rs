@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use shardmill::checkpoint::{
-    CallOutcome, DynamoDbStore, KclStore, LeaseStore, WorkerId, WorkerReport, conformance,
+    AppState, CallOutcome, Claim, DynamoDbStore, KclStore, LeaseStore, NewLease, WorkerId, WorkerReport,
+    Write, conformance,
 };
-use shardmill::engine::{HashRange, Page};
+use shardmill::engine::{HashRange, LeaseKey, Page};
 use shardmill::{
     Consumer, Data, EventSourceMapping, Position, Record, Seq, Shard, ShardId, ShardListing, ShardReader,
     SourceError, StreamSource, StreamSummary, Worker, WorkerOptions,
@@ -334,6 +335,46 @@ async fn both_stores_pass_on_the_fake_that_counts_what_they_cost() {
         check.run(Arc::new(store)).await;
     }
     assert!(fake.bill().write_units > 100.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_are_taken_together_are_told_of_together() {
+    let fake = FakeDynamoDb::new();
+    let open = || DynamoDbStore::new(&fake.sdk_config(), TABLE, "orders").unwrap();
+    let (store, other) = (open(), open());
+    let key = |n: u32| LeaseKey {
+        account: "123456789012".into(),
+        region: "us-east-1".into(),
+        stream: "orders".into(),
+        epoch: EPOCH.into(),
+        shard: ShardId::new(format!("shardId-{n:012}")),
+    };
+    let new = |n| NewLease {
+        key: key(n),
+        checkpoint: Position::TrimHorizon,
+        parents: Vec::new(),
+        hash_range: None,
+        app: AppState::new(),
+    };
+    let leases: Vec<NewLease> = (0..100).map(new).collect();
+    store.create(&leases).await.unwrap();
+    other.list().await.unwrap();
+    fake.clear_bill();
+    let claim = Claim {
+        owner: WorkerId::new("a"),
+        token: "token".into(),
+        process: None,
+        lease_time: Some(Duration::from_secs(10)),
+        seen_heartbeat: 0,
+    };
+    let taken = leases.iter().map(|new| store.acquire(&new.key, 0, &claim));
+    for write in futures::future::join_all(taken).await {
+        assert_eq!(write.unwrap(), Write::Done { counter: 1 });
+    }
+    let writes = fake.bill().calls["UpdateItem"];
+    assert!((101..120).contains(&writes), "{writes} instead of two for each lease");
+    let listed = other.list().await.unwrap();
+    assert!(listed.iter().all(|lease| lease.owner.is_some()), "the other worker is told of all");
 }
 
 #[tokio::test(start_paused = true)]

@@ -82,6 +82,7 @@ impl Actor {
             Ok(Heartbeat::Written { .. }) if self.options.store.renews_all() => LeaseEvent::Renewed { sent },
             Ok(Heartbeat::Evicted) => {
                 self.fleet.evicted(now);
+                self.claims.drop_all();
                 LeaseEvent::Evicted
             }
             Ok(Heartbeat::Written { .. }) | Err(_) => return,
@@ -157,17 +158,18 @@ impl Actor {
 
     fn acquired(&mut self, now: Mono, ticket: Ticket, sent: Mono, result: Result<Write, StoreError>) {
         self.answer(Answer::of_one(&result));
-        if self.entries.current(ticket).is_none() {
-            return;
+        self.claims.ended();
+        if self.entries.current(ticket).is_some() {
+            let counter = match &result {
+                Ok(Write::Done { counter }) => Some(*counter),
+                _ => None,
+            };
+            self.settle(now, ticket, sent, result.ok());
+            if let Some(counter) = counter {
+                self.grant(now, ticket, counter);
+            }
         }
-        let counter = match &result {
-            Ok(Write::Done { counter }) => Some(*counter),
-            _ => None,
-        };
-        self.settle(now, ticket, sent, result.ok());
-        if let Some(counter) = counter {
-            self.grant(now, ticket, counter);
-        }
+        self.claim(now);
     }
 
     /// Hands the lease that was acquired to the run, which starts to read its shard.

@@ -80,6 +80,7 @@ impl Actor {
     /// Takes no more leases from now on.
     pub(super) fn stop_taking(&mut self, now: Mono, phase: Phase) {
         self.phase = phase;
+        self.claims.drop_all();
         for entry in self.entries.all_mut() {
             entry.machine.handle_event(now, LeaseEvent::Wanted(false));
         }

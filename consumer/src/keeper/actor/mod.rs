@@ -18,6 +18,7 @@ use self::planned::Plan;
 use super::KeeperOptions;
 use super::calls::{Calls, Pending};
 use super::checkpoints::Checkpoints;
+use super::claims::Claims;
 use super::entries::Entries;
 use super::fleet::Fleet;
 use super::handle::Grant;
@@ -50,6 +51,7 @@ pub(super) struct Actor {
     deletion: Deletion,
     fleet: Fleet,
     plan: Plan,
+    claims: Claims,
     /// Another program's leader decides who gets which lease.
     led: bool,
     pulse: Pulse,
@@ -103,6 +105,7 @@ impl Actor {
             deletion: Deletion::Idle,
             fleet: Fleet::new(options.worker.clone(), options.times.lease),
             plan: Plan::default(),
+            claims: Claims::default(),
             led: false,
             pulse: Pulse::new(options.times.lease),
             leaving: None,
@@ -213,6 +216,7 @@ impl Actor {
                     lease_time: Some(self.options.times.lease),
                     seen_heartbeat: seen.heartbeat,
                 };
+                self.claims.began();
                 self.calls.acquire(entry.ticket(id), entry.lease.key.clone(), seen.counter, claim, now);
             }
             LeaseAction::Renew { counter } => self.renewals.ask(id, counter),

@@ -1,7 +1,7 @@
 //! Which leases this worker takes, and which it gives to others.
 
-use std::collections::{BTreeMap, HashSet};
-use std::time::Instant;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use shardmill_checkpoint::{Lease, WorkerId};
 use shardmill_engine::{FleetLease, FleetWorker, LeaseEvent, LeaseMove, LeasePhase, Mono, plan_moves};
@@ -9,6 +9,9 @@ use shardmill_engine::{FleetLease, FleetWorker, LeaseEvent, LeaseMove, LeasePhas
 use super::{Actor, Phase};
 use crate::keeper::fleet::PLAN_INTERVAL;
 use crate::keeper::ticket::EntryId;
+
+/// How much longer a free lease is left to the worker that is to take it by the plan, for each lease that is free.
+const FOR_A_FREE_LEASE: Duration = Duration::from_millis(10);
 
 /// A lease whose shard can be read now.
 #[derive(Debug)]
@@ -77,9 +80,14 @@ impl Actor {
         }
     }
 
-    /// Takes what is `mine` by the plan, what was given to this worker, and what the plan's taker leaves.
+    /// Takes what was given to this worker, what is `mine` by the plan, and what the plan's taker leaves.
     fn take(&mut self, now: Mono, me: usize, mine: &HashSet<usize>) {
         let may_take = self.may_take(now);
+        let free = self.plan.leases.iter().filter(|lease| lease.state == FleetLease::Free).count();
+        // Who takes many is still at it.
+        let patience =
+            PLAN_INTERVAL + FOR_A_FREE_LEASE.saturating_mul(u32::try_from(free).unwrap_or(u32::MAX));
+        let (mut given, mut planned) = (VecDeque::new(), VecDeque::new());
         for index in 0..self.plan.leases.len() {
             let Readable { id, state } = self.plan.leases[index];
             let Some(entry) = self.entries.get_mut(id) else { continue };
@@ -88,11 +96,29 @@ impl Actor {
             }
             let free_since = (state == FleetLease::Free).then(|| entry.free_since.unwrap_or(now));
             entry.free_since = free_since;
-            let is_left = free_since.is_some_and(|since| now >= since + PLAN_INTERVAL);
-            let is_planned = !self.led && (is_left || mine.contains(&index));
-            let wanted = is_planned || state == FleetLease::Moving { to: me };
-            entry.machine.handle_event(now, LeaseEvent::Wanted(wanted && may_take));
+            let is_left = free_since.is_some_and(|since| now >= since + patience);
+            if may_take && state == (FleetLease::Moving { to: me }) {
+                given.push_back(id);
+            } else if may_take && !self.led && (is_left || mine.contains(&index)) {
+                planned.push_back(id);
+            }
             self.advance(id, now);
+        }
+        given.append(&mut planned);
+        self.claims.planned(given);
+        self.claim(now);
+    }
+
+    /// Takes the next ones of the leases that this worker is to take.
+    pub(super) fn claim(&mut self, now: Mono) {
+        while self.may_take(now)
+            && let Some(id) = self.claims.next()
+        {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            if entry.machine.phase() == LeasePhase::Watching {
+                entry.machine.handle_event(now, LeaseEvent::Wanted(true));
+                self.advance(id, now);
+            }
         }
     }
 

@@ -89,12 +89,20 @@ pub fn plan_moves(workers: &[FleetWorker], leases: &[FleetLease]) -> MovePlan {
     let shares = shares(workers, &held, held.iter().sum::<usize>() + must_move);
     offers.extend(surplus(workers, leases, &held, &shares));
 
-    let room = shares.iter().zip(&held).map(|(share, held)| share.saturating_sub(*held)).enumerate();
-    let mut takers: BinaryHeap<_> =
-        room.filter(|(_, room)| *room > 0).map(|(worker, room)| (room, Reverse(worker))).collect();
+    let mut room: Vec<usize> =
+        shares.iter().zip(&held).map(|(share, held)| share.saturating_sub(*held)).collect();
+    let usual: Vec<Option<usize>> = offers.iter().map(|offer| usual_taker(*offer, &mut room)).collect();
+    let mut takers: BinaryHeap<_> = room
+        .into_iter()
+        .enumerate()
+        .filter(|(_, room)| *room > 0)
+        .map(|(worker, room)| (room, Reverse(worker)))
+        .collect();
     let mut plan = MovePlan::default();
-    for (number, (lease, from)) in offers.into_iter().enumerate() {
-        if let Some((room, Reverse(to))) = takers.pop() {
+    for (number, ((lease, from), usual)) in offers.into_iter().zip(usual).enumerate() {
+        if let Some(to) = usual {
+            plan.moves.push(LeaseMove { lease, from, to });
+        } else if let Some((room, Reverse(to))) = takers.pop() {
             plan.moves.push(LeaseMove { lease, from, to });
             if room > 1 {
                 takers.push((room - 1, Reverse(to)));
@@ -104,6 +112,17 @@ pub fn plan_moves(workers: &[FleetWorker], leases: &[FleetLease]) -> MovePlan {
         }
     }
     plan
+}
+
+/// The worker whose a free lease is whatever else is free, as long as it has room: while thousands of leases are taken, no
+/// two listings show the same ones as free, and workers that plan by different ones still claim different leases.
+fn usual_taker((lease, from): (usize, Option<usize>), room: &mut [usize]) -> Option<usize> {
+    let worker = lease.checked_rem(room.len())?;
+    let may_take = from.is_none() && room[worker] > 0;
+    may_take.then(|| {
+        room[worker] -= 1;
+        worker
+    })
 }
 
 /// How many of `total` leases each worker is to hold, as evenly as maxima allow: 0 for one that is stopping.

@@ -51,7 +51,20 @@ fn free_leases_go_to_the_workers_with_most_room() {
     let fleet = leases(&[(3, held(0)), (1, held(1)), (3, FleetLease::Free)]);
     let plan = plan_moves(&[ANY, ANY, ANY], &fleet);
     assert_eq!(moved(&plan), [(None, 1, 1), (None, 2, 2)]);
-    assert_eq!(plan.moves[0], LeaseMove { lease: 4, from: None, to: 2 }, "the one with none comes first");
+    assert_eq!(plan.moves[2], LeaseMove { lease: 6, from: None, to: 2 }, "the first one has no room for it");
+}
+
+#[test]
+fn workers_that_see_different_leases_free_claim_different_ones() {
+    let fleet = |taken: &[(usize, usize)]| {
+        let mut fleet = leases(&[(12, FleetLease::Free)]);
+        taken.iter().for_each(|(lease, by)| fleet[*lease] = held(*by));
+        let plan = plan_moves(&[ANY, ANY, ANY], &fleet);
+        plan.moves.into_iter().map(|step| (step.lease, step.to)).collect::<BTreeSet<_>>()
+    };
+    let all = fleet(&[]);
+    assert!(fleet(&[(0, 0), (3, 0), (1, 1)]).is_subset(&all));
+    assert!(fleet(&[(2, 2), (5, 2), (8, 2), (11, 2), (4, 1)]).is_subset(&all));
 }
 
 #[test]
