@@ -5,7 +5,8 @@
   bench/fleet.py [WORKERS] [SHARDS] [SECONDS]       # 5 workers, 2,000 shards, 60 s by default
 
 Stream and table are `shardmill-fake`'s; with SHARDMILL_TEST_DYNAMODB_LOCAL set, the table is DynamoDB Local's. At the end one worker
-is killed.
+is killed. The sidecars poll as they do by default; SHARDMILL_BENCH_IDLE=MILLISECONDS makes them poll more rarely, so that the
+machine has time for the leases.
 """
 
 import collections
@@ -21,6 +22,7 @@ import urllib.request
 HERE = os.path.dirname(os.path.abspath(__file__))
 BINARIES = os.environ.get("SHARDMILL_BINARIES", os.path.join(HERE, "../target/release"))
 DYNAMODB = os.environ.get("SHARDMILL_TEST_DYNAMODB_LOCAL")
+IDLE = os.environ.get("SHARDMILL_BENCH_IDLE")
 PATIENCE, LEASE = 300, 15
 
 
@@ -41,6 +43,8 @@ class Worker:
             "Aws": {"Region": "us-east-1"},
             "Admin": {"Listen": f"127.0.0.1:{self.port}"},
         }
+        if IDLE:
+            config["Polling"] = {"IdleIntervalMilliseconds": int(IDLE), "MaximumIdleIntervalMilliseconds": int(IDLE)}
         path = os.path.join(folder, f"{number}.yaml")
         with open(path, "w", encoding="utf-8") as file:
             json.dump(config, file)

@@ -28,10 +28,10 @@ const LOOK: Duration = Duration::from_millis(2);
 pub(crate) fn figures(runs: usize) -> Fallible<Vec<Figure>> {
     let mut samples = Vec::new();
     for _ in 0..runs {
-        // As many threads as the sidecar has; the measuring one is not among them.
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        samples.push(runtime.block_on(worst_pause(5 * LEASE))?.as_secs_f64() / (LEASE / 4).as_secs_f64());
-        runtime.shutdown_background();
+        // The caller's thread drives a runtime already.
+        let run = thread::spawn(|| one_run().map_err(|error| error.to_string()));
+        let worst = run.join().map_err(|_| "the run panicked")??;
+        samples.push(worst.as_secs_f64() / (LEASE / 4).as_secs_f64());
     }
     Ok(vec![Figure {
         name: "longest pause between heartbeats, all threads blocked",
@@ -39,6 +39,14 @@ pub(crate) fn figures(runs: usize) -> Fallible<Vec<Figure>> {
         samples,
         bound: Bound::AtMost { goal: 1.5, floor: 3.0 },
     }])
+}
+
+/// On a runtime of its own, with as many threads as the sidecar has.
+fn one_run() -> Fallible<Duration> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let worst = runtime.block_on(worst_pause(5 * LEASE));
+    runtime.shutdown_background();
+    worst
 }
 
 async fn worst_pause(time: Duration) -> Fallible<Duration> {
@@ -56,26 +64,33 @@ async fn worst_pause(time: Duration) -> Fallible<Duration> {
     let stop = CancellationToken::new();
     let blocked = tokio::spawn(consumer.run(stop.clone()));
     let read = Running::start(library::mapping().name("read"), reading.clone(), worker)?;
-    let watch = thread::spawn(move || watch(&store, time));
-    while !watch.is_finished() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        blocking.start.notify_waiters();
-        reading.start.notify_waiters();
-    }
-    let worst = watch.join().map_err(|_| "the watching thread panicked")?;
+    // The runtime's timers wait for its threads as well: only another thread wakes this one in time.
+    let (done, watched) = tokio::sync::oneshot::channel();
+    thread::spawn(move || {
+        let start = || {
+            blocking.start.notify_waiters();
+            reading.start.notify_waiters();
+        };
+        let _ = done.send(watch(&store, time, start).map_err(|error| error.to_string()));
+    });
+    let worst = watched.await.map_err(|_| "the watching thread panicked")?;
     stop.cancel();
-    blocked.await??;
-    read.stop().await?;
-    worst
+    if blocked.is_finished() {
+        return Err("the consumer ended before it was stopped".into());
+    }
+    // An orderly stop waits for the handlers, which take turns on the few threads.
+    drop(read);
+    Ok(worst?)
 }
 
 /// Looks at the store from a thread that nothing blocks.
-fn watch(store: &MemoryStore, time: Duration) -> Fallible<Duration> {
+fn watch(store: &MemoryStore, time: Duration, start: impl Fn()) -> Fallible<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let (began, mut last, mut worst) = (Instant::now(), None::<(u64, Instant)>, Duration::ZERO);
     let mut beats = 0;
     while began.elapsed() < time {
         thread::sleep(LOOK);
+        start();
         let workers = runtime.block_on(store.list_readable())?.workers;
         let Some(heartbeat) = workers.first().map(|worker| worker.heartbeat) else { continue };
         let now = Instant::now();
