@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use shardmill::checkpoint::{Checkpoint, Heartbeat, Write};
+use shardmill::checkpoint::{Checkpoint, Heartbeat, WorkerId, Write};
 use shardmill::engine::ShardId;
 use shardmill::{Batch, InvokeContext, Position};
 use shardmill_testkit::kinesis::Placed;
@@ -54,6 +54,8 @@ struct Shard {
     owner: Option<Arc<str>>,
     /// When the store took the owner's last sign of life; `None` once it has learned that it was declared dead.
     signed: Option<Instant>,
+    /// The owner has stopped and removed its record since: what it had lost by then, it could not give up.
+    left: bool,
     /// The owner's last invocation: whether it may start another one now.
     told: Option<InvokeContext>,
     /// Where each acquisition began, by its fencing token.
@@ -192,6 +194,7 @@ impl Judge {
         }
         let shard = state.shards.entry(shard.to_string()).or_default();
         (shard.owner, shard.signed, shard.told) = (Some(Arc::clone(process)), Some(Instant::now()), None);
+        shard.left = false;
         shard.starts.insert(*counter, shard.checkpoint.clone());
     }
 
@@ -215,6 +218,19 @@ impl Judge {
             // A worker that was declared dead begins anew: what it beats for from then on is none of its old leases.
             its.for_each(|shard| shard.signed = shard.signed.filter(|_| lives).map(|_| Instant::now()));
         }
+    }
+
+    pub(crate) fn left(&self, process: &Arc<str>, name: &WorkerId) {
+        if worker(process) == name.as_str() {
+            let mut state = self.state();
+            let its = state.shards.values_mut().filter(|shard| shard.owner.as_ref() == Some(process));
+            its.for_each(|shard| shard.left = true);
+        }
+    }
+
+    /// Whether the shard's owner was told that it had been declared dead, and so has none to give up.
+    pub(crate) fn is_lost(&self, shard: &ShardId) -> bool {
+        self.state().shards.get(shard.as_str()).is_some_and(|shard| shard.signed.is_none())
     }
 
     pub(crate) fn released(&self, process: &Arc<str>, shard: &ShardId, to: &str, write: &Write) {
@@ -338,7 +354,7 @@ impl State {
         if shard.told.as_ref().is_some_and(InvokeContext::may_start) {
             return Err(format!("I10: {process} takes it while {before} may start more"));
         }
-        match shard.signed.map(|sign| sign.elapsed()).filter(|since| *since < LEASE) {
+        match shard.signed.map(|sign| sign.elapsed()).filter(|since| *since < LEASE && !shard.left) {
             Some(since) => Err(format!("I11: {process} takes it {since:?} after a sign of life of {before}")),
             None => Ok(()),
         }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::world::{Outcome, play};
 
-/// As many as take about a minute of one core without optimisation.
-const SEEDS: u64 = 500;
+/// As many as take about two minutes of two cores without optimisation.
+const SEEDS: u64 = 2_000;
 
 fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
@@ -51,6 +51,16 @@ fn i1_i2_i3_i9_i10_i11_i16_no_seed_of_a_fleet_breaks_an_invariant() {
     });
     let failed = failed.lock().unwrap();
     assert!(failed.is_empty(), "{} of {seeds} seeds failed\n{}", failed.len(), failed.join("\n\n"));
+}
+
+/// Of workers that stopped after they had lost leases, which they could not give up any more.
+const ONCE_FAILED: [u64; 2] = [15_086, 35_486];
+
+#[test]
+fn i11_i16_no_seed_that_once_failed_does_so_again() {
+    for seed in ONCE_FAILED {
+        assert_eq!(play(seed, false).violation, None, "seed {seed}");
+    }
 }
 
 #[test]

@@ -181,8 +181,12 @@ impl LeaseStore for Way {
 
     async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
         let worker = worker.clone();
-        self.call("forget worker", move |way| async move { way.store.forget_worker(&worker, seen).await })
-            .await
+        self.call("forget worker", move |way| async move {
+            way.store.forget_worker(&worker, seen).await?;
+            way.judge.left(&way.process, &worker);
+            Ok(())
+        })
+        .await
     }
 
     fn renews_all(&self) -> bool {

@@ -238,7 +238,8 @@ impl World {
             self.judge.object(format!("I16: {} does not come to an end", node.process));
         }
         let leases = self.leases().await;
-        if let Some(lease) = readable(&leases).find(|lease| lease.token.is_some()) {
+        let is_held = |lease: &&Lease| lease.token.is_some() && !self.judge.is_lost(&lease.key.shard);
+        if let Some(lease) = readable(&leases).find(is_held) {
             self.judge.object(format!(
                 "I16: {} still has {}",
                 lease.owner.as_ref().unwrap(),
