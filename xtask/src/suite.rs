@@ -228,9 +228,9 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         nextest.arg("--workspace");
     }
     if !args.iter().any(|arg| arg.starts_with("--test-threads")) {
-        // Those with whole processes mostly wait: one more than there are cores keeps these busy.
+        // Those with whole processes mostly wait: two more than there are cores keep these busy.
         let cores = thread::available_parallelism().map_or(2, usize::from);
-        nextest.arg(format!("--test-threads={}", cores + 1));
+        nextest.arg(format!("--test-threads={}", cores + 2));
     }
     let skipped = plan.skipped.iter().map(|(suite, _)| *suite).chain(installed.absent);
     let skipped: Vec<Suite> = skipped.collect();

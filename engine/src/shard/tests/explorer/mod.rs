@@ -216,7 +216,7 @@ fn mixes(features: &[Feature]) -> Vec<(u64, &'static [usize], Troubles)> {
 }
 
 /// States of one case among all combinations: what fits into the minutes that this may take.
-const ROOM: usize = 14_000;
+const ROOM: usize = 8_000;
 
 #[test]
 fn explored_every_combination_of_features_with_every_trouble_and_a_crash_at_any_point() {
