@@ -100,13 +100,8 @@ pub fn plan_moves(workers: &[FleetWorker], leases: &[FleetLease]) -> MovePlan {
         .collect();
     let mut plan = MovePlan::default();
     for (number, ((lease, from), usual)) in offers.into_iter().zip(usual).enumerate() {
-        if let Some(to) = usual {
+        if let Some(to) = usual.or_else(|| next_taker(&mut takers)) {
             plan.moves.push(LeaseMove { lease, from, to });
-        } else if let Some((room, Reverse(to))) = takers.pop() {
-            plan.moves.push(LeaseMove { lease, from, to });
-            if room > 1 {
-                takers.push((room - 1, Reverse(to)));
-            }
         } else if number < must_move {
             plan.unplaced.push(lease);
         }
@@ -123,6 +118,15 @@ fn usual_taker((lease, from): (usize, Option<usize>), room: &mut [usize]) -> Opt
         room[worker] -= 1;
         worker
     })
+}
+
+/// The worker with most room, which has one less from now on.
+fn next_taker(takers: &mut BinaryHeap<(usize, Reverse<usize>)>) -> Option<usize> {
+    let (room, Reverse(worker)) = takers.pop()?;
+    if room > 1 {
+        takers.push((room - 1, Reverse(worker)));
+    }
+    Some(worker)
 }
 
 /// How many of `total` leases each worker is to hold, as evenly as maxima allow: 0 for one that is stopping.
