@@ -58,10 +58,15 @@ impl Fake {
 
 /// A POST as curl does it: status and body.
 fn post(url: &str, body: &str) -> (u16, String) {
+    post_with(url, "", body)
+}
+
+/// With more header lines, each ended.
+fn post_with(url: &str, headers: &str, body: &str) -> (u16, String) {
     let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     let length = body.len();
-    write!(stream, "POST /{path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+    write!(stream, "POST /{path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}")
         .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -194,6 +199,10 @@ fn a_mistake_in_a_command_is_answered_with_what_is_wrong_and_changes_nothing() {
     let (status, answer) = post(&format!("{}/", fake.url), "{}");
     assert_eq!(status, 400, "a call of no service");
     assert!(answer.contains("of no service that is here"), "{answer}");
+    let put_item = "x-amz-target: DynamoDB_20120810.PutItem\r\n";
+    let (status, answer) = post_with(&format!("{}/", fake.url), put_item, "{}");
+    assert_eq!(status, 400, "a table with a stream is another one's");
+    assert!(answer.contains("/control/dynamodb/put-item"), "{answer}");
 }
 
 #[tokio::test]

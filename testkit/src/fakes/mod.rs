@@ -16,8 +16,8 @@ use std::sync::Arc;
 const CONTROL: &str = "/control/";
 
 /// A [`FakeKinesis`], a [`FakeDynamoDbStreams`] and a [`FakeDynamoDb`] behind one port, distinguished by the
-/// `X-Amz-Target` header, as AWS does; the tables are for leases and have no streams. Control commands come to paths below `/control/`. It is what the program `shardmill-fake` serves. Cheap to
-/// clone.
+/// `X-Amz-Target` header, as AWS does; the tables are for leases and have no streams. Control commands come to paths below
+/// `/control/`. It is what the program `shardmill-fake` serves. Cheap to clone.
 ///
 /// docs/testing.md has every command.
 #[derive(Debug, Clone, Default)]

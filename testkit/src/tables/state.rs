@@ -48,7 +48,12 @@ impl World {
             "Query" | "Scan" => self.read(input).map_err(plain),
             "UpdateItem" => self.write(input, false),
             "DeleteItem" => self.write(input, true),
-            other => Err(plain(FakeError::new("UnknownOperationException", other))),
+            other => Err(plain(FakeError::new(
+                "UnknownOperationException",
+                format!(
+                    "tables for leases know no {other}; items of a stream are written with /control/dynamodb/put-item"
+                ),
+            ))),
         }
     }
 
