@@ -15,9 +15,8 @@ const GONE_AFTER: Duration = Duration::from_secs(60);
 const EMPTY_PAGES_BEFORE_SLOWING: u32 = 5;
 /// A page of this size means that there is a backlog, regardless of how far behind the service says the reader is.
 const BACKLOG_BYTES: usize = 1 << 20;
-/// So much rarer are reads at the tip of a shard while enough waits, but no rarer than once in [`RAREST`].
-const RARER: u32 = 10;
-const RAREST: Duration = Duration::from_secs(60);
+/// How often the tip of a shard is read while enough waits.
+const ENOUGH_INTERVAL: Duration = Duration::from_secs(60);
 /// What a record is assumed to take before the first page tells.
 const ASSUMED_RECORD_BYTES: usize = 1 << 10;
 
@@ -135,8 +134,9 @@ impl Reader {
             ReaderState::Open => {
                 // With nothing buffered a page is read regardless of the budget: one record may be larger than it.
                 let has_room = supply.bytes == 0 || supply.bytes < polling.buffer_bytes;
-                let longer = if supply.is_enough { self.pause * (RARER - 1) } else { Duration::ZERO };
-                has_room.then_some(self.not_before + longer.min(RAREST.saturating_sub(self.pause)))
+                let waits = supply.is_enough && !self.pause.is_zero();
+                let longer = if waits { ENOUGH_INTERVAL.saturating_sub(self.pause) } else { Duration::ZERO };
+                has_room.then_some(self.not_before + longer)
             }
             ReaderState::Opening | ReaderState::Fetching | ReaderState::Ended | ReaderState::Halted => None,
         }

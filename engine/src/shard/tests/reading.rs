@@ -51,13 +51,13 @@ fn a_shard_that_stays_empty_is_read_ever_more_slowly_and_at_once_faster_with_the
 }
 
 #[test]
-fn while_a_whole_batch_waits_the_tip_is_read_ten_times_more_rarely_and_at_once_when_it_is_taken() {
+fn while_a_whole_batch_waits_the_tip_is_read_once_a_minute_and_at_once_when_it_is_taken() {
     let mut rig = Rig::new(mapping(|m| m.batch_size = 2));
     rig.function = Box::new(|_| Reply::After(25_000, success()));
-    rig.put(1..=4);
-    rig.run(60_000);
-    // The first batch is taken at once, the second waits until 25 s; then nothing waits.
-    assert_eq!(rig.fetches()[..6], [0, 10_000, 20_000, 25_000, 26_000, 27_000]);
+    rig.put(1..=8);
+    rig.run(80_000);
+    // The first batch is taken at once, the fourth waits until 75 s; then nothing waits.
+    assert_eq!(rig.fetches()[..5], [0, 60_000, 75_000, 76_000, 77_000]);
 
     let mut rig = Rig::new(mapping(|m| m.batch_size = 2));
     rig.function = Box::new(|_| Reply::After(25_000, success()));
