@@ -434,7 +434,7 @@ async fn incident_99_a_file_tells_which_other_applications_have_positions_of_a_s
     let others = orders.others(&key("")).await.unwrap();
     let [other] = &others[..] else { panic!("{others:?}") };
     assert_eq!((other.name.as_str(), other.leases), ("bills", 2));
-    assert_eq!(other.epoch, key("").epoch);
+    assert_eq!(*other.epoch, *key("").epoch);
     let elsewhere = shardmill_engine::LeaseKey { stream: "another".into(), ..key("") };
     assert_eq!(orders.others(&elsewhere).await.unwrap(), []);
 }

@@ -122,12 +122,11 @@ mod tests {
     use super::*;
 
     fn key(shard: &str) -> LeaseKey {
-        let text = String::from;
         LeaseKey {
-            account: text("1"),
-            region: text("r"),
-            stream: text("s"),
-            epoch: text("e"),
+            account: "1".into(),
+            region: "r".into(),
+            stream: "s".into(),
+            epoch: "e".into(),
             shard: shard.into(),
         }
     }

@@ -168,7 +168,7 @@ impl Found {
         let unfinished: Vec<&Lease> =
             earlier.filter(|lease| lease.checkpoint != Position::ShardEnd).collect();
         let first = unfinished.first()?;
-        let epochs: BTreeSet<&str> = unfinished.iter().map(|lease| lease.key.epoch.as_str()).collect();
+        let epochs: BTreeSet<&str> = unfinished.iter().map(|lease| &*lease.key.epoch).collect();
         Some(format!(
             "the stream {} is a new one ({}): {} shards of the earlier one ({}) were not read to their end, the first is {} at {}; \
              what was left in them may be lost",

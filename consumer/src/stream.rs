@@ -38,10 +38,10 @@ impl StreamContext {
     pub(crate) fn key(&self, epoch: &str) -> LeaseKey {
         let EventSource { arn, stream, .. } = &self.event_source;
         LeaseKey {
-            account: arn.account().to_owned(),
-            region: arn.region().to_owned(),
-            stream: stream.clone(),
-            epoch: epoch.to_owned(),
+            account: arn.account().into(),
+            region: arn.region().into(),
+            stream: stream.as_str().into(),
+            epoch: epoch.into(),
             shard: ShardId::new(""),
         }
     }

@@ -285,10 +285,10 @@ impl Stores {
         let EventSource { arn, stream, .. } = mapping.event_source();
         // Which of the streams of that name it is, the first listing shows.
         store.bind(&LeaseKey {
-            account: arn.account().to_owned(),
-            region: arn.region().to_owned(),
-            stream: stream.clone(),
-            epoch: String::new(),
+            account: arn.account().into(),
+            region: arn.region().into(),
+            stream: stream.as_str().into(),
+            epoch: "".into(),
             shard: ShardId::new(""),
         });
         Ok(Arc::new(store))

@@ -115,7 +115,7 @@ mod tests {
     use crate::table::attributes::{Item, number, text};
 
     fn key() -> LeaseKey {
-        let part = || "a".to_owned();
+        let part = || "a".into();
         LeaseKey { account: part(), region: part(), stream: part(), epoch: part(), shard: ShardId::from("0") }
     }
 

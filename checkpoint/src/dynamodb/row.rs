@@ -156,10 +156,10 @@ fn map_of(app: &AppState) -> Item {
 pub(super) fn key_shown(item: &Item) -> LeaseKey {
     let name = Reader(item).text("item").ok().flatten().unwrap_or_default();
     names::lease_key(name).unwrap_or_else(|| LeaseKey {
-        account: String::new(),
-        region: String::new(),
-        stream: String::new(),
-        epoch: String::new(),
+        account: "".into(),
+        region: "".into(),
+        stream: "".into(),
+        epoch: "".into(),
         shard: ShardId::from(name),
     })
 }

@@ -1,5 +1,7 @@
 //! What rows of leases are called: KCL's keys for the stream that is read, and one with every part for any other.
 
+use std::sync::Arc;
+
 use shardmill_engine::{LeaseKey, ShardId};
 
 use crate::table::attributes::Reader;
@@ -45,25 +47,25 @@ impl Layout {
             return Some(key);
         }
         let name = read.text(LEASE_KEY).ok().flatten()?;
-        let region = || self.stream.as_ref().map_or_else(String::new, |stream| stream.region.clone());
+        let region =
+            || self.stream.as_ref().map_or_else(|| Arc::from(""), |stream| Arc::clone(&stream.region));
         if let Some((account, stream, epoch, shard)) = multi(name) {
-            let text = str::to_owned;
             let shard = ShardId::new(shard);
             return Some(LeaseKey {
-                account: text(account),
+                account: account.into(),
                 region: region(),
-                stream: text(stream),
-                epoch: text(epoch),
+                stream: stream.into(),
+                epoch: epoch.into(),
                 shard,
             });
         }
         name.starts_with("shardId-").then(|| match &self.stream {
             Some(stream) => stream.sibling(ShardId::new(name)),
             None => LeaseKey {
-                account: String::new(),
-                region: String::new(),
-                stream: String::new(),
-                epoch: String::new(),
+                account: "".into(),
+                region: "".into(),
+                stream: "".into(),
+                epoch: "".into(),
                 shard: ShardId::new(name),
             },
         })
@@ -137,7 +139,7 @@ mod tests {
             assert_eq!(read(other), None, "{other}");
         }
         let unbound = Layout::default().key(Reader(&row("shardId-1"))).unwrap();
-        assert_eq!((unbound.stream.as_str(), unbound.shard.as_str()), ("", "shardId-1"));
+        assert_eq!((&*unbound.stream, unbound.shard.as_str()), ("", "shardId-1"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use shardmill_engine::{LeaseKey, ShardId};
 
 use super::fault::Fault;
-use super::row::{COLUMNS, PositionColumns, Stored, integer, shards_text};
+use super::row::{PositionColumns, Stored, integer, select_leases, shards_text};
 use crate::{
     Checkpoint, Claim, Lease, LeaseList, NewLease, Ownership, Renewal, UnreadableLease, WorkerId, Write,
     rules,
@@ -17,6 +17,10 @@ macro_rules! this_lease {
         " WHERE application = ?1 AND account = ?2 AND region = ?3 AND stream = ?4 AND epoch = ?5 AND shard = ?6"
     };
 }
+
+const LIST: &str = concat!(select_leases!(), " WHERE application = ?1");
+
+const FIND: &str = concat!(select_leases!(), this_lease!());
 
 const RENEW: &str =
     concat!("UPDATE leases SET lease_counter = lease_counter + 1", this_lease!(), " AND lease_counter = ?7");
@@ -49,8 +53,7 @@ pub(super) struct Leases<'a> {
 
 impl Leases<'_> {
     pub(super) fn list(&self) -> Result<LeaseList, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM leases WHERE application = ?1");
-        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut statement = self.connection.prepare_cached(LIST)?;
         let mut rows = statement.query([self.application])?;
         let mut list = LeaseList::default();
         while let Some(row) = rows.next()? {
@@ -228,9 +231,8 @@ impl Leases<'_> {
     /// The lease; `None` if there is none, or if its row cannot be read: that fails neither the call nor what shares
     /// it.
     fn find(&self, key: &LeaseKey) -> Result<Option<Stored>, Fault> {
-        let sql = format!(concat!("SELECT {} FROM leases", this_lease!()), COLUMNS);
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let found = statement.query_row(self.key_params(key), |row| Ok(Stored::read(row))).optional()?;
+        let mut statement = self.connection.prepare_cached(FIND)?;
+        let found = statement.query_row(self.key_params(key), |row| Ok(Stored::of(key, row))).optional()?;
         match found.transpose() {
             Err(Fault::Row(_)) => Ok(None),
             found => found,

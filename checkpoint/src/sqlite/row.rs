@@ -10,11 +10,16 @@ use shardmill_engine::{HashRange, LeaseKey, Position, Seq, ShardId};
 use super::fault::{BadRow, Fault};
 use crate::{AppState, Lease, ProcessIdentity, WorkerId};
 
-/// The columns that [`Stored::read`] expects, in its order.
-pub(super) const COLUMNS: &str = "account, region, stream, epoch, shard, lease_counter, lease_owner, checkpoint_owner, \
-     concurrency_token, owner_host, owner_pid, owner_started, owner_switches_since_checkpoint, checkpoint, \
-     sub_sequence_number, at_timestamp_ms, inclusive, parent_shards, child_shards, starting_hash_key, ending_hash_key, app, \
-     owner_lease_ms";
+/// A query for the columns that [`Stored::read`] expects, in its order.
+macro_rules! select_leases {
+    () => {
+        "SELECT account, region, stream, epoch, shard, lease_counter, lease_owner, checkpoint_owner, concurrency_token, \
+         owner_host, owner_pid, owner_started, owner_switches_since_checkpoint, checkpoint, sub_sequence_number, \
+         at_timestamp_ms, inclusive, parent_shards, child_shards, starting_hash_key, ending_hash_key, app, owner_lease_ms \
+         FROM leases"
+    };
+}
+pub(super) use select_leases;
 
 /// A lease together with what a [`Lease`] does not show.
 pub(super) struct Stored {
@@ -26,14 +31,19 @@ pub(super) struct Stored {
 impl Stored {
     pub(super) fn read(row: &Row<'_>) -> Result<Self, Fault> {
         let key = LeaseKey {
-            account: name(row, 0)?,
-            region: name(row, 1)?,
-            stream: name(row, 2)?,
-            epoch: name(row, 3)?,
+            account: name(row, 0)?.into(),
+            region: name(row, 1)?.into(),
+            stream: name(row, 2)?.into(),
+            epoch: name(row, 3)?.into(),
             shard: ShardId::new(name(row, 4)?),
         };
-        let read = Reader { row, key: &key };
-        read.check_names()?;
+        Reader { row, key: &key }.check_names()?;
+        Self::of(&key, row)
+    }
+
+    /// The row of this lease.
+    pub(super) fn of(key: &LeaseKey, row: &Row<'_>) -> Result<Self, Fault> {
+        let read = Reader { row, key };
         let app = read.app()?;
         let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
         let lease = Lease {

@@ -1,5 +1,7 @@
 //! The key of a lease as one text.
 
+use std::sync::Arc;
+
 use shardmill_engine::{LeaseKey, ShardId};
 
 /// `ACCOUNT#REGION#STREAM#EPOCH#SHARD`.
@@ -11,7 +13,7 @@ pub(crate) fn key_text(key: &LeaseKey) -> String {
 /// The key in a text; `None` if it was not made by [`key_text`].
 pub(crate) fn parse_key(text: &str) -> Option<LeaseKey> {
     let mut parts = text.split('#').map(unescape);
-    let mut part = || parts.next().flatten();
+    let mut part = || parts.next().flatten().map(Arc::from);
     let key = LeaseKey {
         account: part()?,
         region: part()?,

@@ -96,7 +96,7 @@ impl Listed {
         list: &LeaseList,
     ) -> Option<(usize, Vec<HashRange>)> {
         let mut inner = self.0.lock();
-        let stream = inner.stream.as_ref().filter(|stream| stream.epoch == summary.epoch)?;
+        let stream = inner.stream.as_ref().filter(|stream| *stream.epoch == *summary.epoch)?;
         let leases: Vec<&Lease> =
             list.leases.iter().filter(|lease| lease.key.is_sibling_of(stream)).collect();
         if self.look(stream, list, &inner.shards).calls_for_a_listing() {

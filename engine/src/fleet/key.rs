@@ -1,24 +1,25 @@
 //! Names a lease: account, region, stream and shard.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::record::ShardId;
 
 /// What a lease is about. Opaque to a store: two keys are the same lease exactly if they are equal.
 ///
 /// Account, region and creation epoch are part of it, so that two accounts, two regions or a stream that was deleted
-/// and created again under its old name never share a checkpoint.
+/// and created again under its old name never share a checkpoint. Cheap to clone: every checkpoint carries one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey {
     /// The AWS account that owns the stream, 12 digits.
-    pub account: String,
+    pub account: Arc<str>,
     /// The stream's region.
-    pub region: String,
+    pub region: Arc<str>,
     /// The stream's name, or the table's for a DynamoDB stream.
-    pub stream: String,
+    pub stream: Arc<str>,
     /// What distinguishes this stream from an earlier one of the same name: the creation time in epoch seconds
     /// (Kinesis) or the stream label (DynamoDB).
-    pub epoch: String,
+    pub epoch: Arc<str>,
     /// The shard.
     pub shard: ShardId,
 }

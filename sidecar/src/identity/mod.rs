@@ -196,10 +196,10 @@ impl Positions {
     fn stream(&self) -> LeaseKey {
         let source = self.mapping.event_source();
         LeaseKey {
-            account: source.arn.account().to_owned(),
-            region: source.arn.region().to_owned(),
-            stream: source.stream.clone(),
-            epoch: String::new(),
+            account: source.arn.account().into(),
+            region: source.arn.region().into(),
+            stream: source.stream.as_str().into(),
+            epoch: "".into(),
             shard: ShardId::new(""),
         }
     }

@@ -58,13 +58,12 @@ fn positions(
 }
 
 fn lease(shard: &str, number: &str) -> NewLease {
-    let text = str::to_owned;
     NewLease {
         key: LeaseKey {
-            account: text("123456789012"),
-            region: text("eu-west-1"),
-            stream: text("orders"),
-            epoch: text("e"),
+            account: "123456789012".into(),
+            region: "eu-west-1".into(),
+            stream: "orders".into(),
+            epoch: "e".into(),
             shard: shard.into(),
         },
         checkpoint: Position::After(Seq::plain(number)),

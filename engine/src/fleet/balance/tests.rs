@@ -150,12 +150,11 @@ fn a_lease_of_a_worker_that_is_not_listed_is_left_alone() {
 }
 
 fn key(shard: &str) -> LeaseKey {
-    let text = String::from;
     LeaseKey {
-        account: text("1"),
-        region: text("r"),
-        stream: text("s"),
-        epoch: text("1"),
+        account: "1".into(),
+        region: "r".into(),
+        stream: "s".into(),
+        epoch: "1".into(),
         shard: shard.into(),
     }
 }
