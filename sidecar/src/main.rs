@@ -9,6 +9,11 @@ use shardmill_sidecar::run::SidecarError;
 use shardmill_sidecar::{check, config, demo, handler, launch, run, say};
 use tracing_subscriber::filter::LevelFilter;
 
+/// The library leaves the allocator to its embedder.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs AWS Lambda stream event source mappings outside of Lambda: polls every shard in order, invokes your function
 /// with micro-batches, retries, bisects, sends discarded batches to a dead-letter destination, and checkpoints.
 #[derive(Debug, Parser)]
