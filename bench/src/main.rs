@@ -24,6 +24,8 @@ mod overhead;
 mod renewals;
 mod sidecar;
 mod throughput;
+mod url;
+mod waiting;
 
 const USAGE: &str = "\
 cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
@@ -38,10 +40,12 @@ cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
   catching-up    memory of `shardmill run` with 2,000 shards that have a backlog
   busy           memory, reads and CPU of the library with 300 shards that catch up together
   renewals       heartbeats while every handler blocks its thread
+  url            CPU of `shardmill run` with a URL per record, compared with a bare GetRecords loop
+  waiting        CPU of `shardmill run` per invocation while 100 and 6,000 shards wait for a function
   startup        from the start of `shardmill run` to its first invocation
   all            all of these
-Each prints a table of medians over RUNS runs. `sidecar`, `startup`, `many-idle`, `catching-up`
-and `busy` need `cargo build --release --workspace --bins` before.";
+Each prints a table of medians over RUNS runs. `sidecar`, `startup`, `many-idle`, `catching-up`,
+`busy`, `url` and `waiting` need `cargo build --release --workspace --bins` before.";
 
 /// Pages of 2,000 records of 1 KB that the overhead benchmark measures.
 const OVERHEAD_PAGES: u64 = 200;
@@ -101,24 +105,31 @@ async fn run(args: &[String]) -> Fallible<()> {
         "catching-up" => print_table(&many::catching_up(runs(3)?).await?),
         "renewals" => print_table(&renewals::figures(runs(5)?)?),
         "busy" => print_table(&many::busy(runs(3)?).await?),
-        "all" => {
-            let mut figures = engine::figures(15)?;
-            figures.extend(overhead_figures(15)?);
-            figures.extend(throughput_figures(15)?);
-            figures.extend(sidecar_figures(3).await?);
-            figures.extend(idle_figures(3)?);
-            figures.extend(startup_figures(15).await?);
-            figures.extend(filter::figures(15)?);
-            figures.extend(dynamodb::figures(15)?);
-            figures.extend(many::idle(1).await?);
-            figures.extend(many::catching_up(3).await?);
-            figures.extend(many::busy(3).await?);
-            figures.extend(renewals::figures(5)?);
-            print_table(&figures);
-        }
+        "url" => print_table(&url::figures(runs(5)?).await?),
+        "waiting" => print_table(&waiting::figures(runs(3)?).await?),
+        "all" => print_table(&all().await?),
         _ => return Err(USAGE.into()),
     }
     Ok(())
+}
+
+/// Every benchmark, one after the other.
+async fn all() -> Fallible<Vec<Figure>> {
+    let mut figures = engine::figures(15)?;
+    figures.extend(overhead_figures(15)?);
+    figures.extend(throughput_figures(15)?);
+    figures.extend(sidecar_figures(3).await?);
+    figures.extend(idle_figures(3)?);
+    figures.extend(startup_figures(15).await?);
+    figures.extend(filter::figures(15)?);
+    figures.extend(dynamodb::figures(15)?);
+    figures.extend(many::idle(1).await?);
+    figures.extend(many::catching_up(3).await?);
+    figures.extend(many::busy(3).await?);
+    figures.extend(renewals::figures(5)?);
+    figures.extend(url::figures(5).await?);
+    figures.extend(waiting::figures(3).await?);
+    Ok(figures)
 }
 
 fn argument(rest: &[String]) -> Fallible<&str> {

@@ -50,7 +50,7 @@ pub(crate) fn sibling(name: &str) -> Fallible<PathBuf> {
 fn start(folder: &Path, endpoint: &str, function: &str, settings: &str) -> Fallible<Running> {
     let config = format!(
         "EventSourceArn: {STREAM_ARN}\nFunctionName: bench\nStartingPosition: TRIM_HORIZON\n\
-         Function: {{Url: \"{function}\"}}\nCheckpoints: sqlite:{folder}/shardmill.db\n\
+         Function: {{{function}}}\nCheckpoints: sqlite:{folder}/shardmill.db\n\
          Aws: {{EndpointUrl: \"{endpoint}\"}}\nAdmin: {{Listen: \"127.0.0.1:0\"}}\n{settings}",
         folder = folder.display(),
     );
@@ -73,9 +73,19 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Starts it on the stream at `endpoint`; `settings` are further lines of its file.
     pub(crate) async fn start(endpoint: &str, settings: &str) -> Fallible<Self> {
+        Self::with_function(endpoint, Duration::ZERO, "", settings).await
+    }
+
+    /// The same with a function that takes its time, and further keys of it.
+    pub(crate) async fn with_function(
+        endpoint: &str,
+        takes: Duration,
+        keys: &str,
+        settings: &str,
+    ) -> Fallible<Self> {
         let folder = tempfile::tempdir()?;
         let records = Arc::new(AtomicU64::new(0));
-        let function = function(Arc::clone(&records), None).await?;
+        let function = format!("{}, {keys}", function(Arc::clone(&records), None, takes).await?);
         let running = start(folder.path(), endpoint, &function, settings)?;
         Ok(Self { running, records, _folder: folder })
     }
@@ -110,7 +120,7 @@ pub(crate) struct Startup {
 pub(crate) async fn startup(emulator: &Emulator) -> Fallible<Startup> {
     let folder = tempfile::tempdir()?;
     let (called, mut calls) = mpsc::unbounded_channel();
-    let function = function(Arc::default(), Some(called)).await?;
+    let function = function(Arc::default(), Some(called), Duration::ZERO).await?;
     emulator.forget();
     let started = Instant::now();
     let running = start(folder.path(), &emulator.endpoint, &function, "")?;
@@ -119,23 +129,28 @@ pub(crate) async fn startup(emulator: &Emulator) -> Fallible<Startup> {
     Ok(Startup { total: invoked.duration_since(started), api: emulator.busy(invoked) })
 }
 
-/// A function that answers at once, counts records and reports when it was called.
+/// A function that answers after a while, counts records and reports when it was called, as the file names it.
 async fn function(
     records: Arc<AtomicU64>,
     called: Option<mpsc::UnboundedSender<Instant>>,
+    takes: Duration,
 ) -> Fallible<String> {
     let answer = move |event: Bytes| {
         if let Some(called) = &called {
             // The receiver may be gone.
             let _ = called.send(Instant::now());
         }
-        let name = b"\"eventID\"";
-        let found = event.windows(name.len()).filter(|window| window == name).count();
+        let found = memchr::memmem::find_iter(&event, "\"eventID\"").count();
         records.fetch_add(found as u64, Ordering::Relaxed);
-        async { "{}" }
+        async move {
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
+            "{}"
+        }
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/", listener.local_addr()?);
+    let url = format!("Url: \"http://{}/\"", listener.local_addr()?);
     let app = Router::new().route("/", post(answer)).layer(DefaultBodyLimit::disable());
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(url)
