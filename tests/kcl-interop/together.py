@@ -110,10 +110,15 @@ def sidecar(name, arn, table, folder):
     return Worker(name, [BINARY, "run", "-c", path], sidecar_line, stderr=log, env=environment, cwd=folder)
 
 
-def owners(table):
+def owners(table, handoffs):
+    """Who has which lease; graceful handoffs under way are noted."""
     items = call(DYNAMODB, "DynamoDB_20120810.Scan", {"TableName": table, "ConsistentRead": True})["Items"]
     leases = {item["leaseKey"]["S"]: item for item in items if item["leaseKey"]["S"].startswith("shardId-")}
-    return {key: item.get("leaseOwner", {"S": "-"})["S"] for key, item in leases.items()}
+    given = {key: item.get("leaseOwner", {"S": "-"})["S"] for key, item in leases.items()}
+    for key, item in leases.items():
+        if "checkpointOwner" in item:
+            handoffs.add((key, item["checkpointOwner"]["S"], given[key]))
+    return given
 
 
 def has_index(table):
@@ -133,7 +138,7 @@ def main():
     time.sleep(3)
     arn = kinesis("DescribeStreamSummary", {"StreamName": run})["StreamDescriptionSummary"]["StreamARN"]
     accepted, workers, started = set(), [java("java-1", run, run, version)], time.time()
-    before, moves, shown = {}, collections.Counter(), None
+    before, moves, handoffs, shown = {}, collections.Counter(), set(), None
     # DynamoDB Local spoils an index that is built while its attributes are written.
     while version == "3x" and not has_index(run):
         time.sleep(1)
@@ -155,7 +160,7 @@ def main():
             if "SequenceNumber" in record:
                 accepted.add((record["ShardId"], record["SequenceNumber"]))
         try:
-            now = owners(run)
+            now = owners(run, handoffs)
         except urllib.error.HTTPError:
             now = {}
         for shard, owner in now.items():
@@ -176,7 +181,8 @@ def main():
     handled = [record for worker in workers for record in worker.handled]
     print("accepted", len(accepted), "missing", len(accepted - set(handled)), "twice", len(handled) - len(set(handled)))
     print("by worker", {worker.name: len(worker.handled) for worker in workers})
-    print("moves", dict(moves), "KCL's events", [dict(w.events) for w in workers if w.events])
+    graceful = collections.Counter(f"{old} to {new}" for _, old, new in handoffs)
+    print("moves", dict(moves), "graceful handoffs", dict(graceful), "KCL's events", [dict(w.events) for w in workers if w.events])
     for log in glob.glob(f"{folder}/*.log"):
         with open(log, encoding="utf-8") as file:
             trouble = [line for line in file if '"WARN"' in line or '"ERROR"' in line]
