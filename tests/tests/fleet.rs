@@ -165,13 +165,17 @@ async fn i16_a_rolling_restart_under_load_loses_nothing_and_handles_nothing_twic
     for name in ["a0", "b0", "c0"] {
         until_owned(&store, name, 2).await;
     }
-    for (index, name) in ["a1", "b1", "c1"].into_iter().enumerate() {
-        stream.put(600, 100).await;
-        workers[index].terminate();
-        assert!(workers[index].ended().await.success());
-        stream.put(600, 100).await;
-        workers[index] = Sidecar::worker(&config, &function, name).await;
-        until_owned(&store, name, 2).await;
+    let rounds = std::env::var("SHARDMILL_TEST_ROLLING_RESTARTS").map_or(1, |text| text.parse().unwrap());
+    for round in 1..=rounds {
+        for (index, worker) in workers.iter_mut().enumerate() {
+            let name = format!("{}{round}", ["a", "b", "c"][index]);
+            stream.put(600, 100).await;
+            worker.terminate();
+            assert!(worker.ended().await.success());
+            stream.put(600, 100).await;
+            *worker = Sidecar::worker(&config, &function, &name).await;
+            until_owned(&store, &name, 2).await;
+        }
     }
     until("the records are stored", async || is_complete(&stream, &function.stored()).then_some(())).await;
     assert_exactly_once_in_order(&stream, &function.stored());
