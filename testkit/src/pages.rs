@@ -4,15 +4,15 @@
 //! A page is rendered once per connection, in the encoding of its calls, JSON or CBOR; for each call only its sequence numbers, its next iterator and its date are
 //! written over the old ones, and the whole answer leaves in one write. Every record has its own sequence number,
 //! strictly increasing in its shard; iterators that name no sequence number, `LATEST` included, start at the first
-//! record. All other operations are answered by a [`FakeKinesis`] underneath. One
+//! record. All other operations are answered by a [`FakeKinesis`] underneath, each in the encoding of its call. One
 //! blocking thread serves each connection: tens of them, not thousands.
 
 use crate::FakeKinesis;
 use crate::cbor::Item;
 use crate::service::CBOR;
 use aws_smithy_types::date_time::Format;
-use bytes::Bytes;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
@@ -140,18 +140,22 @@ fn serve(service: &Service, socket: &TcpStream) -> io::Result<()> {
     let mut writer = socket;
     let mut page: Option<Page> = None;
     while let Some(request) = Request::read(&mut reader)? {
-        match request.operation() {
-            "GetRecords" => get_records(service, &request, &mut page, &mut writer)?,
-            "GetShardIterator" => match get_shard_iterator(&request.body) {
-                Ok(answer) => writer.write_all(&response(200, answer.to_string().as_bytes(), false))?,
-                Err(message) => writer.write_all(&invalid(message))?,
-            },
-            _ => {
-                let now_ms = service.fake.now_ms();
-                let answer = service.fake.handle(&request.target, &request.body, now_ms);
-                writer.write_all(&response(answer.status, &answer.body, false))?;
+        let whole = |status, body: &[u8]| Cow::Owned(response(status, body, request.is_cbor));
+        let answer = match request.operation() {
+            "GetRecords" => get_records(service, &request, &mut page).map(Cow::Borrowed),
+            "GetShardIterator" => {
+                get_shard_iterator(&request.body).map(|answer| whole(200, answer.to_string().as_bytes()))
             }
-        }
+            _ => {
+                let answer = service.fake.handle(&request.target, &request.body, service.fake.now_ms());
+                Ok(whole(answer.status, &answer.body))
+            }
+        };
+        let invalid = |message: &str| {
+            let body = json!({ "__type": "InvalidArgumentException", "message": message });
+            whole(400, body.to_string().as_bytes())
+        };
+        writer.write_all(&answer.unwrap_or_else(invalid))?;
     }
     Ok(())
 }
@@ -159,8 +163,10 @@ fn serve(service: &Service, socket: &TcpStream) -> io::Result<()> {
 /// As much of a request as matters here.
 struct Request {
     target: String,
+    /// Whether it came in CBOR, and its answer has to.
     is_cbor: bool,
-    body: Bytes,
+    /// JSON, whichever it came in; nothing if it was malformed.
+    body: Vec<u8>,
 }
 
 impl Request {
@@ -187,14 +193,10 @@ impl Request {
         }
         let mut body = Vec::new();
         reader.take(length).read_to_end(&mut body)?;
-        Ok(Some(Self { target, is_cbor, body: body.into() }))
-    }
-
-    fn input(&self) -> Option<Value> {
-        if self.is_cbor {
-            return serde_json::from_str(&Item::from_cbor(&self.body)?.to_json()).ok();
+        if is_cbor {
+            body = Item::from_cbor(&body).map(|item| item.to_json().into_bytes()).unwrap_or_default();
         }
-        serde_json::from_slice(&self.body).ok()
+        Ok(Some(Self { target, is_cbor, body }))
     }
 
     fn operation(&self) -> &str {
@@ -202,10 +204,14 @@ impl Request {
     }
 }
 
-fn response(status: u16, body: &[u8], is_cbor: bool) -> Vec<u8> {
-    let mut head = head(status, body.len(), is_cbor);
-    head.extend_from_slice(body);
-    head
+/// An answer whose body is JSON, or nothing, in the encoding of its call.
+fn response(status: u16, json: &[u8], is_cbor: bool) -> Vec<u8> {
+    let cbor = serde_json::from_slice(json).ok().filter(|_| is_cbor);
+    let cbor = cbor.map(|json| Item::from_json(&json).to_cbor());
+    let body = cbor.as_deref().unwrap_or(json);
+    let mut answer = head(status, body.len(), is_cbor);
+    answer.extend_from_slice(body);
+    answer
 }
 
 fn head(status: u16, length: usize, is_cbor: bool) -> Vec<u8> {
@@ -224,11 +230,6 @@ fn date() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let seconds = i64::try_from(seconds).unwrap_or(0);
     aws_smithy_types::DateTime::from_secs(seconds).fmt(Format::HttpDate).unwrap_or_default()
-}
-
-fn invalid(message: &str) -> Vec<u8> {
-    let body = json!({ "__type": "InvalidArgumentException", "message": message }).to_string();
-    response(400, body.as_bytes(), false)
 }
 
 /// A place in a shard: its number, and how many records come before.
@@ -255,8 +256,10 @@ impl Place {
     }
 }
 
+const MALFORMED: &str = "The body is neither JSON nor CBOR.";
+
 fn get_shard_iterator(body: &[u8]) -> Result<Value, &'static str> {
-    let input: Value = serde_json::from_slice(body).map_err(|_| "The body is not JSON.")?;
+    let input: Value = serde_json::from_slice(body).map_err(|_| MALFORMED)?;
     let text = |name: &str| input[name].as_str().unwrap_or_default();
     let shard =
         text("ShardId").strip_prefix("shardId-").and_then(|n| n.parse().ok()).ok_or("Invalid ShardId.")?;
@@ -274,19 +277,14 @@ fn get_shard_iterator(body: &[u8]) -> Result<Value, &'static str> {
     Ok(json!({ "ShardIterator": format!("{ITERATOR_PREFIX}{}", Place { shard, record }.digits()) }))
 }
 
-fn get_records(
+fn get_records<'a>(
     service: &Service,
     request: &Request,
-    page: &mut Option<Page>,
-    writer: &mut impl Write,
-) -> io::Result<()> {
-    let Some(input) = request.input() else {
-        return writer.write_all(&invalid("The body is neither JSON nor CBOR."));
-    };
+    page: &'a mut Option<Page>,
+) -> Result<&'a [u8], &'static str> {
+    let input: Value = serde_json::from_slice(&request.body).map_err(|_| MALFORMED)?;
     let iterator = input["ShardIterator"].as_str().unwrap_or_default();
-    let Some(place) = Place::read(iterator, ITERATOR_PREFIX) else {
-        return writer.write_all(&invalid("Invalid ShardIterator."));
-    };
+    let place = Place::read(iterator, ITERATOR_PREFIX).ok_or("Invalid ShardIterator.")?;
     let options = &service.options;
     let limit = input["Limit"].as_u64().and_then(|l| usize::try_from(l).ok()).unwrap_or(usize::MAX);
     let full = options.records_per_page as u64;
@@ -299,7 +297,7 @@ fn get_records(
         }
         _ => page.insert(Page::render(count, options.record_bytes, request.is_cbor)),
     };
-    writer.write_all(rendered.at(place))
+    Ok(rendered.at(place))
 }
 
 /// A whole answer, head and body, and the places in it that change from call to call.

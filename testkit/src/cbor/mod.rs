@@ -9,8 +9,8 @@ use serde_json::Value;
 
 /// The member whose value is bytes; JSON has them as base64.
 const DATA: &str = "Data";
-/// The member whose value is a time; JSON has it in seconds.
-const ARRIVAL: &str = "ApproximateArrivalTimestamp";
+/// The members whose value is a time; JSON has it in seconds.
+const TIMES: [&str; 2] = ["ApproximateArrivalTimestamp", "StreamCreationTimestamp"];
 
 /// A value that has both encodings.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +58,7 @@ impl Item {
     fn member(name: &str, json: &Value) -> Self {
         let special = match (name, json) {
             (DATA, Value::String(text)) => base64_simd::STANDARD.decode_to_vec(text).ok().map(Self::Data),
-            (ARRIVAL, Value::Number(seconds)) => seconds.as_f64().map(Self::time),
+            (name, Value::Number(seconds)) if TIMES.contains(&name) => seconds.as_f64().map(Self::time),
             _ => None,
         };
         special.unwrap_or_else(|| Self::from_json(json))
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn an_answer_is_the_same_in_both_encodings_and_in_every_form() {
         let json = json!({"Records": [{"Data": "eHg=", "SequenceNumber": "49", "PartitionKey": "a\"b\u{e9}",
-            "ApproximateArrivalTimestamp": 1_790_000_000.123, "New": [true, -5, 1.5, null, 70000]}], "Data": "no base64"});
+            "ApproximateArrivalTimestamp": 1_790_000_000.123, "StreamCreationTimestamp": 1_790_000_000.5, "New": [true, -5, 1.5, null, 70000]}], "Data": "no base64"});
         let item = Item::from_json(&json);
         assert_eq!(serde_json::from_str::<Value>(&item.to_json()).unwrap(), json);
         for form in 0..8 {

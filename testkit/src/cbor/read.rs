@@ -1,6 +1,6 @@
 //! Reading CBOR. Plain and not fast: a second opinion to the readers under test.
 
-use super::{ARRIVAL, Item};
+use super::{Item, TIMES};
 
 /// A value of indefinite length ends with this.
 const BREAK: u8 = 0xff;
@@ -39,7 +39,7 @@ fn item(rest: &mut &[u8], depth: u8) -> Option<Item> {
 fn member(rest: &mut &[u8], depth: u8) -> Option<(String, Item)> {
     let Item::Text(name) = item(rest, depth)? else { return None };
     let value = match item(rest, depth)? {
-        Item::Integer(millis) if name == ARRIVAL => Item::Time(millis),
+        Item::Integer(millis) if TIMES.contains(&name.as_str()) => Item::Time(millis),
         value => value,
     };
     Some((name, value))
