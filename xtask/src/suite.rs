@@ -45,6 +45,15 @@ impl Suite {
         format!("SHARDMILL_TEST_{}", self.module().to_uppercase())
     }
 
+    /// Those that a text names by their modules, separated by commas.
+    fn named(names: &str) -> Result<Vec<Self>> {
+        let known = || Self::ALL.map(Self::module).join(", ");
+        let find = |name| Self::ALL.into_iter().find(|suite| suite.module() == name);
+        let suite =
+            |name| find(name).ok_or_else(|| format!("there is no suite {name:?}; known: {}", known()));
+        names.split(',').map(suite).collect()
+    }
+
     const fn is_guest(self) -> bool {
         matches!(self, Self::Go | Self::KclJava)
     }
@@ -95,10 +104,14 @@ impl Plan {
     fn here() -> Result<(Machine, Self)> {
         let machine = Machine::look();
         let plan = Self::make(&machine, |suite| env::var_os(suite.variable()).is_some(), crate::is_ci())?;
-        for (suite, what) in &plan.skipped {
+        plan.show_skipped();
+        Ok((machine, plan))
+    }
+
+    fn show_skipped(&self) {
+        for (suite, what) in &self.skipped {
             eprintln!("xtask: skipped: the {} tests, this machine lacks {what}", suite.module());
         }
-        Ok((machine, plan))
     }
 }
 
@@ -200,6 +213,21 @@ pub(crate) fn down() -> Result<()> {
     file.lock().map_err(failed)?;
     eprintln!("xtask: stopped the emulators in the background");
     Ok(())
+}
+
+/// Runs a command with the emulators of some suites, which its environment names as it does for the tests, and then stops
+/// them. What the machine lacks is skipped.
+pub(crate) fn with(names: &str, program: &str, args: &[&str]) -> Result<()> {
+    let wanted = Suite::named(names)?;
+    let machine = Machine::look();
+    let is_given = |suite| !wanted.contains(&suite) || env::var_os(suite.variable()).is_some();
+    let plan = Plan::make(&machine, is_given, false)?;
+    plan.show_skipped();
+    let home = Home::open()?;
+    let installed = Installed::make(&home, &machine, &plan)?;
+    let fleet = Fleet::start(&home, &installed.emulators, "with")?;
+    let mut command = Command::new(program);
+    process::run(command.args(args).envs(fleet.variables()).envs(installed.variables), None)
 }
 
 /// The file whose existence keeps the emulators in the background alive; it holds their addresses.
@@ -337,6 +365,13 @@ mod tests {
     fn what_the_environment_already_gives_is_neither_skipped_nor_started() {
         let plan = Plan::make(&Machine::bare(), |suite| suite == Suite::Localstack, false).unwrap();
         assert!(!modules(&plan).contains(&"localstack") && !plan.own.contains(&Suite::Localstack));
+    }
+
+    #[test]
+    fn suites_are_named_by_their_modules_and_an_unknown_name_is_an_error_with_the_known_ones() {
+        assert_eq!(Suite::named("dynamodb_local,kcl_java"), Ok(vec![Suite::DynamodbLocal, Suite::KclJava]));
+        let error = Suite::named("dynamodb_local,dynamodb").unwrap_err();
+        assert!(error.contains("\"dynamodb\"") && error.contains("dynamodb_local, kcl_java"), "{error}");
     }
 
     #[test]

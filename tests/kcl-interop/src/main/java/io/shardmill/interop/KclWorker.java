@@ -26,6 +26,7 @@ import software.amazon.kinesis.lifecycle.events.ShardEndedInput;
 import software.amazon.kinesis.lifecycle.events.ShutdownRequestedInput;
 import software.amazon.kinesis.metrics.NullMetricsFactory;
 import software.amazon.kinesis.processor.ShardRecordProcessor;
+import software.amazon.kinesis.processor.ShardRecordProcessorFactory;
 import software.amazon.kinesis.processor.SingleStreamTracker;
 import software.amazon.kinesis.retrieval.KinesisClientRecord;
 import software.amazon.kinesis.retrieval.polling.PollingConfig;
@@ -39,12 +40,8 @@ public final class KclWorker {
 
     /** Runs until it is asked to stop. */
     public static void main(String[] arguments) throws Exception {
-        Map<String, String> given = new HashMap<>();
-        for (String argument : arguments) {
-            String[] parts = argument.split("=", 2);
-            given.put(parts[0], parts[1]);
-        }
-        Scheduler scheduler = scheduler(given);
+        Map<String, String> given = settings(arguments);
+        Scheduler scheduler = scheduler(given, Processor::new);
         Thread runs = new Thread(scheduler, "scheduler");
         runs.setDaemon(true);
         runs.start();
@@ -54,7 +51,16 @@ public final class KclWorker {
         System.exit(0);
     }
 
-    private static Scheduler scheduler(Map<String, String> given) {
+    static Map<String, String> settings(String[] arguments) {
+        Map<String, String> given = new HashMap<>();
+        for (String argument : arguments) {
+            String[] parts = argument.split("=", 2);
+            given.put(parts[0], parts[1]);
+        }
+        return given;
+    }
+
+    static Scheduler scheduler(Map<String, String> given, ShardRecordProcessorFactory processors) {
         String stream = given.get("stream");
         long failover = Long.parseLong(given.getOrDefault("failover", "10000"));
         StaticCredentialsProvider credentials =
@@ -62,7 +68,10 @@ public final class KclWorker {
         Region region = Region.of(given.get("region"));
         KinesisAsyncClient kinesis = KinesisAsyncClient.builder()
                 .endpointOverride(URI.create(given.get("kinesis")))
-                .httpClientBuilder(NettyNioAsyncHttpClient.builder().protocol(Protocol.HTTP1_1))
+                .httpClientBuilder(NettyNioAsyncHttpClient.builder()
+                        .protocol(Protocol.HTTP1_1)
+                        // As KCL's own clients: a read for each shard at once.
+                        .maxConcurrency(Integer.MAX_VALUE))
                 .credentialsProvider(credentials)
                 .region(region)
                 .build();
@@ -82,13 +91,13 @@ public final class KclWorker {
                 dynamo,
                 metrics,
                 given.get("worker"),
-                Processor::new);
+                processors);
         ClientVersionConfig version = given.get("version").equals("2x")
                 ? ClientVersionConfig.CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X
                 : ClientVersionConfig.CLIENT_VERSION_CONFIG_3X;
         PollingConfig polling = new PollingConfig(stream, kinesis)
                 .maxRecords(Integer.parseInt(given.getOrDefault("batch", "10")))
-                .idleTimeBetweenReadsInMillis(250);
+                .idleTimeBetweenReadsInMillis(Long.parseLong(given.getOrDefault("idle", "250")));
         return new Scheduler(
                 configs.checkpointConfig(),
                 configs.coordinatorConfig().clientVersionConfig(version).parentShardPollIntervalMillis(1000),
