@@ -21,6 +21,7 @@ mod many;
 mod measure;
 mod memory_source;
 mod overhead;
+mod peer;
 mod renewals;
 mod sidecar;
 mod throughput;
@@ -76,11 +77,7 @@ async fn run(args: &[String]) -> Fallible<()> {
         // Each run is a process of its own, started by the benchmarks below.
         "run-overhead" => print_overhead(overhead::run(OVERHEAD_PAGES).await?),
         "run-library" => {
-            let encoding = match rest.get(1).map(String::as_str) {
-                Some("json") => AnswerEncoding::Json,
-                Some("cbor") => AnswerEncoding::Cbor,
-                _ => return Err(USAGE.into()),
-            };
+            let encoding = encoding(rest)?;
             print_lap(throughput::library(argument(rest)?, encoding, WARM_UP_RECORDS, RECORDS).await?);
         }
         "run-bare" => print_lap(throughput::bare(argument(rest)?, WARM_UP_RECORDS, RECORDS).await?),
@@ -92,6 +89,10 @@ async fn run(args: &[String]) -> Fallible<()> {
             let budget = rest.get(1).ok_or(USAGE)?.parse()?;
             println!("{}", many::catch_up(argument(rest)?, budget).await?);
         }
+        // These run until they are stopped, for bench/peers.
+        "count-bare" => peer::bare(argument(rest)?).await?,
+        "count-library" => peer::library(argument(rest)?, encoding(rest)?).await?,
+        "count-function" => peer::function().await?,
         "serve" => serve(rest)?,
         "engine" => print_table(&engine::figures(runs(15)?)?),
         "overhead" => print_table(&overhead_figures(runs(15)?)?),
@@ -134,6 +135,14 @@ async fn all() -> Fallible<Vec<Figure>> {
 
 fn argument(rest: &[String]) -> Fallible<&str> {
     Ok(rest.first().ok_or(USAGE)?)
+}
+
+fn encoding(rest: &[String]) -> Fallible<AnswerEncoding> {
+    match rest.get(1).map(String::as_str) {
+        Some("json") => Ok(AnswerEncoding::Json),
+        Some("cbor") => Ok(AnswerEncoding::Cbor),
+        _ => Err(USAGE.into()),
+    }
 }
 
 fn print_lap((records, lap): (u64, Lap)) {

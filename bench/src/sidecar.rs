@@ -14,6 +14,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::routing::post;
+use memchr::memmem;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -85,7 +86,7 @@ impl Sidecar {
     ) -> Fallible<Self> {
         let folder = tempfile::tempdir()?;
         let records = Arc::new(AtomicU64::new(0));
-        let function = format!("{}, {keys}", function(Arc::clone(&records), None, takes).await?);
+        let function = format!("Url: \"{}\", {keys}", function(Arc::clone(&records), None, takes).await?);
         let running = start(folder.path(), endpoint, &function, settings)?;
         Ok(Self { running, records, _folder: folder })
     }
@@ -121,6 +122,7 @@ pub(crate) async fn startup(emulator: &Emulator) -> Fallible<Startup> {
     let folder = tempfile::tempdir()?;
     let (called, mut calls) = mpsc::unbounded_channel();
     let function = function(Arc::default(), Some(called), Duration::ZERO).await?;
+    let function = format!("Url: \"{function}\"");
     emulator.forget();
     let started = Instant::now();
     let running = start(folder.path(), &emulator.endpoint, &function, "")?;
@@ -129,8 +131,8 @@ pub(crate) async fn startup(emulator: &Emulator) -> Fallible<Startup> {
     Ok(Startup { total: invoked.duration_since(started), api: emulator.busy(invoked) })
 }
 
-/// A function that answers after a while, counts records and reports when it was called, as the file names it.
-async fn function(
+/// A function that answers after a while, counts records and reports when it was called; its address.
+pub(crate) async fn function(
     records: Arc<AtomicU64>,
     called: Option<mpsc::UnboundedSender<Instant>>,
     takes: Duration,
@@ -140,7 +142,7 @@ async fn function(
             // The receiver may be gone.
             let _ = called.send(Instant::now());
         }
-        let found = memchr::memmem::find_iter(&event, "\"eventID\"").count();
+        let found = memmem::find_iter(&event, b"\"eventID\"").count();
         records.fetch_add(found as u64, Ordering::Relaxed);
         async move {
             if !takes.is_zero() {
@@ -150,7 +152,7 @@ async fn function(
         }
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("Url: \"http://{}/\"", listener.local_addr()?);
+    let url = format!("http://{}/", listener.local_addr()?);
     let app = Router::new().route("/", post(answer)).layer(DefaultBodyLimit::disable());
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(url)
