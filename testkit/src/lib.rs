@@ -33,7 +33,8 @@
 //! # }
 //! ```
 //!
-//! A program in another process, such as the sidecar, reaches the same fake over HTTP: [`FakeKinesis::serve`].
+//! A program in another process, such as the sidecar, reaches the same fake over HTTP, [`FakeKinesis::serve`], or as it
+//! reaches AWS, over TLS with HTTP/2: [`FakeKinesis::serve_tls`].
 //!
 //! # Faults
 //!
@@ -123,4 +124,5 @@ pub use dynamodb::{FakeDynamoDbStreams, StoredChange, StoredStreamShard};
 pub use fakes::Fakes;
 pub use kinesis::FakeKinesis;
 pub use proxy::{FaultProxy, ProxyMode};
+pub use service::TlsOptions;
 pub use tables::{Bill, FakeDynamoDb};

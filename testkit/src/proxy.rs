@@ -1,5 +1,6 @@
 //! [`FaultProxy`]: a TCP proxy whose network can be made bad at run time.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub struct FaultProxy {
     address: SocketAddr,
     commands: mpsc::Sender<Command>,
     mode: watch::Receiver<Setting>,
+    stalled: watch::Sender<BTreeSet<usize>>,
     counts: Arc<Counts>,
     task: JoinHandle<()>,
 }
@@ -72,12 +74,19 @@ impl FaultProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let (set_mode, mode) = watch::channel((1, ProxyMode::Pass));
+        let (stalled, now_stalled) = watch::channel(BTreeSet::new());
         let (commands, received) = mpsc::channel(1);
         let counts = Arc::<Counts>::default();
-        let run =
-            Run { address, target, mode: set_mode, counts: Arc::clone(&counts), connections: JoinSet::new() };
+        let run = Run {
+            address,
+            target,
+            mode: set_mode,
+            stalled: now_stalled,
+            counts: Arc::clone(&counts),
+            connections: JoinSet::new(),
+        };
         let task = tokio::spawn(run.run(listener, received));
-        Ok(Self { address, commands, mode, counts, task })
+        Ok(Self { address, commands, mode, stalled, counts, task })
     }
 
     /// Where the proxy listens; it stays the same over all modes.
@@ -110,6 +119,21 @@ impl FaultProxy {
         answer.await.map_err(|_| ended())?
     }
 
+    /// Nothing moves any more, in either direction, on one connection: the first that was accepted is 0. The others go on
+    /// in the mode in force.
+    pub fn stall(&self, connection: usize) {
+        self.stalled.send_modify(|stalled| {
+            stalled.insert(connection);
+        });
+    }
+
+    /// Ends that: what was sent meanwhile moves on.
+    pub fn resume(&self, connection: usize) {
+        self.stalled.send_modify(|stalled| {
+            stalled.remove(&connection);
+        });
+    }
+
     /// How many connections were accepted so far.
     #[must_use]
     pub fn accepted(&self) -> usize {
@@ -134,6 +158,7 @@ struct Run {
     address: SocketAddr,
     target: SocketAddr,
     mode: watch::Sender<Setting>,
+    stalled: watch::Receiver<BTreeSet<usize>>,
     counts: Arc<Counts>,
     connections: JoinSet<()>,
 }
@@ -171,11 +196,12 @@ impl Run {
     }
 
     fn admit(&mut self, client: TcpStream) {
-        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        let number = self.counts.accepted.fetch_add(1, Ordering::Relaxed);
         let open = OpenConnection::new(Arc::clone(&self.counts));
-        let (target, mode) = (self.target, self.mode.subscribe());
+        let target = self.target;
+        let road = Road { number, mode: self.mode.subscribe(), stalled: self.stalled.clone() };
         self.connections.spawn(async move {
-            connection(client, target, mode).await;
+            connection(client, target, road).await;
             drop(open);
         });
     }
@@ -212,12 +238,12 @@ enum End {
     Reset,
 }
 
-async fn connection(mut client: TcpStream, target: SocketAddr, mode: watch::Receiver<Setting>) {
+async fn connection(mut client: TcpStream, target: SocketAddr, road: Road) {
     let mut upstream = None;
     let end = tokio::select! {
         biased;
-        () = killed(mode.clone()) => End::Reset,
-        end = relay(&mut client, &mut upstream, target, mode) => end,
+        () = killed(road.mode.clone()) => End::Reset,
+        end = relay(&mut client, &mut upstream, target, road) => end,
     };
     if let End::Reset = end {
         for socket in [Some(client), upstream].into_iter().flatten() {
@@ -234,31 +260,45 @@ async fn killed(mut mode: watch::Receiver<Setting>) {
     }
 }
 
+/// What lets a connection's bytes through or not.
+#[derive(Clone)]
+struct Road {
+    number: usize,
+    mode: watch::Receiver<Setting>,
+    stalled: watch::Receiver<BTreeSet<usize>>,
+}
+
+impl Road {
+    /// Waits while nothing is let through, and gives the setting that does.
+    async fn open(&mut self) -> Setting {
+        loop {
+            let free = self.stalled.wait_for(|stalled| !stalled.contains(&self.number)).await.is_ok();
+            let open = self.mode.wait_for(|m| m.1 != ProxyMode::BlackHole).await.ok().map(|setting| *setting);
+            let (true, Some(setting)) = (free, open) else { return std::future::pending().await };
+            // It may have been stalled while the mode was waited for.
+            if !self.stalled.borrow().contains(&self.number) {
+                return setting;
+            }
+        }
+    }
+}
+
 async fn relay(
     client: &mut TcpStream,
     upstream: &mut Option<TcpStream>,
     target: SocketAddr,
-    mode: watch::Receiver<Setting>,
+    mut road: Road,
 ) -> End {
-    open_road(&mut mode.clone()).await;
+    road.open().await;
     let Ok(socket) = TcpStream::connect(target).await else { return End::Reset };
     let _ = (client.set_nodelay(true), socket.set_nodelay(true));
     let (target_reads, target_writes) = upstream.insert(socket).split();
     let (client_reads, client_writes) = client.split();
-    let there = pump(client_reads, target_writes, mode.clone(), false);
-    let back = pump(target_reads, client_writes, mode, true);
+    let there = pump(client_reads, target_writes, road.clone(), false);
+    let back = pump(target_reads, client_writes, road, true);
     match tokio::try_join!(there, back) {
         Ok(_) | Err(End::Closed) => End::Closed,
         Err(End::Reset) => End::Reset,
-    }
-}
-
-/// Waits while the mode lets nothing through, and gives the setting that does.
-async fn open_road(mode: &mut watch::Receiver<Setting>) -> Setting {
-    let open = mode.wait_for(|m| m.1 != ProxyMode::BlackHole).await.ok().map(|setting| *setting);
-    match open {
-        Some(setting) => setting,
-        None => std::future::pending().await,
     }
 }
 
@@ -266,11 +306,11 @@ async fn open_road(mode: &mut watch::Receiver<Setting>) -> Setting {
 async fn pump(
     reads: impl AsyncRead + Unpin,
     writes: impl AsyncWrite + Unpin,
-    mode: watch::Receiver<Setting>,
+    road: Road,
     cuts: bool,
 ) -> Result<(), End> {
     let (chunks, queue) = mpsc::channel(256);
-    tokio::try_join!(take_in(reads, chunks, mode.clone()), give_out(writes, queue, mode, cuts)).map(|_| ())
+    tokio::try_join!(take_in(reads, chunks, road.clone()), give_out(writes, queue, road, cuts)).map(|_| ())
 }
 
 type Chunk = (Instant, Vec<u8>);
@@ -278,16 +318,16 @@ type Chunk = (Instant, Vec<u8>);
 async fn take_in(
     mut reads: impl AsyncRead + Unpin,
     chunks: mpsc::Sender<Chunk>,
-    mut mode: watch::Receiver<Setting>,
+    mut road: Road,
 ) -> Result<(), End> {
     let mut buffer = vec![0; 16 << 10];
     loop {
-        open_road(&mut mode).await;
+        road.open().await;
         let count = reads.read(&mut buffer).await.map_err(|_| End::Reset)?;
         if count == 0 {
             return Ok(());
         }
-        let delay = match mode.borrow().1 {
+        let delay = match road.mode.borrow().1 {
             ProxyMode::Latency(delay) => delay,
             _ => Duration::ZERO,
         };
@@ -299,7 +339,7 @@ async fn take_in(
 async fn give_out(
     mut writes: impl AsyncWrite + Unpin,
     mut chunks: mpsc::Receiver<Chunk>,
-    mut mode: watch::Receiver<Setting>,
+    mut road: Road,
     cuts: bool,
 ) -> Result<(), End> {
     // What may still pass, and under which setting that was counted.
@@ -309,7 +349,7 @@ async fn give_out(
             tokio::time::sleep_until(due).await;
         }
         let mut part = chunk.len();
-        match open_road(&mut mode).await {
+        match road.open().await {
             (number, ProxyMode::CutAfter(bytes)) if cuts => {
                 let allowed = if left.0 == number { left.1 } else { bytes };
                 part = usize::try_from(allowed).map_or(part, |allowed| allowed.min(part));

@@ -211,3 +211,28 @@ async fn a_hanging_call_does_not_hold_up_the_others_of_a_served_fake() {
     drop(server);
     assert!(!hanging.await.unwrap(), "dropping the server ends its connections");
 }
+
+#[tokio::test]
+async fn a_fault_strikes_the_calls_of_an_access_key_or_of_a_wrong_time() {
+    let fake = fake();
+    let server = fake.serve().await.unwrap();
+    for config in [fake.sdk_config(), server.sdk_config()] {
+        fake.set_clock_offset(0);
+        let client = without_retries(&config);
+        let call = async || client.list_streams().send().await;
+        let other = fake.faults().on_any().signed_by("other").hold(Fault::Throttle);
+        let own = fake.faults().on_any().signed_by("test").times(1).inject(Fault::Throttle);
+        call().await.unwrap_err();
+        call().await.unwrap();
+        assert_eq!((other.hits(), own.hits()), (0, 1));
+
+        let off = fake.faults().on_any().signed_off(Duration::from_secs(300)).hold(Fault::Throttle);
+        call().await.unwrap();
+        assert_eq!(off.hits(), 0);
+        fake.set_clock_offset(600_000);
+        // The refusal shows the client how late it is.
+        call().await.unwrap_err();
+        call().await.unwrap();
+        assert_eq!(off.hits(), 1);
+    }
+}

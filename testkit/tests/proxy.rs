@@ -162,3 +162,21 @@ async fn the_sdk_sees_each_mode_and_recovers() {
     drop(proxy);
     list().await.unwrap_err();
 }
+
+#[tokio::test]
+async fn one_connection_stalls_and_the_others_go_on() {
+    let proxy = FaultProxy::start(echo().await).await.unwrap();
+    let (mut first, mut second) = (connect(&proxy).await, connect(&proxy).await);
+    round_trip(&mut first, "first").await;
+    round_trip(&mut second, "second").await;
+    assert_eq!(proxy.accepted(), 2);
+    proxy.stall(0);
+    first.write_all(b"late").await.unwrap();
+    round_trip(&mut second, "goes on").await;
+    round_trip(&mut connect(&proxy).await, "and so does a new one").await;
+    assert!(first.try_read(&mut [0; 4]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+    proxy.resume(0);
+    let mut got = [0; 4];
+    first.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"late");
+}

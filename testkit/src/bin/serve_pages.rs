@@ -18,6 +18,11 @@ fn main() -> ExitCode {
     if writeln!(stdout, "{url}").and_then(|()| stdout.flush()).is_err() {
         return ExitCode::FAILURE;
     }
-    server.run();
-    ExitCode::SUCCESS
+    match server.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "cannot serve: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -4,8 +4,8 @@ mod api;
 mod state;
 
 use crate::service::{
-    CallLog, Calls, FakeError, Faults, Operation, Reply, Response, Server, Service, Shape, config,
-    http_client, millis, serve, through_faults,
+    Asked, CallLog, Calls, FakeError, Faults, Operation, Reply, Response, Server, Service, Shape, TlsOptions,
+    config, http_client, millis, serve, through_faults,
 };
 use api::Input;
 use aws_config::SdkConfig;
@@ -139,7 +139,15 @@ impl FakeDynamoDbStreams {
     /// # Errors
     /// The port cannot be opened.
     pub async fn serve(&self) -> io::Result<Server> {
-        serve(self.clone(), 0).await
+        serve(self.clone(), 0, None).await
+    }
+
+    /// The same over TLS, with HTTP/2 unless the options say otherwise: [`Server::certificate`] is what a client must trust.
+    ///
+    /// # Errors
+    /// The port cannot be opened.
+    pub async fn serve_tls(&self, options: TlsOptions) -> io::Result<Server> {
+        serve(self.clone(), 0, Some(options)).await
     }
 
     /// The fault hooks.
@@ -387,8 +395,9 @@ impl FakeDynamoDbStreams {
 }
 
 impl Service for FakeDynamoDbStreams {
-    async fn answer(&self, target: &str, body: &[u8]) -> Option<Reply> {
-        let input = Input::parse(body);
+    async fn answer(&self, asked: &Asked<'_>) -> Option<Reply> {
+        let target = asked.target;
+        let input = Input::parse(asked.body);
         let Some(operation) = Operation::from_target(target) else {
             let response = self.carry_out(target, input, &Shape::default());
             return Some(Reply::whole(response));
@@ -396,7 +405,8 @@ impl Service for FakeDynamoDbStreams {
         let shard = input.as_ref().ok().and_then(Input::shard);
         let now_ms = || self.now_ms();
         let perform = |shape: &Shape| self.carry_out(target, input, shape);
-        through_faults(&self.shared.faults, &self.shared.calls, (operation, shard), now_ms, perform).await
+        let subject = (operation, shard, &asked.signature);
+        through_faults(&self.shared.faults, &self.shared.calls, subject, now_ms, perform).await
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Injection {
     /// All operations without it.
     operation: Option<String>,
     shard: Option<String>,
+    signed_by: Option<String>,
+    signed_off_ms: Option<u64>,
     #[serde(default)]
     skip: u64,
     times: Option<u64>,
@@ -50,7 +52,7 @@ impl Injected {
     }
 
     pub(super) fn inject(&self, faults: &Faults, injection: Injection) -> Result<Value, Refused> {
-        let Injection { operation, shard, skip, times, always, fault } = injection;
+        let Injection { operation, shard, signed_by, signed_off_ms, skip, times, always, fault } = injection;
         let refused = |text: &str| Err(Refused::Unreadable(format!("inject-fault: {text}")));
         match (&fault, times) {
             (Fault::Error { status, .. }, _) if !(400..=599).contains(status) => {
@@ -64,6 +66,12 @@ impl Injected {
         let mut rule = operation.map_or_else(|| faults.on_any(), |operation| faults.on(operation)).skip(skip);
         if let Some(shard) = shard {
             rule = rule.shard(shard);
+        }
+        if let Some(key) = signed_by {
+            rule = rule.signed_by(key);
+        }
+        if let Some(off) = signed_off_ms {
+            rule = rule.signed_off(Duration::from_millis(off));
         }
         rule = if always { rule.always() } else { rule.times(times.unwrap_or(1)) };
         let injected = rule.inject(fault);

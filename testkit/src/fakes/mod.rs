@@ -4,7 +4,7 @@ mod dynamodb;
 mod faults;
 mod kinesis;
 
-use crate::service::{FakeError, Reply, Response, Server, Service, serve};
+use crate::service::{Asked, FakeError, Reply, Response, Server, Service, TlsOptions, serve};
 use crate::{FakeDynamoDb, FakeDynamoDbStreams, FakeKinesis};
 use faults::Injected;
 use serde::de::DeserializeOwned;
@@ -83,7 +83,15 @@ impl Fakes {
     /// # Errors
     /// The port cannot be opened.
     pub async fn serve(&self, port: u16) -> io::Result<Server> {
-        serve(self.clone(), port).await
+        serve(self.clone(), port, None).await
+    }
+
+    /// The same over TLS, with HTTP/2 unless the options say otherwise: [`Server::certificate`] is what a client must trust.
+    ///
+    /// # Errors
+    /// The port cannot be opened.
+    pub async fn serve_tls(&self, port: u16, options: TlsOptions) -> io::Result<Server> {
+        serve(self.clone(), port, Some(options)).await
     }
 
     /// All services as new; the sequence numbers of later records continue above those of earlier ones.
@@ -127,13 +135,14 @@ fn parse<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T, Refused> {
 }
 
 impl Service for Fakes {
-    async fn answer(&self, target: &str, body: &[u8]) -> Option<Reply> {
+    async fn answer(&self, asked: &Asked<'_>) -> Option<Reply> {
+        let target = asked.target;
         match target.split('.').next() {
-            Some(service) if service.starts_with("Kinesis_") => self.kinesis.answer(target, body).await,
+            Some(service) if service.starts_with("Kinesis_") => self.kinesis.answer(asked).await,
             Some(service) if service.starts_with("DynamoDBStreams_") => {
-                Service::answer(&self.dynamodb, target, body).await
+                Service::answer(&self.dynamodb, asked).await
             }
-            Some(service) if service.starts_with("DynamoDB_") => self.tables.answer(target, body).await,
+            Some(service) if service.starts_with("DynamoDB_") => self.tables.answer(asked).await,
             _ => {
                 let message = format!(
                     "X-Amz-Target {target:?} is of no service that is here: Kinesis, DynamoDB Streams, DynamoDB"

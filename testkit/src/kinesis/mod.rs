@@ -10,9 +10,10 @@ mod state;
 
 pub use crate::service::{
     Call, Calls, FakeError, Fault, FaultGuard, FaultRule, Faults, InjectedFault, Operation, Response, Server,
+    TlsOptions,
 };
 
-use crate::service::{CallLog, Reply, Service, Shape, config, http_client, serve, through_faults};
+use crate::service::{Asked, CallLog, Reply, Service, Shape, config, http_client, serve, through_faults};
 use aws_config::SdkConfig;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
@@ -147,8 +148,9 @@ impl FakeKinesis {
     }
 
     /// Answers a request as the transports do: faults, call log and the fake's clock included. `None`: disconnect.
-    async fn answer(&self, target: &str, body: &[u8]) -> Option<Reply> {
-        let input = Input::parse(body);
+    async fn answer(&self, asked: &Asked<'_>) -> Option<Reply> {
+        let target = asked.target;
+        let input = Input::parse(asked.body);
         let Some(operation) = Operation::from_target(target) else {
             let response = self.carry_out(target, input, self.now_ms(), &Shape::default());
             return Some(Reply::whole(response));
@@ -156,7 +158,8 @@ impl FakeKinesis {
         let shard = input.as_ref().ok().and_then(|i| i.shard(&mut self.world(), self.now_ms()));
         let now_ms = || self.now_ms();
         let perform = |shape: &Shape| self.carry_out(target, input, self.now_ms(), shape);
-        through_faults(&self.shared.faults, &self.shared.calls, (operation, shard), now_ms, perform).await
+        let subject = (operation, shard, &asked.signature);
+        through_faults(&self.shared.faults, &self.shared.calls, subject, now_ms, perform).await
     }
 
     /// The fault hooks.
@@ -200,7 +203,15 @@ impl FakeKinesis {
     /// # Errors
     /// The port cannot be opened.
     pub async fn serve(&self) -> io::Result<Server> {
-        serve(self.clone(), 0).await
+        serve(self.clone(), 0, None).await
+    }
+
+    /// The same over TLS, with HTTP/2 unless the options say otherwise: [`Server::certificate`] is what a client must trust.
+    ///
+    /// # Errors
+    /// The port cannot be opened.
+    pub async fn serve_tls(&self, options: TlsOptions) -> io::Result<Server> {
+        serve(self.clone(), 0, Some(options)).await
     }
 
     /// Makes the service as new: no streams, settings, faults and calls. Sequence numbers continue above earlier ones.
@@ -383,8 +394,8 @@ impl FakeKinesis {
 }
 
 impl Service for FakeKinesis {
-    fn answer(&self, target: &str, body: &[u8]) -> impl Future<Output = Option<Reply>> + Send {
-        self.answer(target, body)
+    fn answer(&self, asked: &Asked<'_>) -> impl Future<Output = Option<Reply>> + Send {
+        self.answer(asked)
     }
 
     fn speaks_cbor(&self) -> bool {

@@ -1,26 +1,22 @@
 //! A call in CBOR, which the fakes answer in JSON.
 
 use super::transport::Service;
-use super::{Reply, Response};
+use super::{Asked, Reply, Response};
 use crate::cbor::Item;
 
 /// The content type of requests and answers in CBOR.
 pub(crate) const CBOR: &str = "application/x-amz-cbor-1.1";
 
 /// Has a fake answer a call in the encoding in which it came.
-pub(super) async fn answer(
-    fake: &impl Service,
-    content_type: &str,
-    target: &str,
-    body: &[u8],
-) -> Option<Reply> {
+pub(super) async fn answer(fake: &impl Service, content_type: &str, asked: Asked<'_>) -> Option<Reply> {
     if content_type != CBOR {
-        return fake.answer(target, body).await;
+        return fake.answer(&asked).await;
     }
-    let Some(request) = Item::from_cbor(body).filter(|_| fake.speaks_cbor()) else {
+    let Some(request) = Item::from_cbor(asked.body).filter(|_| fake.speaks_cbor()) else {
         return Some(Reply::whole(unknown()));
     };
-    let mut reply = fake.answer(target, request.to_json().as_bytes()).await?;
+    let request = request.to_json();
+    let mut reply = fake.answer(&Asked { body: request.as_bytes(), ..asked }).await?;
     to_cbor(&mut reply.response);
     // It is cut all the same, although it is shorter.
     reply.cut = reply.cut.map(|cut| cut.min(reply.response.body.len().saturating_sub(1)));

@@ -1,6 +1,6 @@
 //! Fault hooks: what goes wrong, for which calls, how often.
 
-use super::{Operation, Shape};
+use super::{Operation, Shape, Signature, millis};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Deserializer};
@@ -169,10 +169,22 @@ struct Rule {
     id: u64,
     operation: Option<Operation>,
     shard: Option<String>,
+    signed_by: Option<String>,
+    signed_off: Option<Duration>,
     skip: u64,
     left: Option<u64>,
     fault: Fault,
     hits: Arc<AtomicU64>,
+}
+
+impl Rule {
+    fn fits(&self, operation: Operation, shard: Option<&str>, signature: &Signature, now_ms: u64) -> bool {
+        let off_by = |at: i64| at.abs_diff(i64::try_from(now_ms).unwrap_or(i64::MAX));
+        self.operation.is_none_or(|op| op == operation)
+            && self.shard.as_deref().is_none_or(|wanted| shard == Some(wanted))
+            && self.signed_by.as_deref().is_none_or(|key| signature.access_key == key)
+            && self.signed_off.is_none_or(|off| signature.at_ms.is_some_and(|at| off_by(at) >= millis(off)))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -193,7 +205,15 @@ impl Faults {
 
     /// Begins a rule for every operation.
     pub fn on_any(&self) -> FaultRule {
-        FaultRule { faults: self.clone(), operation: None, shard: None, skip: 0, times: Some(1) }
+        FaultRule {
+            faults: self.clone(),
+            operation: None,
+            shard: None,
+            signed_by: None,
+            signed_off: None,
+            skip: 0,
+            times: Some(1),
+        }
     }
 
     /// Removes all rules. Calls that hang already keep hanging.
@@ -202,13 +222,17 @@ impl Faults {
     }
 
     /// The faults of the call that comes now; uses up what they allow.
-    pub(crate) fn plan(&self, operation: Operation, shard: Option<&str>) -> Plan {
+    pub(crate) fn plan(
+        &self,
+        operation: Operation,
+        shard: Option<&str>,
+        signature: &Signature,
+        now_ms: u64,
+    ) -> Plan {
         let mut plan = Plan::default();
         let mut state = self.lock();
         for rule in &mut state.rules {
-            let fits = rule.operation.is_none_or(|op| op == operation)
-                && rule.shard.as_deref().is_none_or(|wanted| shard == Some(wanted));
-            if !fits || rule.left == Some(0) {
+            if rule.left == Some(0) || !rule.fits(operation, shard, signature, now_ms) {
                 continue;
             }
             if rule.skip > 0 {
@@ -236,6 +260,8 @@ pub struct FaultRule {
     faults: Faults,
     operation: Option<Operation>,
     shard: Option<String>,
+    signed_by: Option<String>,
+    signed_off: Option<Duration>,
     skip: u64,
     times: Option<u64>,
 }
@@ -245,6 +271,18 @@ impl FaultRule {
     /// Other calls do not say which shard they are about and never match.
     pub fn shard(mut self, id: impl Into<String>) -> Self {
         self.shard = Some(id.into());
+        self
+    }
+
+    /// Only calls that are signed with this access key: those of credentials that have expired, say.
+    pub fn signed_by(mut self, access_key: impl Into<String>) -> Self {
+        self.signed_by = Some(access_key.into());
+        self
+    }
+
+    /// Only calls whose signature's time differs by so much or more from the fake's clock. AWS refuses more than 5 minutes.
+    pub fn signed_off(mut self, by: Duration) -> Self {
+        self.signed_off = Some(by);
         self
     }
 
@@ -269,13 +307,23 @@ impl FaultRule {
     /// Adds the rule. It stays until it is used up or removed.
     pub fn inject(self, fault: Fault) -> InjectedFault {
         let hits = Arc::new(AtomicU64::new(0));
-        let mut state = self.faults.lock();
+        let Self { faults, operation, shard, signed_by, signed_off, skip, times: left } = self;
+        let mut state = faults.lock();
         state.next_id += 1;
-        let id = state.next_id;
-        let Self { operation, shard, skip, times: left, .. } = self;
-        state.rules.push(Rule { id, operation, shard, skip, left, fault, hits: Arc::clone(&hits) });
+        let (id, struck) = (state.next_id, Arc::clone(&hits));
+        state.rules.push(Rule {
+            id,
+            operation,
+            shard,
+            signed_by,
+            signed_off,
+            skip,
+            left,
+            fault,
+            hits: struck,
+        });
         drop(state);
-        InjectedFault { id, hits, faults: self.faults }
+        InjectedFault { id, hits, faults }
     }
 
     /// Adds the rule for all calls until the guard is dropped.

@@ -4,11 +4,14 @@ mod calls;
 mod encoding;
 mod faults;
 mod operation;
+mod signature;
+mod tls;
 mod transport;
 
 pub use calls::{Call, Calls};
 pub use faults::{Fault, FaultGuard, FaultRule, Faults, InjectedFault};
 pub use operation::Operation;
+pub use tls::TlsOptions;
 pub use transport::Server;
 
 use aws_smithy_types::date_time::Format;
@@ -17,8 +20,19 @@ pub(crate) use calls::CallLog;
 pub(crate) use encoding::CBOR;
 use faults::Cut;
 use serde_json::json;
+use signature::Signature;
 use std::time::Duration;
+pub(crate) use tls::Tls;
 pub(crate) use transport::{Service, config, http_client, serve};
+
+/// A request before any service has looked at it.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked<'a> {
+    /// The header `X-Amz-Target`.
+    pub target: &'a str,
+    pub body: &'a [u8],
+    pub signature: Signature,
+}
 
 /// An error as the service reports it: always HTTP 400 with a code and a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,11 +118,11 @@ impl Response {
 pub(crate) async fn through_faults(
     faults: &Faults,
     calls: &CallLog,
-    (operation, shard): (Operation, Option<String>),
+    (operation, shard, signature): (Operation, Option<String>, &Signature),
     now_ms: impl Fn() -> u64,
     perform: impl FnOnce(&Shape) -> Response,
 ) -> Option<Reply> {
-    let plan = faults.plan(operation, shard.as_deref());
+    let plan = faults.plan(operation, shard.as_deref(), signature, now_ms());
     let call = calls.begin(operation, shard);
     if !plan.latency.is_zero() {
         tokio::time::sleep(plan.latency).await;

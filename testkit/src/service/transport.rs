@@ -1,8 +1,11 @@
-//! The two ways to reach the fake: inside the SDK's client, and over HTTP/1.1 on loopback.
+//! The ways to reach the fake: inside the SDK's client, and on loopback over HTTP/1.1 or TLS.
 
-use super::{Reply, Response, encoding};
+use super::tls::{Tls, TlsOptions};
+use super::{Asked, Reply, Response, Signature, encoding};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kinesis::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -14,6 +17,7 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::fmt;
@@ -30,7 +34,7 @@ use tokio::time::Sleep;
 /// A fake behind the transports.
 pub(crate) trait Service: Clone + fmt::Debug + Send + Sync + 'static {
     /// Answers a request, with faults, call log and the fake's clock. `None`: disconnect.
-    fn answer(&self, target: &str, body: &[u8]) -> impl Future<Output = Option<Reply>> + Send;
+    fn answer(&self, asked: &Asked<'_>) -> impl Future<Output = Option<Reply>> + Send;
 
     /// Whether requests in CBOR are understood.
     fn speaks_cbor(&self) -> bool {
@@ -49,11 +53,12 @@ pub(crate) fn http_client(fake: impl Service) -> SharedHttpClient {
 }
 
 /// Serves the fake on a port of 127.0.0.1; 0 takes a free one.
-pub(crate) async fn serve(fake: impl Service, port: u16) -> io::Result<Server> {
+pub(crate) async fn serve(fake: impl Service, port: u16, tls: Option<TlsOptions>) -> io::Result<Server> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let address = listener.local_addr()?;
-    let task = tokio::spawn(accept(fake, listener));
-    Ok(Server { address, task })
+    let (tls, certificate) = tls.map(Tls::new).transpose()?.unzip();
+    let task = tokio::spawn(accept(fake, listener, tls));
+    Ok(Server { address, certificate, task })
 }
 
 pub(crate) fn config(http_client: Option<SharedHttpClient>, endpoint_url: Option<String>) -> SdkConfig {
@@ -96,8 +101,11 @@ impl<S: Service> HttpConnector for InProcess<S> {
 async fn in_process(fake: &impl Service, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let header = |name| request.headers().get(name).unwrap_or_default().to_owned();
     let (target, content_type) = (header("x-amz-target"), header("content-type"));
+    let signature = Signature::read(&header("authorization"), &header("x-amz-date"));
     let collected = request.into_body().collect().await.map_err(ConnectorError::io)?;
-    let Some(reply) = encoding::answer(fake, &content_type, &target, &collected.to_bytes()).await else {
+    let body = collected.to_bytes();
+    let asked = Asked { target: &target, body: &body, signature };
+    let Some(reply) = encoding::answer(fake, &content_type, asked).await else {
         let reset = io::Error::new(io::ErrorKind::ConnectionReset, "the fake closed the connection");
         return Err(ConnectorError::io(reset.into()));
     };
@@ -117,6 +125,8 @@ async fn in_process(fake: &impl Service, request: HttpRequest) -> Result<HttpRes
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    /// Only with TLS.
+    certificate: Option<String>,
     task: JoinHandle<()>,
 }
 
@@ -127,17 +137,36 @@ impl Server {
         self.address
     }
 
-    /// The endpoint URL, `http://127.0.0.1:PORT`.
+    /// The endpoint URL, `http://127.0.0.1:PORT`, or with TLS `https://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
-    /// An SDK configuration for this endpoint, with the SDK's own HTTP client and invented credentials.
+    /// The certificate of the authority that a client has to trust, in PEM; `None` without TLS.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
+    }
+
+    /// An SDK configuration for this endpoint, with the SDK's own HTTP client, which trusts it, and invented credentials.
     #[must_use]
     pub fn sdk_config(&self) -> SdkConfig {
-        config(None, Some(self.url()))
+        config(self.certificate().map(trusting), Some(self.url()))
     }
+}
+
+/// What the SDK takes by default, but for whom it trusts.
+fn trusting(authority: &str) -> SharedHttpClient {
+    let trusted = TrustStore::empty().with_pem_certificate(authority);
+    let mut builder =
+        aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+    // Without certificates in PEM nothing can be wrong with it.
+    if let Ok(context) = TlsContext::builder().with_trust_store(trusted).build() {
+        builder = builder.tls_context(context);
+    }
+    builder.build_https()
 }
 
 impl Drop for Server {
@@ -147,12 +176,12 @@ impl Drop for Server {
 }
 
 /// Accepts until aborted; its connections end with it.
-async fn accept(fake: impl Service, listener: TcpListener) {
+async fn accept(fake: impl Service, listener: TcpListener, tls: Option<Tls>) {
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                connections.spawn(serve_connection(fake.clone(), socket));
+                connections.spawn(serve_connection(fake.clone(), socket, tls.clone()));
             }
             // Out of file descriptors, most likely: leave the others time to end.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -161,23 +190,34 @@ async fn accept(fake: impl Service, listener: TcpListener) {
     }
 }
 
-async fn serve_connection(fake: impl Service, socket: TcpStream) {
+async fn serve_connection(fake: impl Service, socket: TcpStream, tls: Option<Tls>) {
     let _ = socket.set_nodelay(true);
-    let service = hyper::service::service_fn(|request| respond(&fake, request));
-    // A client that goes away in the middle is no concern of the fake's.
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+    let respond = move |request| {
+        let fake = fake.clone();
+        async move { respond(&fake, request).await }
+    };
+    match tls {
+        Some(tls) => tls.serve(socket, respond).await,
+        None => {
+            let http1 = hyper::server::conn::http1::Builder::new();
+            // A client that goes away in the middle is no concern of the fake's.
+            let _ = http1.serve_connection(TokioIo::new(socket), service_fn(respond)).await;
+        }
+    }
 }
 
 async fn respond(fake: &impl Service, request: Request<Incoming>) -> io::Result<hyper::Response<ReplyBody>> {
     let header =
         |name| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let (target, content_type) = (header("x-amz-target"), header("content-type"));
+    let signature = Signature::read(&header("authorization"), &header("x-amz-date"));
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
     let reply = match fake.control(&path, &body) {
         Some(response) => Reply::whole(response),
         None => {
-            let answer = encoding::answer(fake, &content_type, &target, &body).await;
+            let asked = Asked { target: &target, body: &body, signature };
+            let answer = encoding::answer(fake, &content_type, asked).await;
             answer.ok_or(io::ErrorKind::ConnectionReset)?
         }
     };

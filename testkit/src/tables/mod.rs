@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use self::state::World;
-use crate::service::{Reply, Response, Service, config, http_client};
+use crate::service::{Asked, Reply, Response, Service, config, http_client};
 
 /// DynamoDB tables in memory behind the real client, for tests of lease stores; it counts what the service would bill.
 /// Cheap to clone; clones are the same service.
@@ -84,9 +84,9 @@ impl FakeDynamoDb {
 }
 
 impl Service for FakeDynamoDb {
-    async fn answer(&self, target: &str, body: &[u8]) -> Option<Reply> {
-        let operation = target.rsplit('.').next().unwrap_or_default();
-        let input: Value = serde_json::from_slice(body).unwrap_or_default();
+    async fn answer(&self, asked: &Asked<'_>) -> Option<Reply> {
+        let operation = asked.target.rsplit('.').next().unwrap_or_default();
+        let input: Value = serde_json::from_slice(asked.body).unwrap_or_default();
         let response = match self.world.lock().perform(operation, &input) {
             Ok(answer) => Response::new(200, answer.to_string().into(), None, now_ms(), 0),
             Err((error, item)) => {

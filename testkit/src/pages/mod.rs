@@ -5,17 +5,20 @@
 //! written over the old ones, and the whole answer leaves in one write. Every record has its own sequence number,
 //! strictly increasing in its shard; iterators that name no sequence number, `LATEST` included, start at the first
 //! record. All other operations are answered by a [`FakeKinesis`] underneath, each in the encoding of its call. One
-//! blocking thread serves each connection: tens of them, not thousands.
+//! blocking thread serves each connection: tens of them, not thousands. Over TLS the pages are copied into HTTP/2.
+
+mod tls;
 
 use crate::FakeKinesis;
 use crate::cbor::Item;
-use crate::service::CBOR;
+use crate::service::{CBOR, Tls, TlsOptions};
 use aws_smithy_types::date_time::Format;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,18 +38,28 @@ pub struct Options {
     pub pages: Option<u64>,
     /// Port on 127.0.0.1; 0 takes a free one.
     pub port: u16,
+    /// TLS with HTTP/2 or HTTP/1.1. The certificate that a client must trust is written to this file, in PEM.
+    pub tls: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let stream = "bench".to_owned();
-        Self { stream, shards: 1, records_per_page: 2_000, record_bytes: 1_024, pages: None, port: 0 }
+        Self {
+            stream,
+            shards: 1,
+            records_per_page: 2_000,
+            record_bytes: 1_024,
+            pages: None,
+            port: 0,
+            tls: None,
+        }
     }
 }
 
 /// The binary's options, for `--help`.
 pub const USAGE: &str = "serve_pages [--stream NAME] [--shards N] [--records-per-page N] [--record-bytes N] \
-                         [--pages N] [--port N]";
+                         [--pages N] [--port N] [--tls FILE]";
 
 impl Options {
     /// Reads command-line arguments, without the program's name.
@@ -72,6 +85,7 @@ impl Options {
                     let port = in_range(&name, number()?, 0, u16::MAX.into())?;
                     options.port = u16::try_from(port).unwrap_or(0);
                 }
+                "--tls" => options.tls = Some(value.into()),
                 _ => return Err(format!("{name} is unknown; usage: {USAGE}")),
             }
         }
@@ -96,6 +110,7 @@ fn in_range(name: &str, n: u64, low: u64, high: u64) -> Result<u64, String> {
 pub struct PageServer {
     listener: TcpListener,
     service: Arc<Service>,
+    tls: Option<Tls>,
 }
 
 #[derive(Debug)]
@@ -108,29 +123,45 @@ impl PageServer {
     /// Opens the port.
     ///
     /// # Errors
-    /// The port is taken, or the options' stream name or shard count is bad.
+    /// The port is taken, the options' stream name or shard count is bad, or the certificate cannot be written.
     pub fn bind(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", options.port))?;
         let fake = FakeKinesis::new();
         fake.create_stream(&options.stream, options.shards).map_err(io::Error::other)?;
-        Ok(Self { listener, service: Arc::new(Service { options, fake }) })
+        let tls = match &options.tls {
+            None => None,
+            Some(file) => {
+                let (tls, certificate) = Tls::new(TlsOptions::default())?;
+                std::fs::write(file, certificate)?;
+                Some(tls)
+            }
+        };
+        Ok(Self { listener, service: Arc::new(Service { options, fake }), tls })
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or `https://127.0.0.1:PORT` with TLS.
     ///
     /// # Errors
     /// The operating system does not show it.
     pub fn url(&self) -> io::Result<String> {
-        Ok(format!("http://{}", self.listener.local_addr()?))
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", self.listener.local_addr()?))
     }
 
     /// Serves until the process ends.
-    pub fn run(self) {
+    ///
+    /// # Errors
+    /// With TLS: the operating system refuses a thread.
+    pub fn run(self) -> io::Result<()> {
+        if let Some(tls) = self.tls {
+            return tls::run(self.listener, &self.service, &tls);
+        }
         for socket in self.listener.incoming().flatten() {
             let service = Arc::clone(&self.service);
             // A client that goes away ends its thread; that is all there is to do about it.
             std::thread::spawn(move || serve(&service, &socket));
         }
+        Ok(())
     }
 }
 
@@ -140,24 +171,30 @@ fn serve(service: &Service, socket: &TcpStream) -> io::Result<()> {
     let mut writer = socket;
     let mut page: Option<Page> = None;
     while let Some(request) = Request::read(&mut reader)? {
+        writer.write_all(&service.answer(&request, &mut page))?;
+    }
+    Ok(())
+}
+
+impl Service {
+    /// The whole answer, head and body. `page` is what was rendered for the connection before.
+    fn answer<'p>(&self, request: &Request, page: &'p mut Option<Page>) -> Cow<'p, [u8]> {
         let whole = |status, body: &[u8]| Cow::Owned(response(status, body, request.is_cbor));
         let answer = match request.operation() {
-            "GetRecords" => get_records(service, &request, &mut page).map(Cow::Borrowed),
+            "GetRecords" => get_records(&self.options, request, page).map(Cow::Borrowed),
             "GetShardIterator" => {
                 get_shard_iterator(&request.body).map(|answer| whole(200, answer.to_string().as_bytes()))
             }
             _ => {
-                let answer = service.fake.handle(&request.target, &request.body, service.fake.now_ms());
+                let answer = self.fake.handle(&request.target, &request.body, self.fake.now_ms());
                 Ok(whole(answer.status, &answer.body))
             }
         };
-        let invalid = |message: &str| {
+        answer.unwrap_or_else(|message| {
             let body = json!({ "__type": "InvalidArgumentException", "message": message });
             whole(400, body.to_string().as_bytes())
-        };
-        writer.write_all(&answer.unwrap_or_else(invalid))?;
+        })
     }
-    Ok(())
 }
 
 /// As much of a request as matters here.
@@ -193,10 +230,14 @@ impl Request {
         }
         let mut body = Vec::new();
         reader.take(length).read_to_end(&mut body)?;
+        Ok(Some(Self::new(target, is_cbor, body)))
+    }
+
+    fn new(target: String, is_cbor: bool, mut body: Vec<u8>) -> Self {
         if is_cbor {
             body = Item::from_cbor(&body).map(|item| item.to_json().into_bytes()).unwrap_or_default();
         }
-        Ok(Some(Self { target, is_cbor, body }))
+        Self { target, is_cbor, body }
     }
 
     fn operation(&self) -> &str {
@@ -277,15 +318,14 @@ fn get_shard_iterator(body: &[u8]) -> Result<Value, &'static str> {
     Ok(json!({ "ShardIterator": format!("{ITERATOR_PREFIX}{}", Place { shard, record }.digits()) }))
 }
 
-fn get_records<'a>(
-    service: &Service,
+fn get_records<'p>(
+    options: &Options,
     request: &Request,
-    page: &'a mut Option<Page>,
-) -> Result<&'a [u8], &'static str> {
+    page: &'p mut Option<Page>,
+) -> Result<&'p [u8], &'static str> {
     let input: Value = serde_json::from_slice(&request.body).map_err(|_| MALFORMED)?;
     let iterator = input["ShardIterator"].as_str().unwrap_or_default();
     let place = Place::read(iterator, ITERATOR_PREFIX).ok_or("Invalid ShardIterator.")?;
-    let options = &service.options;
     let limit = input["Limit"].as_u64().and_then(|l| usize::try_from(l).ok()).unwrap_or(usize::MAX);
     let full = options.records_per_page as u64;
     let rest =
@@ -396,8 +436,10 @@ mod tests {
 
     #[test]
     fn options_are_read_and_bad_ones_named() {
-        let options =
-            parse("--shards 4 --records-per-page 10 --record-bytes 5 --pages 3 --stream s --port 1").unwrap();
+        let options = parse(
+            "--shards 4 --records-per-page 10 --record-bytes 5 --pages 3 --stream s --port 1 --tls ca.pem",
+        )
+        .unwrap();
         let expected = Options {
             stream: "s".into(),
             shards: 4,
@@ -405,6 +447,7 @@ mod tests {
             record_bytes: 5,
             pages: Some(3),
             port: 1,
+            tls: Some("ca.pem".into()),
         };
         assert_eq!(options, expected);
         assert_eq!(parse("").unwrap(), Options::default());
