@@ -85,6 +85,8 @@ mod builder;
 mod clock;
 #[cfg(any(feature = "conformance", test))]
 pub mod conformance;
+#[cfg(feature = "aws")]
+mod connections;
 mod consumer;
 mod context;
 mod destination;
@@ -123,6 +125,8 @@ mod worker;
 
 pub use builder::{BuildError, ConsumerBuilder};
 pub use clock::ServiceClock;
+#[cfg(feature = "aws")]
+pub use connections::Connections;
 pub use consumer::Consumer;
 #[cfg(feature = "s3")]
 pub use destination::S3Destination;

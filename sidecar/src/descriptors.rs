@@ -2,9 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_kinesis::config::SharedHttpClient;
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::{Builder, ConnectorBuilder, tls};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Checkpoints, Config, MappingConfig, Target};
@@ -109,22 +106,6 @@ fn kept(config: &Config) -> u64 {
     };
     let tables = config.mappings.iter().filter_map(table).collect::<BTreeSet<_>>().len() as u64;
     OWN + TABLE * tables + config.mappings.iter().map(of).sum::<u64>()
-}
-
-/// The SDK's own HTTP client, shared by all streams and destinations and with fewer idle connections: without a bound,
-/// each client would keep as many as it ever had at once.
-#[must_use]
-pub fn http_client(reads: usize) -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(move |settings, components| {
-        let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
-        let mut connector = ConnectorBuilder::default().tls_provider(provider).pool_max_idle_per_host(reads);
-        connector.set_connector_settings(settings.cloned());
-        connector.set_proxy_config(Some(ProxyConfig::from_env()));
-        if let Some(components) = components {
-            connector.set_sleep_impl(components.sleep_impl());
-        }
-        connector.build()
-    })
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
     let worker = assembly::worker(&loaded.config.worker)?;
     let (stop, lease) = (loaded.config.worker.stop, loaded.config.worker.lease);
     let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
-    let aws = aws.into_builder().http_client(crate::descriptors::http_client(reads)).build();
+    let aws = aws.into_builder().http_client(shardmill::Connections::for_reads(reads).http_client()).build();
     let mut stores = assembly::Stores::new(loaded.config.worker.lease);
     let admin = Admin::bind(loaded.config.admin).await?;
     let taken = Arc::new(assembly::identities(&loaded.config.mappings));

@@ -1,4 +1,4 @@
-//! How the sidecar finds AWS.
+//! Where the region comes from.
 
 use std::process::Command;
 

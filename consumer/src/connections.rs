@@ -1,0 +1,403 @@
+//! Connections to AWS: reads are spread over several connections of HTTP/2.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use aws_smithy_http_client::pool::{
+    self, ConnectionEvent, ConnectionPool, ConnectionProtocol, ConnectionReuseScope, DriverSpawner,
+    OriginKey, Partition, PartitionId,
+};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext};
+use aws_smithy_http_client::{Builder, ConnectorBuilder};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
+use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, RuntimeComponentsBuilder};
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::ConfigBag;
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{MutexGuard, watch};
+use tokio::time::Instant;
+
+/// Half of the 100 calls that a server should permit on a connection (RFC 9113, 6.5.2): where another connection does
+/// not move, the others take its share.
+const READS_PER_CONNECTION: usize = 50;
+
+/// A call that is given up without an answer after so long says that its connection is dead. One that is cancelled for another
+/// reason costs a handshake then.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// An HTTP client for the SDK that has as many reads under way as are permitted.
+///
+/// The SDK's own client opens one connection of HTTP/2 to a host, and all calls share it: no more of them are under way
+/// than the server permits on a connection, usually 100 to 128, and one that stalls stalls all. This client opens one for every 50
+/// reads, at least two, and has each call made on the connection with the fewest calls under way. Hosts that speak HTTP/1.1
+/// alone, and `http` endpoints, get a connection for each call, of which up to the number of reads are kept. Certificates,
+/// proxies and timeouts are as with the SDK's own client.
+///
+/// ```
+/// # async fn example() {
+/// use shardmill::Connections;
+///
+/// let config = aws_config::load_from_env().await;
+/// let config = config.into_builder().http_client(Connections::for_reads(256).http_client()).build();
+/// // KinesisSource::new(&config, ..); a DynamoDbStore gets a configuration without it, and so connections of its own.
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Connections {
+    reads: usize,
+    tls: TlsContext,
+}
+
+impl Connections {
+    /// Connections for so many reads under way: [`WorkerOptions::maximum_concurrent_reads`](crate::WorkerOptions::maximum_concurrent_reads),
+    /// which is 256 by default.
+    #[must_use]
+    pub fn for_reads(maximum_concurrent_reads: usize) -> Self {
+        Self { reads: maximum_concurrent_reads.max(1), tls: TlsContext::default() }
+    }
+
+    /// Which certificates are trusted; by default, as with the SDK's own client, the host's, or those of the file that
+    /// the environment variable `SSL_CERT_FILE` names.
+    #[must_use]
+    pub fn tls_context(mut self, tls: TlsContext) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// The client. Its connections live on the runtime of its first call.
+    #[must_use]
+    pub fn http_client(self) -> SharedHttpClient {
+        let (runtime, origins) = (Arc::<OnceLock<Handle>>::default(), Arc::<Origins>::default());
+        let lanes = self.lanes(&runtime, &origins);
+        let shared = Shared { in_flight: Mutex::new(vec![0; lanes.len()]), origins, runtime };
+        SharedHttpClient::new(Client {
+            plain: self.plain(),
+            lanes,
+            shared: Arc::new(shared),
+            made: Mutex::default(),
+        })
+    }
+
+    /// How many connections of HTTP/2 a host gets.
+    fn count(&self) -> usize {
+        self.reads.div_ceil(READS_PER_CONNECTION).max(2).min(self.reads)
+    }
+
+    fn lanes(&self, runtime: &Arc<OnceLock<Handle>>, origins: &Arc<Origins>) -> Vec<pool::Client> {
+        let ids = (0..self.count()).map(PartitionId::from_index);
+        let partition = |id| {
+            let runtime = Arc::clone(runtime);
+            let spawner = DriverSpawner::from_fn(move |task| {
+                if let Some(runtime) = runtime.get() {
+                    runtime.spawn(task);
+                }
+            });
+            Partition::new(id, spawner)
+        };
+        let origins = Arc::clone(origins);
+        let pool = ConnectionPool::builder()
+            .partitions(ids.clone().map(partition))
+            .connection_reuse_scope(ConnectionReuseScope::Partition)
+            // Calls that begin together would each open one: the protocol is known only after the handshake.
+            .max_connections_per_host(self.count())
+            .proxy_config(ProxyConfig::from_env())
+            .event_listener(move |event: &ConnectionEvent<'_>| origins.note(event))
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(self.tls.clone())
+            .build_https()
+            .expect("the bound is above zero, and the SDK's timer is compiled in");
+        let client = |id| pool::Client::from_partition(&pool, id).expect("the pool has this partition");
+        ids.map(client).collect()
+    }
+
+    /// The SDK's own HTTP client, with fewer idle connections: without a bound it would keep as many as it ever had at once.
+    fn plain(&self) -> SharedHttpClient {
+        let Self { reads, tls } = self.clone();
+        Builder::new().build_with_connector_fn(move |settings, components| {
+            let provider = Provider::Rustls(CryptoMode::AwsLc);
+            let connector = ConnectorBuilder::default().tls_provider(provider).tls_context(tls.clone());
+            let mut connector = connector.pool_max_idle_per_host(reads);
+            connector.set_connector_settings(settings.cloned());
+            connector.set_proxy_config(Some(ProxyConfig::from_env()));
+            if let Some(components) = components {
+                connector.set_sleep_impl(components.sleep_impl());
+            }
+            connector.build()
+        })
+    }
+}
+
+type Timeouts = (Option<Duration>, Option<Duration>);
+
+#[derive(Debug)]
+struct Client {
+    plain: SharedHttpClient,
+    lanes: Vec<pool::Client>,
+    shared: Arc<Shared>,
+    /// Those that were made before: their timeouts are all that distinguishes them.
+    made: Mutex<Vec<(Timeouts, SharedHttpConnector)>>,
+}
+
+impl HttpClient for Client {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        let timeouts = (settings.connect_timeout(), settings.read_timeout());
+        let mut made = self.made.lock();
+        if let Some((_, connector)) = made.iter().find(|(before, _)| *before == timeouts) {
+            return connector.clone();
+        }
+        let lanes = self.lanes.iter().map(|lane| lane.http_connector(settings, components)).collect();
+        let plain = self.plain.http_connector(settings, components);
+        let spread = Spread { plain, lanes, shared: Arc::clone(&self.shared) };
+        let connector = SharedHttpConnector::new(Shareable(Arc::new(spread)));
+        made.push((timeouts, connector.clone()));
+        connector
+    }
+
+    fn validate_base_client_config(
+        &self,
+        components: &RuntimeComponentsBuilder,
+        config: &ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.plain.validate_base_client_config(components, config)
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        self.plain.connector_metadata()
+    }
+}
+
+#[derive(Debug)]
+struct Shareable(Arc<Spread>);
+
+#[derive(Debug)]
+struct Spread {
+    /// One call on a connection.
+    plain: SharedHttpConnector,
+    /// Each has one connection of HTTP/2 to a host.
+    lanes: Vec<SharedHttpConnector>,
+    shared: Arc<Shared>,
+}
+
+impl HttpConnector for Shareable {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let Some(origin) = self.0.shared.origins.of(request.uri()) else {
+            return self.0.plain.call(request);
+        };
+        if origin.speaks() == Some(ConnectionProtocol::Http1) {
+            return self.0.plain.call(request);
+        }
+        let spread = Arc::clone(&self.0);
+        HttpConnectorFuture::new(async move { spread.send(&origin, request).await })
+    }
+}
+
+impl Spread {
+    async fn send(&self, origin: &Origin, mut request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let turn = origin.first_call().await;
+        if origin.speaks() == Some(ConnectionProtocol::Http1) {
+            return self.plain.call(request).await;
+        }
+        self.shared.runtime.get_or_init(Handle::current);
+        let place = Place::take(&self.shared);
+        let unanswered = Unanswered::watch(&mut request);
+        let answer = self.lanes[place.lane].call(request).await;
+        unanswered.answered();
+        drop(turn);
+        let mut response = answer?;
+        let body = mem::replace(response.body_mut(), SdkBody::taken());
+        *response.body_mut() = place.until_the_end_of(body);
+        Ok(response)
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Calls under way on each lane.
+    in_flight: Mutex<Vec<usize>>,
+    origins: Arc<Origins>,
+    runtime: Arc<OnceLock<Handle>>,
+}
+
+/// A call's place on the lane that had the fewest. It is given back when this is dropped.
+#[derive(Debug)]
+struct Place {
+    lane: usize,
+    shared: Arc<Shared>,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Self {
+        let mut in_flight = shared.in_flight.lock();
+        // The first of those that are equal: few calls need few connections.
+        let fewest = in_flight.iter_mut().enumerate().min_by_key(|(_, calls)| **calls);
+        let lane = fewest.map_or(0, |(lane, calls)| {
+            *calls += 1;
+            lane
+        });
+        Self { lane, shared: Arc::clone(shared) }
+    }
+
+    /// A body takes its time, too.
+    fn until_the_end_of(self, body: SdkBody) -> SdkBody {
+        SdkBody::from_body_1_x(body.map_frame(move |frame| {
+            let _until_the_body_is_dropped = &self;
+            frame
+        }))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.in_flight.lock()[self.lane] -= 1;
+    }
+}
+
+/// A call that waits for the head of its answer. With HTTP/1.1 a connection ends with the call that is given up; with HTTP/2
+/// only the call does, and the next one would be as silent.
+struct Unanswered {
+    since: Instant,
+    connection: Option<CaptureSmithyConnection>,
+}
+
+impl Unanswered {
+    fn watch(request: &mut HttpRequest) -> Self {
+        let connection = request.extension::<CaptureSmithyConnection>().cloned().unwrap_or_else(|| {
+            let connection = CaptureSmithyConnection::new();
+            request.add_extension(connection.clone());
+            connection
+        });
+        Self { since: Instant::now(), connection: Some(connection) }
+    }
+
+    /// There is an answer, or an error, of which the SDK makes what it means.
+    fn answered(mut self) {
+        self.connection = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        let silent = self.connection.take().filter(|_| self.since.elapsed() >= SILENCE);
+        if let Some(connection) = silent.and_then(|connection| connection.get()) {
+            connection.poison();
+        }
+    }
+}
+
+/// The hosts that were called over TLS, by the authority in their URL.
+#[derive(Debug, Default)]
+struct Origins(Mutex<HashMap<String, Arc<Origin>>>);
+
+#[derive(Debug)]
+struct Origin {
+    key: OriginKey,
+    speaks: watch::Sender<Option<ConnectionProtocol>>,
+    /// Held by a call while it is not known what the host speaks.
+    first: tokio::sync::Mutex<()>,
+}
+
+impl Origins {
+    /// `None` if the URL is not one of TLS, or cannot be read, which the plain client says better.
+    fn of(&self, url: &str) -> Option<Arc<Origin>> {
+        let rest = url.strip_prefix("https://")?;
+        let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        let mut origins = self.0.lock();
+        if let Some(origin) = origins.get(authority) {
+            return Some(Arc::clone(origin));
+        }
+        let key = OriginKey::from_uri(&url.parse().ok()?).ok()?;
+        let origin = Origin { key, speaks: watch::Sender::new(None), first: tokio::sync::Mutex::default() };
+        let origin = Arc::new(origin);
+        origins.insert(authority.to_owned(), Arc::clone(&origin));
+        Some(origin)
+    }
+
+    /// What the handshake of a new connection has shown.
+    fn note(&self, event: &ConnectionEvent<'_>) {
+        let ConnectionEvent::Opened(opened) = event else { return };
+        let connection = opened.connection();
+        for origin in self.0.lock().values().filter(|origin| origin.key == *connection.origin()) {
+            origin.speaks.send_replace(Some(connection.protocol()));
+        }
+    }
+}
+
+impl Origin {
+    fn speaks(&self) -> Option<ConnectionProtocol> {
+        *self.speaks.borrow()
+    }
+
+    /// While it is not known what the host speaks, one call goes ahead, and those that come meanwhile wait until it is
+    /// known or that call has ended. Otherwise a host of HTTP/1.1 would get all of them on the few connections meant for HTTP/2.
+    async fn first_call(&self) -> Option<MutexGuard<'_, ()>> {
+        if self.speaks().is_some() {
+            return None;
+        }
+        if let Ok(turn) = self.first.try_lock() {
+            return Some(turn);
+        }
+        let mut speaks = self.speaks.subscribe();
+        tokio::select! {
+            _ = async { speaks.wait_for(Option::is_some).await.is_ok() } => {}
+            _ = self.first.lock() => {}
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_connection_for_every_fifty_reads_and_never_one_alone() {
+        let count = |reads| Connections::for_reads(reads).count();
+        assert_eq!([1, 2, 3, 100, 101, 256, 10_000].map(count), [1, 2, 2, 2, 3, 6, 200]);
+    }
+
+    #[test]
+    fn a_call_takes_the_lane_with_the_fewest_until_its_body_is_dropped() {
+        let shared = Arc::new(Shared {
+            in_flight: Mutex::new(vec![0; 3]),
+            origins: Arc::default(),
+            runtime: Arc::default(),
+        });
+        let mut places: Vec<Place> = (0..7).map(|_| Place::take(&shared)).collect();
+        let lanes: Vec<usize> = places.iter().map(|place| place.lane).collect();
+        assert_eq!(lanes, [0, 1, 2, 0, 1, 2, 0]);
+        // The call on lane 1 has ended, but for its body.
+        let body = places.remove(1).until_the_end_of(SdkBody::from("page"));
+        assert_eq!(*shared.in_flight.lock(), [3, 2, 2]);
+        drop(body);
+        assert_eq!(*shared.in_flight.lock(), [3, 1, 2]);
+        assert_eq!(Place::take(&shared).lane, 1);
+    }
+
+    #[test]
+    fn an_authority_is_one_origin_and_what_is_not_tls_is_none() {
+        let origins = Origins::default();
+        let first = origins.of("https://kinesis.us-east-1.amazonaws.com/").unwrap();
+        let second = origins.of("https://kinesis.us-east-1.amazonaws.com?Action=x").unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(origins.of("http://127.0.0.1:4566/").is_none());
+        assert!(origins.of("https://").is_none());
+    }
+}
