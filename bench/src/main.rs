@@ -1,6 +1,7 @@
 //! Benchmarks: what Shardmill costs in addition to unavoidable work. See docs/benchmarks.md.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ const USAGE: &str = "\
 cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
   engine         the engine alone, ns per record, and events written, GB/s
   overhead       engine and driver with a stream in memory, ns per record
-  throughput     the library in JSON and CBOR compared with a bare GetRecords loop, interleaved
+  throughput     the library in JSON and CBOR compared with a bare GetRecords loop, interleaved,
+                 over HTTP/1.1 and over TLS with HTTP/2
   sidecar        resident memory of `shardmill run` with 4 idle shards
   idle-shards    resident memory per idle shard of the library
   filter         filter patterns over 1 KB records, ns per record
@@ -96,7 +98,7 @@ async fn run(args: &[String]) -> Fallible<()> {
         "serve" => serve(rest)?,
         "engine" => print_table(&engine::figures(runs(15)?)?),
         "overhead" => print_table(&overhead_figures(runs(15)?)?),
-        "throughput" => print_table(&throughput_figures(runs(15)?)?),
+        "throughput" => print_table(&throughput::figures(runs(15)?)?),
         "sidecar" => print_table(&sidecar_figures(runs(3)?).await?),
         "idle-shards" => print_table(&idle_figures(runs(3)?)?),
         "filter" => print_table(&filter::figures(runs(15)?)?),
@@ -118,7 +120,7 @@ async fn run(args: &[String]) -> Fallible<()> {
 async fn all() -> Fallible<Vec<Figure>> {
     let mut figures = engine::figures(15)?;
     figures.extend(overhead_figures(15)?);
-    figures.extend(throughput_figures(15)?);
+    figures.extend(throughput::figures(15)?);
     figures.extend(sidecar_figures(3).await?);
     figures.extend(idle_figures(3)?);
     figures.extend(startup_figures(15).await?);
@@ -157,7 +159,16 @@ fn print_overhead(found: Overhead) {
 
 /// Runs this program again and reads the JSON that it prints.
 fn child(args: &[&str]) -> Fallible<Value> {
-    let output = Command::new(std::env::current_exe()?).args(args).stderr(Stdio::inherit()).output()?;
+    child_that_trusts(args, None)
+}
+
+/// The same, trusting the certificate in a file instead of the host's.
+fn child_that_trusts(args: &[&str], certificate: Option<&Path>) -> Fallible<Value> {
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Some(certificate) = certificate {
+        command.env("SSL_CERT_FILE", certificate);
+    }
+    let output = command.args(args).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err(format!("{args:?} failed: {}", output.status).into());
     }
@@ -189,45 +200,6 @@ fn overhead_figures(runs: usize) -> Fallible<Vec<Figure>> {
             samples: freeing,
             bound: Bound::None,
         },
-    ])
-}
-
-fn throughput_figures(runs: usize) -> Fallible<Vec<Figure>> {
-    let (_server, endpoint) = serving(&[])?;
-    let kinds = [
-        &["run-bare", &endpoint][..],
-        &["run-library", &endpoint, "json"],
-        &["run-library", &endpoint, "cbor"],
-    ];
-    let mut found: [Vec<(f64, f64)>; 3] = Default::default();
-    for run in 0..runs {
-        // The order rotates, so that a machine that slows down slows all.
-        for kind in (0..kinds.len()).map(|kind| (kind + run) % kinds.len()) {
-            let lap = child(kinds[kind])?;
-            found[kind].push((number(&lap, "wall")?, number(&lap, "cpu")?));
-        }
-    }
-    let [bare, json, cbor] = &found;
-    let rate = |library: &[(f64, f64)]| bare.iter().zip(library).map(|(bare, own)| bare.0 / own.0).collect();
-    let cpu = |library: &[(f64, f64)]| bare.iter().zip(library).map(|(bare, own)| own.1 / bare.1).collect();
-    let rate_bound = Bound::AtLeast { goal: 0.95, floor: 0.8 };
-    let ratio = |name, samples, bound| Figure { name, unit: "ratio", samples, bound };
-    let alone = |name, unit, samples| Figure { name, unit, samples, bound: Bound::None };
-    Ok(vec![
-        ratio("(b) records/s, library in JSON ÷ bare loop", rate(json), rate_bound),
-        ratio("(b) records/s, library in CBOR ÷ bare loop", rate(cbor), rate_bound),
-        ratio(
-            "(b) client CPU per record, library in JSON ÷ bare loop",
-            cpu(json),
-            Bound::AtMost { goal: 0.35, floor: 0.5 },
-        ),
-        ratio(
-            "(b) client CPU per record, library in CBOR ÷ bare loop",
-            cpu(cbor),
-            Bound::AtMost { goal: 0.2, floor: 0.3 },
-        ),
-        alone("(b) bare loop", "records/s", bare.iter().map(|bare| 1e9 / bare.0).collect()),
-        alone("(b) bare loop, client CPU", "ns/record", bare.iter().map(|bare| bare.1).collect()),
     ])
 }
 
@@ -273,8 +245,7 @@ async fn startup_figures(runs: usize) -> Fallible<Vec<Figure>> {
 fn serve(options: &[String]) -> Fallible<()> {
     let server = PageServer::bind(Options::parse(options.iter().cloned())?)?;
     println!("{}", server.url()?);
-    server.run();
-    Ok(())
+    Ok(server.run()?)
 }
 
 /// A server of prepared pages in a process of its own, and its address.
