@@ -31,7 +31,7 @@ pub(crate) async fn idle(runs: usize) -> Fallible<Vec<Figure>> {
         let fake = Fake::start()?;
         fake.command("kinesis/create-stream", &json!({"stream": "bench", "shards": IDLE_SHARDS}))?;
         let sidecar = Sidecar::start(&fake.url, "").await?;
-        opened(&fake, IDLE_SHARDS).await?;
+        opened(&fake, IDLE_SHARDS, PATIENCE).await?;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let (reads_before, cpu_before, began) =
             (fake.calls("GetRecords")?, cpu_of(sidecar.pid())?, Instant::now());
@@ -171,11 +171,11 @@ pub(crate) async fn catch_up(endpoint: &str, budget: usize) -> Fallible<serde_js
 }
 
 /// Waits until every shard was opened.
-async fn opened(fake: &Fake, shards: u64) -> Fallible<()> {
+pub(crate) async fn opened(fake: &Fake, shards: u64, patience: Duration) -> Fallible<()> {
     let began = Instant::now();
     while fake.calls("GetShardIterator")? < shards {
-        if began.elapsed() > PATIENCE {
-            return Err(format!("after {PATIENCE:?} not all of {shards} shards were opened").into());
+        if began.elapsed() > patience {
+            return Err(format!("after {patience:?} not all of {shards} shards were opened").into());
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -1,10 +1,11 @@
 //! Shards whose batches wait for a place of a function: what an invocation costs when few or thousands wait.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::fake::Fake;
+use crate::many::opened;
 use crate::measure::{Bound, Fallible, Figure, cpu_of};
 use crate::sidecar::Sidecar;
 
@@ -95,13 +96,7 @@ impl Case {
         let (records, bytes) = (self.backlog / shards, self.record_bytes);
         fake.command("kinesis/fill", &json!({"stream": "bench", "records": records, "bytes": bytes}))?;
         let sidecar = Sidecar::with_function(&fake.url, self.takes, FUNCTION, self.settings).await?;
-        let began = Instant::now();
-        while fake.calls("GetShardIterator")? < shards {
-            if began.elapsed() > PATIENCE {
-                return Err(format!("after {PATIENCE:?} not all of {shards} shards were opened").into());
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
+        opened(&fake, shards, PATIENCE).await?;
         tokio::time::sleep(WARM_UP).await;
         let (cpu, records) = (cpu_of(sidecar.pid())?, sidecar.records());
         tokio::time::sleep(WINDOW).await;
