@@ -90,6 +90,14 @@ impl Lease {
     pub const fn life_sign(&self) -> LifeSign {
         LifeSign { counter: self.counter, heartbeat: self.heartbeat }
     }
+
+    /// The worker that has acquired the lease and not lost it: during a handoff the old owner. `None` while nobody has it,
+    /// although it may have been given to a worker that has not taken it yet.
+    #[must_use]
+    pub fn holder(&self) -> Option<&WorkerId> {
+        self.token.as_ref()?;
+        self.checkpoint_owner.as_ref().or(self.owner.as_ref())
+    }
 }
 
 impl From<NewLease> for Lease {

@@ -111,7 +111,7 @@ async fn the_columns_are_readable_with_sqlite3() {
     for (at, expected) in positions {
         assert_eq!(read(&position, &at.to_string()), expected);
     }
-    let owner = "SELECT application || '|' || lease_counter || '|' || lease_owner || '|' || concurrency_token || '|' || \
+    let owner = "SELECT application || '|' || counter || '|' || lease_owner || '|' || concurrency_token || '|' || \
                  owner_host || '|' || owner_pid || '|' || owner_started || '|' || app FROM leases WHERE shard = ?1";
     assert_eq!(read(owner, "shardId-0"), "orders|2|a|t|host of a|12|77|{\"window\":\"w\"}");
     let mode: String = sqlite3.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
@@ -152,9 +152,9 @@ async fn a_newer_schema_is_left_alone() {
     let (_folder, path) = folder();
     drop(open(&path));
     let sqlite3 = Connection::open(&path).unwrap();
-    sqlite3.pragma_update(None, "user_version", 3).unwrap();
+    sqlite3.pragma_update(None, "user_version", 4).unwrap();
     sqlite3.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-    assert_unusable(&path, &["schema version is 3", "knows up to 2", "use a newer Shardmill"]);
+    assert_unusable(&path, &["schema version is 4", "knows up to 3", "use a newer Shardmill"]);
 }
 
 /// A file as the version before lease times made it, with a lease that it holds.
@@ -186,12 +186,14 @@ async fn incident_76_a_file_of_the_version_before_is_brought_forward_with_everyt
     assert_eq!(lease.app, AppState::from([("window".to_owned(), "w".to_owned())]));
     assert_eq!(lease.lease_time, None, "its owner did not say one");
     let version: i32 = old.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 2);
-    // A process of that version that still runs goes on renewing.
-    old.execute("UPDATE leases SET lease_counter = lease_counter + 1 WHERE lease_counter = 7", []).unwrap();
+    assert_eq!(version, 3);
+    // A process of that version that still runs would take leases that are renewed by heartbeats.
+    let renewed =
+        old.execute("UPDATE leases SET lease_counter = lease_counter + 1 WHERE lease_counter = 7", []);
+    assert!(renewed.unwrap_err().to_string().contains("no such column: lease_counter"));
     assert_eq!(
-        store.acquire(&key("shardId-0"), 8, &claim("b", "t2")).await.unwrap(),
-        Write::Done { counter: 9 }
+        store.acquire(&key("shardId-0"), 7, &claim("b", "t2")).await.unwrap(),
+        Write::Done { counter: 8 }
     );
     let shown: i64 = old.query_row("SELECT owner_lease_ms FROM leases", [], |row| row.get(0)).unwrap();
     assert_eq!(shown, 10_000, "it is shown in a column of its own");
@@ -303,7 +305,7 @@ async fn a_row_that_was_damaged_by_hand_is_named() {
         ("checkpoint = '8', app = '[]'", "column app"),
         ("app = '{}', parent_shards = 'shardId-9'", "column parent_shards"),
         ("parent_shards = '[]', owner_lease_ms = -1", "the negative number -1 in column owner_lease_ms"),
-        ("owner_lease_ms = 1, lease_counter = -4", "the negative number -4 in column lease_counter"),
+        ("owner_lease_ms = 1, counter = -4", "the negative number -4 in column counter"),
     ];
     for (damage, words) in cases {
         sqlite3.execute(&format!("UPDATE leases SET {damage}"), []).unwrap();
@@ -312,7 +314,7 @@ async fn a_row_that_was_damaged_by_hand_is_named() {
         let text = error.to_string();
         assert!(text.contains(words) && text.contains("orders:1700000000:shardId-0"), "{text}");
     }
-    sqlite3.execute("UPDATE leases SET lease_counter = 9", []).unwrap();
+    sqlite3.execute("UPDATE leases SET counter = 9", []).unwrap();
     assert_eq!(store.list().await.unwrap()[0].counter, 9);
 }
 

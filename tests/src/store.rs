@@ -15,6 +15,8 @@ pub struct LeaseRow {
     pub owner: Option<String>,
     /// The lease counter.
     pub counter: i64,
+    /// The heartbeat of its owner, which renews it; `None` once the life in which it was acquired is over.
+    pub heartbeat: Option<i64>,
     /// A sequence number, `TRIM_HORIZON`, `AT_TIMESTAMP` or `SHARD_END`.
     pub checkpoint: String,
     /// The name of the acquisition.
@@ -38,15 +40,17 @@ impl Store {
     #[must_use]
     pub fn leases(&self) -> BTreeMap<String, LeaseRow> {
         let Ok(connection) = self.open(OpenFlags::SQLITE_OPEN_READ_ONLY) else { return BTreeMap::new() };
-        let sql = "SELECT shard, lease_owner, lease_counter, checkpoint, concurrency_token FROM leases";
+        let sql = "SELECT shard, lease_owner, counter, heartbeat, checkpoint, concurrency_token FROM leases \
+                   LEFT JOIN workers ON workers.epoch = owner_epoch AND NOT evicted";
         let Ok(mut statement) = connection.prepare(sql) else { return BTreeMap::new() };
         let row = |row: &rusqlite::Row<'_>| {
             let lease = LeaseRow {
                 shard: row.get(0)?,
                 owner: row.get(1)?,
                 counter: row.get(2)?,
-                checkpoint: row.get(3)?,
-                token: row.get(4)?,
+                heartbeat: row.get(3)?,
+                checkpoint: row.get(4)?,
+                token: row.get(5)?,
             };
             Ok((lease.shard.clone(), lease))
         };

@@ -154,6 +154,7 @@ pub const CHECKS: &[Check] = checks![
     workers::a_worker_that_is_forgotten_is_gone_and_may_come_back,
     workers::i11_a_heartbeat_that_renews_all_keeps_its_leases_from_others,
     workers::i10_a_worker_that_was_evicted_learns_of_it_by_its_next_heartbeat,
+    workers::i11_during_a_handoff_the_old_owners_heartbeat_keeps_the_lease,
 ];
 
 /// Every check that needs two handles on one store.
@@ -164,6 +165,7 @@ pub const SHARED_CHECKS: &[SharedCheck] = shared_checks![
     shared::no_counter_is_given_out_twice,
     workers::two_handles_see_each_others_workers,
     workers::i10_a_late_forgetting_does_not_end_a_later_life,
+    workers::i11_a_lease_of_a_forgotten_life_is_not_kept_by_the_next_one,
 ];
 
 /// Runs [`CHECKS`], each against a new store.

@@ -141,6 +141,43 @@ pub(super) async fn i10_a_worker_that_was_evicted_learns_of_it_by_its_next_heart
     beat(&store, &report("a")).await;
 }
 
+pub(super) async fn i11_during_a_handoff_the_old_owners_heartbeat_keeps_the_lease(store: Store) {
+    if !store.renews_all() {
+        return;
+    }
+    beat(&store, &report("a")).await;
+    beat(&store, &report("b")).await;
+    let key = owned(&store, "shardId-0", "a").await;
+    store.hand_off(&key, &worker("a"), &worker("b")).await.unwrap();
+    let before = get(&store, &key).await;
+    beat(&store, &report("b")).await;
+    assert_eq!(get(&store, &key).await, before, "the next owner does not work on it yet");
+    beat(&store, &report("a")).await;
+    let alive = get(&store, &key).await;
+    assert!(alive.heartbeat != before.heartbeat, "{before:?} {alive:?}");
+    let late = Claim { seen_heartbeat: before.heartbeat, ..claim("c", "t") };
+    let write = store.acquire(&key, alive.counter, &late).await.unwrap();
+    assert!(matches!(write, Write::Refused { .. }), "the old owner lives: {write:?}");
+}
+
+/// A worker's record is removed while it holds a lease; a later run under its name is another life.
+pub(super) async fn i11_a_lease_of_a_forgotten_life_is_not_kept_by_the_next_one(one: Store, other: Store) {
+    if !one.renews_all() {
+        return;
+    }
+    beat(&one, &report("a")).await;
+    let lease = owned(&one, "shardId-0", "a").await;
+    let last = beat(&one, &report("a")).await;
+    one.forget_worker(&worker("a"), last).await.unwrap();
+    beat(&other, &report("a")).await;
+    let orphan = get(&other, &lease).await;
+    for _ in 0..3 {
+        beat(&other, &report("a")).await;
+    }
+    assert_eq!(get(&other, &lease).await, orphan);
+    assert_eq!(one.heartbeat(&report("a")).await.unwrap(), Heartbeat::Evicted, "the former run learns of it");
+}
+
 /// The order to forget a worker was on its way for long: it has come back under its name since.
 pub(super) async fn i10_a_late_forgetting_does_not_end_a_later_life(one: Store, other: Store) {
     if !keeps_workers(&one).await {

@@ -92,7 +92,7 @@ impl Known {
     /// The lease with its holder's heartbeat: that of the life in which it acquired the lease, which stands still once
     /// that life is over.
     pub(super) fn lease(&self, row: &Row) -> Lease {
-        let holder = row.holder().and_then(|holder| self.workers.get(holder));
+        let holder = row.lease.holder().and_then(|holder| self.workers.get(holder));
         let heartbeat = holder.map_or(0, |worker| worker.heartbeat_in(row.owner_epoch));
         Lease { heartbeat, ..row.lease.clone() }
     }

@@ -262,7 +262,7 @@ impl Application {
     async fn refused(&self, kept: Kept) -> Write {
         self.keep(&kept);
         let Kept::Readable(row) = kept else { return Write::Refused { current: None } };
-        let is_unknown = row.holder().is_some_and(|holder| self.known().workers.get(holder).is_none());
+        let is_unknown = row.lease.holder().is_some_and(|holder| self.known().workers.get(holder).is_none());
         if is_unknown && self.known().looked.is_none() {
             // Without its heartbeat the lease looks changed to the caller, which only waits for longer then.
             drop(self.look_at_workers().await);

@@ -85,7 +85,7 @@ impl Known {
     fn holder_may_be_dead(&self, now: Instant) -> bool {
         self.leases.values().any(|kept| {
             let Kept::Readable(row) = kept else { return false };
-            let holder = row.holder().and_then(|holder| self.workers.get(holder));
+            let holder = row.lease.holder().and_then(|holder| self.workers.get(holder));
             let lease = row.lease.lease_time.unwrap_or(LEASE);
             holder.is_some_and(|worker| worker.is_overdue(row.owner_epoch, lease, now))
         })

@@ -154,7 +154,9 @@ impl Application {
     ///
     /// All leases of that life are then free for this worker, so it costs one write for all of them.
     pub(super) async fn evict(&self, row: &Row, claim: &Claim) -> Result<bool, Failure> {
-        let Some(holder) = row.holder().filter(|holder| **holder != claim.owner) else { return Ok(true) };
+        let Some(holder) = row.lease.holder().filter(|holder| **holder != claim.owner) else {
+            return Ok(true);
+        };
         let epoch = row.owner_epoch;
         if self.known().over.get(holder).is_some_and(|over| *over >= epoch) {
             return Ok(true);

@@ -19,15 +19,6 @@ pub(super) struct Row {
     pub(super) owner_epoch: u64,
 }
 
-impl Row {
-    /// The worker whose acquisition the lease is under: during a handoff still the old one. A lease that was assigned
-    /// and not yet acquired is under none.
-    pub(super) fn holder(&self) -> Option<&WorkerId> {
-        self.lease.token.as_ref()?;
-        self.lease.checkpoint_owner.as_ref().or(self.lease.owner.as_ref())
-    }
-}
-
 /// Reads a lease's item. The error has what is wrong with it and what to do.
 pub(super) fn read(item: &Item) -> Result<Row, String> {
     read_fields(item).map_err(|problem| {

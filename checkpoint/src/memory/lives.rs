@@ -81,8 +81,7 @@ impl Lives {
 
     /// The heartbeat that keeps the lease alive.
     pub(super) fn heartbeat_of(&self, lease: &Lease) -> u64 {
-        let owner = lease.owner.as_ref().filter(|_| lease.token.is_some());
-        let Some(life) = owner.and_then(|owner| self.workers.get(owner)) else { return 0 };
+        let Some(life) = lease.holder().and_then(|holder| self.workers.get(holder)) else { return 0 };
         match self.leases.get(&lease.key) {
             Some(epoch) if *epoch == life.epoch => life.heartbeat,
             Some(epoch) if *epoch < life.epoch => life.ended,
@@ -92,9 +91,9 @@ impl Lives {
 
     /// Declares the lease's owner dead unless it lives. Whether the claim may go on.
     pub(super) fn evict(&mut self, lease: &Lease, claim: &Claim) -> bool {
-        let owner = lease.owner.as_ref().filter(|owner| **owner != claim.owner && lease.token.is_some());
+        let another = lease.holder().filter(|holder| **holder != claim.owner);
         let epoch = self.leases.get(&lease.key);
-        let Some(life) = owner.and_then(|owner| self.workers.get_mut(owner)) else { return true };
+        let Some(life) = another.and_then(|holder| self.workers.get_mut(holder)) else { return true };
         if epoch != Some(&life.epoch) {
             return true;
         }

@@ -49,8 +49,8 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// A store in which a worker's heartbeat renews all its leases at once, as the one on DynamoDB does: for tests of what
-    /// uses such a store.
+    /// A store in which a worker's heartbeat renews all its leases at once, as those in SQLite and on DynamoDB do: for tests of
+    /// what uses such a store.
     #[must_use]
     pub fn renewed_by_heartbeat() -> Self {
         Self { by_heartbeat: true, ..Self::default() }

@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use shardmill_engine::{LeaseKey, ShardId};
 
 use super::fault::Fault;
+use super::kept::Kept;
 use super::row::{PositionColumns, Stored, integer, select_leases, shards_text};
+use super::workers::{self, Lives};
 use crate::{
     Checkpoint, Claim, Lease, LeaseList, NewLease, Ownership, Renewal, UnreadableLease, WorkerId, Write,
     rules,
@@ -18,21 +20,21 @@ macro_rules! this_lease {
     };
 }
 
-const LIST: &str = concat!(select_leases!(), " WHERE application = ?1");
+pub(super) const LIST: &str = concat!(select_leases!(), " WHERE application = ?1");
 
-const FIND: &str = concat!(select_leases!(), this_lease!());
+pub(super) const FIND: &str = concat!(select_leases!(), this_lease!());
 
-const RENEW: &str =
-    concat!("UPDATE leases SET lease_counter = lease_counter + 1", this_lease!(), " AND lease_counter = ?7");
+const RENEW: &str = concat!("UPDATE leases SET counter = counter + 1", this_lease!(), " AND counter = ?7");
 
 const SET_OWNERSHIP: &str = concat!(
-    "UPDATE leases SET lease_counter = ?7, lease_owner = ?8, checkpoint_owner = ?9, concurrency_token = ?10, \
-     owner_host = ?11, owner_pid = ?12, owner_started = ?13, owner_switches_since_checkpoint = ?14, owner_lease_ms = ?15",
+    "UPDATE leases SET counter = ?7, lease_owner = ?8, checkpoint_owner = ?9, concurrency_token = ?10, \
+     owner_host = ?11, owner_pid = ?12, owner_started = ?13, owner_switches_since_checkpoint = ?14, owner_lease_ms = ?15, \
+     owner_epoch = ?16",
     this_lease!()
 );
 
 const SET_CHECKPOINT: &str = concat!(
-    "UPDATE leases SET lease_counter = ?7, owner_switches_since_checkpoint = ?8, checkpoint = ?9, \
+    "UPDATE leases SET counter = ?7, owner_switches_since_checkpoint = ?8, checkpoint = ?9, \
      sub_sequence_number = ?10, at_timestamp_ms = ?11, inclusive = ?12, app = ?13",
     this_lease!()
 );
@@ -49,26 +51,34 @@ const CREATE: &str = "INSERT INTO leases (application, account, region, stream, 
 pub(super) struct Leases<'a> {
     pub(super) connection: &'a Connection,
     pub(super) application: &'a str,
+    pub(super) lives: &'a Lives,
+    pub(super) kept: &'a Kept,
 }
 
 impl Leases<'_> {
     pub(super) fn list(&self) -> Result<LeaseList, Fault> {
+        let lives = workers::lives(self)?;
+        self.kept.list(self.connection, self.application, &lives, || self.read_all())
+    }
+
+    fn read_all(&self) -> Result<(Vec<Stored>, Vec<UnreadableLease>), Fault> {
         let mut statement = self.connection.prepare_cached(LIST)?;
         let mut rows = statement.query([self.application])?;
-        let mut list = LeaseList::default();
+        let (mut leases, mut unreadable) = (Vec::new(), Vec::new());
         while let Some(row) = rows.next()? {
             match Stored::read(row) {
-                Ok(stored) => list.leases.push(stored.lease),
+                Ok(stored) => leases.push(stored),
                 Err(Fault::Row(bad)) => {
-                    list.unreadable.push(UnreadableLease { reason: bad.reason(), key: bad.key });
+                    unreadable.push(UnreadableLease { reason: bad.reason(), key: bad.key });
                 }
                 Err(other) => return Err(other),
             }
         }
-        Ok(list)
+        Ok((leases, unreadable))
     }
 
     pub(super) fn create(&self, leases: &[NewLease]) -> Result<usize, Fault> {
+        self.kept.forget(self.application);
         let mut statement = self.connection.prepare_cached(CREATE)?;
         let mut created = 0;
         for new in leases {
@@ -95,22 +105,29 @@ impl Leases<'_> {
     }
 
     pub(super) fn acquire(&self, key: &LeaseKey, seen: u64, claim: &Claim) -> Result<Write, Fault> {
-        self.change_ownership(key, |lease| rules::acquire(lease, seen, claim))
+        self.change_ownership(key, |stored| {
+            if stored.lease.counter != seen || !workers::evict(self, stored, claim)? {
+                return Ok(false);
+            }
+            stored.owner_epoch = Some(workers::join(self, &claim.owner)?);
+            Ok(rules::acquire(&mut stored.lease, seen, claim))
+        })
     }
 
     pub(super) fn assign(&self, key: &LeaseKey, seen: &Ownership, to: &WorkerId) -> Result<Write, Fault> {
-        self.change_ownership(key, |lease| rules::assign(lease, seen, to))
+        self.change_ownership(key, |stored| Ok(rules::assign(&mut stored.lease, seen, to)))
     }
 
     pub(super) fn hand_off(&self, key: &LeaseKey, from: &WorkerId, to: &WorkerId) -> Result<Write, Fault> {
-        self.change_ownership(key, |lease| rules::hand_off(lease, from, to))
+        self.change_ownership(key, |stored| Ok(rules::hand_off(&mut stored.lease, from, to)))
     }
 
     pub(super) fn release(&self, key: &LeaseKey, counter: u64) -> Result<Write, Fault> {
-        self.change_ownership(key, |lease| rules::release(lease, counter))
+        self.change_ownership(key, |stored| Ok(rules::release(&mut stored.lease, counter)))
     }
 
     pub(super) fn renew(&self, renewals: &[Renewal]) -> Result<Vec<Write>, Fault> {
+        self.kept.forget(self.application);
         renewals.iter().map(|renewal| self.renew_one(renewal)).collect()
     }
 
@@ -119,8 +136,7 @@ impl Leases<'_> {
     }
 
     pub(super) fn set_children(&self, key: &LeaseKey, children: &[ShardId]) -> Result<Write, Fault> {
-        let Some(stored) = self.find(key)? else { return Ok(Write::Refused { current: None }) };
-        let key = &stored.lease.key;
+        let Some(mut stored) = self.find(key)? else { return Ok(Write::Refused { current: None }) };
         self.connection.prepare_cached(SET_CHILDREN)?.execute(params![
             self.application,
             key.account,
@@ -130,20 +146,22 @@ impl Leases<'_> {
             key.shard.as_str(),
             shards_text(children),
         ])?;
-        Ok(Write::Done { counter: stored.lease.counter })
+        stored.lease.children = children.to_vec();
+        Ok(self.wrote(stored))
     }
 
     /// The write lock is held, so nothing comes between reading and deleting.
     pub(super) fn delete_ended(&self, key: &LeaseKey, counter: u64) -> Result<Write, Fault> {
-        let Some(Stored { lease, .. }) = self.find(key)? else { return Ok(Write::Refused { current: None }) };
-        if !rules::may_delete_ended(&lease, counter) {
-            return Ok(Write::Refused { current: Some(Box::new(lease)) });
+        let Some(stored) = self.find(key)? else { return Ok(Write::Refused { current: None }) };
+        if !rules::may_delete_ended(&stored.lease, counter) {
+            return self.refused(stored);
         }
         self.delete(key)?;
         Ok(Write::Done { counter })
     }
 
     pub(super) fn delete(&self, key: &LeaseKey) -> Result<(), Fault> {
+        self.kept.forget(self.application);
         self.connection.prepare_cached(DELETE)?.execute(self.key_params(key))?;
         Ok(())
     }
@@ -163,13 +181,16 @@ impl Leases<'_> {
         if changed == 1 {
             return Ok(Write::Done { counter: counter.saturating_add(1) });
         }
-        Ok(Write::Refused { current: self.find(key)?.map(|stored| Box::new(stored.lease)) })
+        match self.find(key)? {
+            Some(stored) => self.refused(stored),
+            None => Ok(Write::Refused { current: None }),
+        }
     }
 
     fn checkpoint_one(&self, write: &Checkpoint) -> Result<Write, Fault> {
         let Some(mut stored) = self.find(&write.key)? else { return Ok(Write::Refused { current: None }) };
         if !rules::checkpoint(&mut stored.lease, write) {
-            return Ok(Write::Refused { current: Some(Box::new(stored.lease)) });
+            return self.refused(stored);
         }
         let at = PositionColumns::of(&stored.lease.checkpoint)?;
         let key = &write.key;
@@ -188,21 +209,23 @@ impl Leases<'_> {
             at.inclusive,
             stored.app_with(&write.app),
         ])?;
-        Ok(Write::Done { counter: stored.lease.counter })
+        Ok(self.wrote(stored))
     }
 
     /// The write lock is held, so nothing comes between reading and writing.
     fn change_ownership(
         &self,
         key: &LeaseKey,
-        change: impl FnOnce(&mut Lease) -> bool,
+        change: impl FnOnce(&mut Stored) -> Result<bool, Fault>,
     ) -> Result<Write, Fault> {
-        let Some(Stored { mut lease, .. }) = self.find(key)? else {
+        let Some(mut stored) = self.find(key)? else {
             return Ok(Write::Refused { current: None });
         };
-        if !change(&mut lease) {
-            return Ok(Write::Refused { current: Some(Box::new(lease)) });
+        if !change(&mut stored)? {
+            return self.refused(stored);
         }
+        stored.owner_epoch = stored.owner_epoch.filter(|_| stored.lease.token.is_some());
+        let lease = &stored.lease;
         let process = lease.process.as_ref();
         let started = process.map(|process| integer(process.started, "start time")).transpose()?;
         let millis =
@@ -224,8 +247,23 @@ impl Leases<'_> {
             started,
             integer(lease.owner_switches, "number of owner switches")?,
             lease_ms,
+            stored.owner_epoch,
         ])?;
-        Ok(Write::Done { counter: lease.counter })
+        Ok(self.wrote(stored))
+    }
+
+    fn wrote(&self, stored: Stored) -> Write {
+        let counter = stored.lease.counter;
+        self.kept.wrote(self.application, stored);
+        Write::Done { counter }
+    }
+
+    /// The answer has the lease with its heartbeat: without it the lease would look changed to the caller.
+    fn refused(&self, stored: Stored) -> Result<Write, Fault> {
+        let lives = workers::lives(self)?;
+        let life = stored.lease.holder().and_then(|holder| lives.get(holder));
+        let heartbeat = life.map_or(0, |life| life.keeps(stored.owner_epoch));
+        Ok(Write::Refused { current: Some(Box::new(Lease { heartbeat, ..stored.lease })) })
     }
 
     /// The lease; `None` if there is none, or if its row cannot be read: that fails neither the call nor what shares

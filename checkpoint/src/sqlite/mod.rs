@@ -2,6 +2,7 @@
 
 mod fault;
 mod file_system;
+mod kept;
 mod leases;
 mod notes;
 mod others;
@@ -21,8 +22,10 @@ use async_trait::async_trait;
 use shardmill_engine::{LeaseKey, ShardId};
 
 use self::fault::Fault;
+use self::kept::Kept;
 use self::leases::Leases;
 use self::queue::{Access, Queue};
+use self::workers::Lives;
 use crate::rules;
 use crate::{
     Checkpoint, Claim, Heartbeat, Lease, LeaseList, LeaseStore, NewLease, OtherApplication, Ownership,
@@ -47,6 +50,8 @@ impl Default for SqliteOptions {
 /// Leases and checkpoints in one SQLite file, which several processes of one host may share and which can be read
 /// with `sqlite3` (table `leases`).
 ///
+/// One heartbeat renews all leases of a worker (table `workers`).
+///
 /// A write is durable against the death of the process. A power cut may undo the last commits (write-ahead log with
 /// `synchronous=NORMAL`): records are then redelivered, and none is lost. The file must be on a local disk: a
 /// write-ahead log does not work between hosts, so network file systems are refused. The file `-wal` next to it belongs
@@ -58,6 +63,8 @@ pub struct SqliteStore {
     application: Arc<str>,
     path: Arc<Path>,
     queue: Queue,
+    lives: Lives,
+    kept: Arc<Kept>,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -98,7 +105,8 @@ impl SqliteStore {
             reason: format!("no thread could be started for it ({error})"),
             source: Some(Box::new(error)),
         })?;
-        Ok(Self { application: application.into(), path: path.into(), queue })
+        let kept = Arc::new(Kept::new(Arc::clone(queue.undone())));
+        Ok(Self { application: application.into(), path: path.into(), queue, lives: Lives::default(), kept })
     }
 
     /// The leases of another application in the same file, over the same connection: what both write at the same moment
@@ -129,10 +137,12 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Leases<'_>) -> Result<T, Fault> + Send + 'static,
     {
-        let application = Arc::clone(&self.application);
+        let Self { application, lives, kept, .. } = self.clone();
         let result = self
             .queue
-            .call(access, move |connection| work(&Leases { connection, application: &application }))
+            .call(access, move |connection| {
+                work(&Leases { connection, application: &application, lives: &lives, kept: &kept })
+            })
             .await;
         result.map_err(|fault| fault.into_error(&self.describe()))
     }
@@ -250,13 +260,16 @@ impl LeaseStore for SqliteStore {
     async fn heartbeat(&self, worker: &WorkerReport) -> Result<Heartbeat, StoreError> {
         self.valid(rules::check_worker(&worker.id))?;
         let worker = worker.clone();
-        let write = move |leases: &Leases<'_>| workers::heartbeat(leases, &worker);
-        Ok(Heartbeat::Written { heartbeat: self.call(Access::Write, write).await? })
+        self.call(Access::Write, move |leases| workers::heartbeat(leases, &worker)).await
     }
 
     async fn forget_worker(&self, worker: &WorkerId, seen: u64) -> Result<(), StoreError> {
         let worker = worker.clone();
         self.call(Access::Write, move |leases| workers::forget(leases, &worker, seen)).await
+    }
+
+    fn renews_all(&self) -> bool {
+        true
     }
 
     fn describe(&self) -> String {

@@ -11,7 +11,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS notes (application TEXT NOT NULL
 
 /// Notes `value` unless there is a note of that name, and reads what is noted then.
 pub(super) fn note(leases: &Leases<'_>, name: &str, value: &str) -> Result<String, Fault> {
-    let Leases { connection, application } = leases;
+    let Leases { connection, application, .. } = leases;
     connection.execute(TABLE, [])?;
     let new = params![application, name, value];
     connection.execute("INSERT INTO notes VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING", new)?;
@@ -21,7 +21,7 @@ pub(super) fn note(leases: &Leases<'_>, name: &str, value: &str) -> Result<Strin
 
 /// Forgets the note of that name, if there is one.
 pub(super) fn forget(leases: &Leases<'_>, name: &str) -> Result<(), Fault> {
-    let Leases { connection, application } = leases;
+    let Leases { connection, application, .. } = leases;
     connection.execute(TABLE, [])?;
     connection
         .execute("DELETE FROM notes WHERE application = ?1 AND name = ?2", params![application, name])?;

@@ -25,20 +25,26 @@ pub(super) enum Access {
 pub(super) struct Queue {
     calls: mpsc::Sender<Box<dyn Call>>,
     commits: Arc<AtomicU64>,
+    undone: Arc<AtomicU64>,
 }
 
 impl Queue {
     pub(super) fn start(file: File) -> std::io::Result<Self> {
         let (calls, waiting) = mpsc::channel();
-        let commits = Arc::new(AtomicU64::new(0));
-        let worker = Worker { file, commits: Arc::clone(&commits) };
+        let (commits, undone) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let worker = Worker { file, commits: Arc::clone(&commits), undone: Arc::clone(&undone) };
         std::thread::Builder::new().name("shardmill-sqlite".into()).spawn(move || worker.run(&waiting))?;
-        Ok(Self { calls, commits })
+        Ok(Self { calls, commits, undone })
     }
 
     /// How many transactions that may write were committed.
     pub(super) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Rises on the connection's thread, before the next call runs, when something that calls did is undone.
+    pub(super) const fn undone(&self) -> &Arc<AtomicU64> {
+        &self.undone
     }
 
     /// Runs `work` in a transaction and answers after the commit.
@@ -106,6 +112,7 @@ where
 struct Worker {
     file: File,
     commits: Arc<AtomicU64>,
+    undone: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -115,6 +122,9 @@ impl Worker {
             let mut group: Vec<_> =
                 std::iter::once(first).chain(others).filter(|call| !call.is_abandoned()).collect();
             let outcome = self.carry_out(&mut group);
+            if outcome.is_err() {
+                self.undone.fetch_add(1, Ordering::Relaxed);
+            }
             for call in group {
                 call.finish(outcome.clone());
             }
@@ -133,7 +143,7 @@ impl Worker {
         let behavior = if writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
         let mut transaction = self.file.connection.transaction_with_behavior(behavior)?;
         for call in group {
-            run_alone(&mut transaction, &mut **call)?;
+            run_alone(&mut transaction, &mut **call, &self.undone)?;
         }
         transaction.commit()?;
         if writes {
@@ -144,13 +154,18 @@ impl Worker {
 }
 
 /// Runs one call of a group: if it fails, the others keep what they did. An error is one of the whole transaction.
-fn run_alone(transaction: &mut Transaction<'_>, call: &mut dyn Call) -> Result<(), Fault> {
+fn run_alone(
+    transaction: &mut Transaction<'_>,
+    call: &mut dyn Call,
+    undone: &AtomicU64,
+) -> Result<(), Fault> {
     let mut savepoint = transaction.savepoint()?;
     match call.run(&savepoint) {
         Ok(()) => savepoint.commit()?,
         // Some errors (a full disk, for one) make SQLite undo the whole transaction.
         Err(fault) if savepoint.is_autocommit() => return Err(fault),
         Err(fault) => {
+            undone.fetch_add(1, Ordering::Relaxed);
             savepoint.rollback()?;
             savepoint.commit()?;
             call.fail(fault);

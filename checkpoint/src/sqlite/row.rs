@@ -13,17 +13,19 @@ use crate::{AppState, Lease, ProcessIdentity, WorkerId};
 /// A query for the columns that [`Stored::read`] expects, in its order.
 macro_rules! select_leases {
     () => {
-        "SELECT account, region, stream, epoch, shard, lease_counter, lease_owner, checkpoint_owner, concurrency_token, \
+        "SELECT account, region, stream, epoch, shard, counter, lease_owner, checkpoint_owner, concurrency_token, \
          owner_host, owner_pid, owner_started, owner_switches_since_checkpoint, checkpoint, sub_sequence_number, \
-         at_timestamp_ms, inclusive, parent_shards, child_shards, starting_hash_key, ending_hash_key, app, owner_lease_ms \
-         FROM leases"
+         at_timestamp_ms, inclusive, parent_shards, child_shards, starting_hash_key, ending_hash_key, app, owner_lease_ms, \
+         owner_epoch FROM leases"
     };
 }
 pub(super) use select_leases;
 
-/// A lease together with what a [`Lease`] does not show.
+/// A lease together with what a [`Lease`] does not show. Its heartbeat is not in the row.
 pub(super) struct Stored {
     pub(super) lease: Lease,
+    /// The life in which the owner acquired it.
+    pub(super) owner_epoch: Option<i64>,
     /// All application state, including values that are not text and were written by another program.
     app: Map<String, Value>,
 }
@@ -47,7 +49,7 @@ impl Stored {
         let app = read.app()?;
         let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
         let lease = Lease {
-            counter: read.count(5, "lease_counter")?,
+            counter: read.count(5, "counter")?,
             heartbeat: 0,
             owner: read.worker(6, "lease_owner")?,
             checkpoint_owner: read.worker(7, "checkpoint_owner")?,
@@ -62,7 +64,7 @@ impl Stored {
             app: app.iter().filter_map(text).collect(),
             key: key.clone(),
         };
-        Ok(Self { lease, app })
+        Ok(Self { owner_epoch: read.get(23, "owner_epoch")?, lease, app })
     }
 
     /// The application state with `changes` made, as the column holds it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rusqlite::{ErrorCode, ffi};
+use rusqlite::{Connection, ErrorCode, StatementStatus, ffi};
 use shardmill_engine::{HashRange, Position, Seq};
 use tempfile::TempDir;
 
@@ -109,6 +109,57 @@ async fn calls_that_wait_at_the_same_moment_share_a_commit() {
     }
     assert_eq!(store.commits() - before, 1, "300 calls, one commit");
     assert!(store.list().await.unwrap().iter().all(|lease| lease.counter == 1));
+}
+
+/// SQLite plans a statement anew when a value is bound by which it chose its plan: that costs more than the statement.
+#[tokio::test]
+async fn a_statement_is_prepared_once() {
+    let (_folder, store) = store_with(100).await;
+    for n in 0..100 {
+        store.checkpoint(&[checkpoint(n, 0, "5")]).await.unwrap();
+    }
+    let counts = |leases: &Leases<'_>| {
+        let find = leases.connection.prepare_cached(leases::FIND)?;
+        Ok([StatementStatus::Run, StatementStatus::RePrepare].map(|status| find.get_status(status)))
+    };
+    let [runs, prepared_again] = store.call(Access::Read, counts).await.unwrap();
+    assert_eq!((runs, prepared_again), (100, 0));
+}
+
+#[tokio::test]
+async fn a_listing_reads_the_leases_only_if_they_may_be_others_than_are_known() {
+    let (_folder, store) = store_with(3).await;
+    inside(
+        &store,
+        "CREATE TRIGGER fail BEFORE UPDATE ON leases WHEN new.shard = 'shardId-000000000002'
+         BEGIN SELECT RAISE(ABORT, 'not this one'); END;",
+    )
+    .await;
+    let counters = async || store.list().await.unwrap().iter().map(|l| l.counter).collect::<Vec<_>>();
+    let reads = async || {
+        let runs = |leases: &Leases<'_>| {
+            Ok(leases.connection.prepare_cached(leases::LIST)?.get_status(StatementStatus::Run))
+        };
+        store.call(Access::Read, runs).await.unwrap()
+    };
+    assert_eq!((counters().await, reads().await), (vec![0, 0, 0], 1));
+    store.checkpoint(&[checkpoint(1, 0, "5")]).await.unwrap();
+    let report = WorkerReport::new(WorkerId::new("a"), Duration::from_secs(10));
+    store.heartbeat(&report).await.unwrap();
+    assert_eq!((counters().await, reads().await), (vec![0, 1, 0], 1), "its own writes are known");
+
+    let other = SqliteStore::open(store.path(), "app").unwrap();
+    other.checkpoint(&[checkpoint(0, 0, "6")]).await.unwrap();
+    assert_eq!((counters().await, reads().await), (vec![1, 1, 0], 2), "another connection has written");
+    other.heartbeat(&WorkerReport { id: WorkerId::new("b"), ..report }).await.unwrap();
+    assert_eq!((counters().await, reads().await), (vec![1, 1, 0], 3), "it might have been a lease");
+
+    store.checkpoint(&[checkpoint(1, 1, "7"), checkpoint(2, 0, "7")]).await.unwrap_err();
+    assert_eq!((counters().await, reads().await), (vec![1, 1, 0], 4), "what was written is undone");
+    assert_eq!((counters().await, reads().await), (vec![1, 1, 0], 4));
+    store.delete(&key(0)).await.unwrap();
+    store.create(&[new_lease(4)]).await.unwrap();
+    assert_eq!((counters().await, reads().await), (vec![1, 0, 0], 5));
 }
 
 #[tokio::test]
@@ -254,7 +305,8 @@ async fn a_hash_range_is_stored_in_decimal_digits_and_other_text_is_an_unknown_r
     let stored: String = store.call(Access::Read, read).await.unwrap();
     assert_eq!(stored, "0 340282366920938463463374607431768211455");
     assert_eq!(store.list().await.unwrap()[0].hash_range, Some(range));
-    inside(&store, "UPDATE leases SET starting_hash_key = 'ab'").await;
+    let by_hand = Connection::open(store.path()).unwrap();
+    by_hand.execute("UPDATE leases SET starting_hash_key = 'ab'", []).unwrap();
     let lease = store.list().await.unwrap().remove(0);
     assert_eq!((lease.key, lease.hash_range), (key(1), None), "the lease itself can be read");
 }

@@ -1,39 +1,98 @@
-//! The workers of an application, next to its leases.
+//! The workers of an application, next to its leases: one heartbeat renews all leases of a worker.
+//!
+//! A worker's life begins with its first heartbeat, or the first lease that it takes, and has an epoch of its own. It ends when others
+//! evict it. A lease is alive by the life in which it was acquired, and by no other of its owner.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::fault::Fault;
 use super::leases::Leases;
-use super::row::integer;
-use crate::{ProcessIdentity, WorkerId, WorkerRecord, WorkerReport};
+use super::row::{Stored, integer};
+use crate::{Claim, Heartbeat, ProcessIdentity, WorkerId, WorkerRecord, WorkerReport};
 
-/// Made with the first heartbeat, so that a file without one stays as every version knows it.
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS workers (application TEXT NOT NULL, worker TEXT NOT NULL, \
-     heartbeat INTEGER NOT NULL, lease_ms INTEGER NOT NULL, stopping INTEGER NOT NULL, leases INTEGER NOT NULL, \
-     maximum_leases INTEGER, version TEXT NOT NULL, host TEXT NOT NULL, started_ms INTEGER NOT NULL, \
-     process_host TEXT, process_pid INTEGER, process_started INTEGER, PRIMARY KEY (application, worker)) WITHOUT ROWID";
+/// A life that begins raises the heartbeat: a deletion that is late finds another one than it has seen.
+const JOIN: &str = "INSERT OR REPLACE INTO workers (application, worker, heartbeat, former_heartbeat) \
+     SELECT ?1, ?2, coalesce(max(heartbeat) + 1, 0), max(heartbeat) FROM workers WHERE application = ?1 AND worker = ?2";
 
-const THERE: &str = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'workers'";
+const BEAT: &str = "UPDATE workers SET heartbeat = heartbeat + 1, lease_ms = ?2, stopping = ?3, leases = ?4, \
+     maximum_leases = ?5, version = ?6, host = ?7, started_ms = ?8, process_host = ?9, process_pid = ?10, \
+     process_started = ?11 WHERE epoch = ?1 AND NOT evicted RETURNING heartbeat";
 
-const WRITE: &str = "INSERT INTO workers VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
-     ON CONFLICT DO UPDATE SET heartbeat = heartbeat + 1, lease_ms = ?3, stopping = ?4, leases = ?5, maximum_leases = ?6, \
-     version = ?7, host = ?8, started_ms = ?9, process_host = ?10, process_pid = ?11, process_started = ?12 \
-     RETURNING heartbeat";
+const LIVES: &str = "SELECT heartbeat = ?2 FROM workers WHERE epoch = ?1 AND NOT evicted";
+
+const EVICT: &str = "UPDATE workers SET evicted = 1 WHERE epoch = ?1";
+
+const FORGET: &str = "DELETE FROM workers WHERE application = ?1 AND worker = ?2 AND heartbeat = ?3";
 
 const LIST: &str = "SELECT worker, heartbeat, lease_ms, stopping, leases, maximum_leases, version, host, started_ms, \
-     process_host, process_pid, process_started FROM workers WHERE application = ?1";
+     process_host, process_pid, process_started FROM workers WHERE application = ?1 AND lease_ms IS NOT NULL";
 
-/// Writes what a worker reports of itself, and returns its heartbeat since.
-pub(super) fn heartbeat(leases: &Leases<'_>, worker: &WorkerReport) -> Result<u64, Fault> {
-    let Leases { connection, application } = leases;
-    connection.execute(TABLE, [])?;
+const LIFE: &str =
+    "SELECT worker, epoch, heartbeat, coalesce(former_heartbeat, 0) FROM workers WHERE application = ?1";
+
+/// The last life of a worker, as others judge it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    epoch: i64,
+    heartbeat: u64,
+    former_heartbeat: u64,
+}
+
+impl Life {
+    /// The heartbeat of a lease that was acquired in the worker's life of this epoch. It stands still once that life is over.
+    pub(super) fn keeps(&self, owner_epoch: Option<i64>) -> u64 {
+        if owner_epoch == Some(self.epoch) { self.heartbeat } else { self.former_heartbeat }
+    }
+}
+
+/// The last life of each worker. A row that cannot be read is none: it spoils no lease of its worker.
+pub(super) fn lives(leases: &Leases<'_>) -> Result<HashMap<WorkerId, Life>, Fault> {
+    let mut statement = leases.connection.prepare_cached(LIFE)?;
+    let mut rows = statement.query([leases.application])?;
+    let mut lives = HashMap::new();
+    while let Some(row) = rows.next()? {
+        lives.extend(read_life(row).ok());
+    }
+    Ok(lives)
+}
+
+fn read_life(row: &Row<'_>) -> rusqlite::Result<(WorkerId, Life)> {
+    let name: String = row.get(0)?;
+    let life = Life { epoch: row.get(1)?, heartbeat: count(row, 2)?, former_heartbeat: count(row, 3)? };
+    Ok((WorkerId::new(name), life))
+}
+
+/// The lives that this process's workers have begun, by application and worker. If the transaction in which one began is undone,
+/// the next heartbeat finds no such life, as after an eviction: a new one begins then.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lives(Arc<Mutex<HashMap<(String, WorkerId), i64>>>);
+
+/// The epoch of this process's worker, whose life begins now if it has not begun.
+pub(super) fn join(leases: &Leases<'_>, worker: &WorkerId) -> Result<i64, Fault> {
+    let Leases { connection, application, lives, .. } = leases;
+    let name = ((*application).to_owned(), worker.clone());
+    if let Some(epoch) = lives.0.lock().get(&name) {
+        return Ok(*epoch);
+    }
+    connection.prepare_cached(JOIN)?.execute(params![application, worker.as_str()])?;
+    let epoch = connection.last_insert_rowid();
+    lives.0.lock().insert(name, epoch);
+    Ok(epoch)
+}
+
+/// Writes what a worker reports of itself, unless its life has ended.
+pub(super) fn heartbeat(leases: &Leases<'_>, worker: &WorkerReport) -> Result<Heartbeat, Fault> {
+    let Leases { connection, application, lives, .. } = leases;
+    let epoch = join(leases, &worker.id)?;
     let process = worker.process.as_ref();
     let lease_ms = u64::try_from(worker.lease_time.as_millis()).unwrap_or(u64::MAX);
     let values = params![
-        application,
-        worker.id.as_str(),
+        epoch,
         integer(lease_ms, "lease time")?,
         worker.stopping,
         integer(worker.leases, "number of leases")?,
@@ -45,27 +104,48 @@ pub(super) fn heartbeat(leases: &Leases<'_>, worker: &WorkerReport) -> Result<u6
         process.map(|process| process.pid),
         process.map(|process| integer(process.started, "start time")).transpose()?,
     ];
-    Ok(connection.prepare_cached(WRITE)?.query_row(values, |row| count(row, 0))?)
+    let written = connection.prepare_cached(BEAT)?.query_row(values, |row| count(row, 0)).optional()?;
+    Ok(match written {
+        Some(heartbeat) => Heartbeat::Written { heartbeat },
+        None => {
+            lives.0.lock().remove(&((*application).to_owned(), worker.id.clone()));
+            Heartbeat::Evicted
+        }
+    })
+}
+
+/// Declares the lease's holder dead unless it lives. Whether the claim may go on.
+pub(super) fn evict(leases: &Leases<'_>, stored: &Stored, claim: &Claim) -> Result<bool, Fault> {
+    let is_another = stored.lease.holder().is_some_and(|holder| *holder != claim.owner);
+    let Some(epoch) = stored.owner_epoch.filter(|_| is_another) else { return Ok(true) };
+    let seen = integer(claim.seen_heartbeat, "heartbeat")?;
+    let stands_still: Option<bool> = leases
+        .connection
+        .prepare_cached(LIVES)?
+        .query_row(params![epoch, seen], |row| row.get(0))
+        .optional()?;
+    match stands_still {
+        // That life is over.
+        None => Ok(true),
+        Some(true) => {
+            leases.connection.prepare_cached(EVICT)?.execute([epoch])?;
+            Ok(true)
+        }
+        Some(false) => Ok(false),
+    }
 }
 
 /// Removes a worker, if it is there and its heartbeat is still `seen`.
 pub(super) fn forget(leases: &Leases<'_>, worker: &WorkerId, seen: u64) -> Result<(), Fault> {
-    let Leases { connection, application } = leases;
-    connection.execute(TABLE, [])?;
-    let this = params![application, worker.as_str(), integer(seen, "heartbeat")?];
-    connection
-        .execute("DELETE FROM workers WHERE application = ?1 AND worker = ?2 AND heartbeat = ?3", this)?;
+    let this = params![leases.application, worker.as_str(), integer(seen, "heartbeat")?];
+    leases.connection.prepare_cached(FORGET)?.execute(this)?;
     Ok(())
 }
 
 /// The workers that have reported themselves. A row that cannot be read is no worker: its next heartbeat corrects it.
 pub(super) fn list(leases: &Leases<'_>) -> Result<Vec<WorkerRecord>, Fault> {
-    let Leases { connection, application } = leases;
-    if connection.prepare_cached(THERE)?.query_row([], |_| Ok(())).optional()?.is_none() {
-        return Ok(Vec::new());
-    }
-    let mut statement = connection.prepare_cached(LIST)?;
-    let mut rows = statement.query([application])?;
+    let mut statement = leases.connection.prepare_cached(LIST)?;
+    let mut rows = statement.query([leases.application])?;
     let mut workers = Vec::new();
     while let Some(row) = rows.next()? {
         workers.extend(read(row).ok());

@@ -87,7 +87,9 @@ impl Outage {
         let before = sidecar.store().leases();
         until("both leases are renewed three times", async || {
             let now = sidecar.store().leases();
-            let renewed = before.iter().all(|(shard, lease)| now[shard].counter >= lease.counter + 3);
+            let renewed = before
+                .iter()
+                .all(|(shard, lease)| now[shard].heartbeat >= Some(lease.heartbeat.unwrap() + 3));
             renewed.then_some(())
         })
         .await;

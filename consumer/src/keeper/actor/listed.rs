@@ -17,7 +17,7 @@ impl Actor {
         self.led = led;
         leases.retain(|lease| lease.key.is_sibling_of(&served.stream));
         unreadable.retain(|lease| lease.key.is_sibling_of(&served.stream));
-        leases.sort_by(|one, other| one.key.cmp(&other.key));
+        leases.sort_by(|one, other| one.key.shard.cmp(&other.key.shard));
         let mut dead = HashMap::new();
         self.meet(now, workers, &mut dead);
         self.reports.listed(now, &leases, &self.entries);
