@@ -4,6 +4,7 @@
 //! that is not read, must not keep the process from ending.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -19,6 +20,17 @@ const ONE_CAUSE: Duration = Duration::from_secs(1);
 
 /// How long the end of the functions' processes, and the last line of the log, may take when everything ends at once.
 const LAST_ACTS: Duration = Duration::from_secs(1);
+
+/// A second signal ends the process.
+static ENDS_AT_ONCE: AtomicBool = AtomicBool::new(false);
+
+/// Returns at once, unless a second signal is about to end the process: with its functions' processes killed, a stop would end well, and
+/// its status would say that nothing was cut.
+pub async fn give_way_to_second_signal() {
+    if ENDS_AT_ONCE.load(Ordering::SeqCst) {
+        tokio::time::sleep(3 * LAST_ACTS).await;
+    }
+}
 
 /// Receives signals from now on. The token is cancelled by the first SIGTERM, SIGINT or SIGHUP; the second one ends the
 /// functions' processes and then this one, with status 1. Signals within a second of the first one count as one with it.
@@ -126,6 +138,7 @@ impl Signals {
                     });
                 }
                 Wish::End => {
+                    ENDS_AT_ONCE.store(true, Ordering::SeqCst);
                     // Each may hang: on a process that cannot be inspected, on a log that is not read.
                     let ended = aside(end_all_processes);
                     let _ = ended.recv_timeout(LAST_ACTS);

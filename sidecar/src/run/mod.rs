@@ -126,6 +126,7 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
     };
     stop_functions(&handlers, stop_began + stop).await;
     admin.stop().await;
+    signals::give_way_to_second_signal().await;
     match failure {
         _ if signalled.is_cancelled() => Ok(()),
         _ if shutdown.is_cancelled() => Err(SidecarError::StdoutClosed),
