@@ -180,7 +180,7 @@ async fn watching(watch: &Arc<LeaseWatch>, covered: &Covered) -> Function {
 
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]
 async fn three_workers_live_through_it(layout: &str) {
-    let seconds = std::env::var("SHARDMILL_TEST_CHAOS_SECONDS").ok().map_or(30, |text| text.parse().unwrap());
+    let seconds = std::env::var("SHARDMILL_TEST_CHAOS_SECONDS").ok().map_or(60, |text| text.parse().unwrap());
     let mut rng = seeded();
     // An emulator stops listening once enough connections were reset, and others use it.
     let kinesis = FakeKinesis::new().serve().await.unwrap();
