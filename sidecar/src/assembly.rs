@@ -211,13 +211,20 @@ pub struct Stores {
     files: BTreeMap<PathBuf, SqliteStore>,
     tables: BTreeMap<String, DynamoDbStore>,
     lease: Duration,
+    create_table: bool,
 }
 
 impl Stores {
     /// No store is open yet. A call takes no longer than a third of a `lease`, which is when the lease keeper retries.
     #[must_use]
     pub fn new(lease: Duration) -> Self {
-        Self { files: BTreeMap::new(), tables: BTreeMap::new(), lease }
+        Self { files: BTreeMap::new(), tables: BTreeMap::new(), lease, create_table: true }
+    }
+
+    /// The stores of this file, which says whether a table that is missing is created.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self { create_table: config.create_table, ..Self::new(config.worker.lease) }
     }
 
     /// How long a call may take: the lease keeper then retries.
@@ -261,6 +268,7 @@ impl Stores {
             return Ok(Arc::new(store.for_application(application)?));
         }
         let mut options = DynamoDbOptions::default();
+        options.create_table = self.create_table;
         options.call_timeout = self.limit();
         let store = DynamoDbStore::new_with(&apart(aws), table, application, &options)?;
         self.tables.insert(table.to_owned(), store.clone());
@@ -275,6 +283,7 @@ impl Stores {
         aws: &SdkConfig,
     ) -> Result<Arc<dyn LeaseStore>, StoreError> {
         let mut options = KclOptions::default();
+        options.create_table = self.create_table;
         options.call_timeout = self.limit();
         options.failover = self.lease;
         options.starting_time = match mapping.starting_position() {

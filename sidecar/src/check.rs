@@ -41,7 +41,7 @@ pub async fn check(path: &Path, online: bool) -> Result<bool, SidecarError> {
         say!("note     Aws.Profile: {text}");
     }
     let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
-    let mut stores = assembly::Stores::new(loaded.config.worker.lease);
+    let mut stores = assembly::Stores::of(&loaded.config);
     let mappings = loaded.config.mappings;
     let taken = Arc::new(assembly::identities(&mappings));
     let mut well = true;

@@ -86,6 +86,33 @@ fn incident_104_a_program_that_cannot_be_executed_is_told_with_the_reason() {
     assert!(line.contains("cannot start ") && line.contains("No such file"), "{line}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn with_create_table_false_a_mistyped_table_is_an_error_and_no_new_table() {
+    let fakes = shardmill_testkit::Fakes::new();
+    let server = fakes.serve(0).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let check = |create: bool| {
+        let file = format!(
+            "EventSourceArn: arn:aws:kinesis:us-east-1:000000000000:stream/orders\nFunctionName: f\n\
+             StartingPosition: LATEST\nFunction: {{Stdout: true}}\nAws: {{EndpointUrl: \"{}\"}}\n\
+             Checkpoints: dynamodb:shardmil\nCreateTable: {create}\n",
+            server.url()
+        );
+        std::fs::write(folder.path().join("c.yaml"), file).unwrap();
+        let output = shardmill(&["check", "-c", "c.yaml", "--online"], folder.path());
+        let said = text(&output.stdout);
+        said.lines()
+            .find(|line| line.contains("dynamodb:shardmil"))
+            .unwrap_or_else(|| panic!("{said}"))
+            .to_owned()
+    };
+    let line = check(false);
+    let words = ["FAILED", "there is no table shardmil in us-east-1", "correct its name", "CreateTable"];
+    assert!(words.iter().all(|word| line.contains(word)), "{line}");
+    assert!(!fakes.tables().bill().calls.contains_key("CreateTable"));
+    assert!(check(true).starts_with("ok"));
+}
+
 #[test]
 fn incident_104_check_online_asks_and_starts_nothing_of_a_mapping_that_is_disabled() {
     let folder = tempfile::tempdir().unwrap();

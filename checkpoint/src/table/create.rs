@@ -31,8 +31,10 @@ impl Table {
             match self.describe().await? {
                 None if self.options.create_table => self.create().await?,
                 None => {
+                    let region = self.client.config().region().map_or("its region", |region| region.as_ref());
                     let reason = format!(
-                        "there is no table {}; create it with {}, or let this worker create it",
+                        "there is no table {} in {region}; correct its name or the region, create it with {}, or let a worker create \
+                         it (CreateTable)",
                         self.name,
                         self.shape.in_words()
                     );

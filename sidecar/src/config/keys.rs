@@ -351,6 +351,11 @@ pub(super) static PROCESS: &[Key] = &[
     key("Worker", Kind::Section(WORKER), "This process among its peers."),
     key("Admin", Kind::SectionOrOff(ADMIN), "The admin endpoints."),
     key("Aws", Kind::Section(AWS), "How AWS is reached."),
+    key(
+        "CreateTable",
+        Kind::Bool,
+        "Whether a lease table that is missing (dynamodb:TABLE, kcl:TABLE) is created. Default true; false: a wrong name is an error.",
+    ),
 ];
 
 /// In addition to [`PROCESS`], the top of a file with several mappings.

@@ -155,7 +155,24 @@ fn read(root: &Node, now: Wall, report: &mut Report) -> Option<Config> {
         distinct(&mappings, all, report);
         warnings::warn(&mappings, all, worker.as_ref(), report);
     }
-    Some(Config { mappings, worker: worker?, admin, aws })
+    let create_table = create_table(&top, &mappings, report);
+    Some(Config { mappings, worker: worker?, admin, aws, create_table })
+}
+
+/// Whether a lease table that is missing is created: a key without effect is refused.
+fn create_table(top: &Section<'_>, mappings: &[MappingConfig], report: &mut Report) -> bool {
+    const KEY: &str = "CreateTable";
+    let Some(create) = top.bool(KEY) else { return true };
+    let has_table =
+        |one: &MappingConfig| matches!(one.checkpoints, Checkpoints::DynamoDb(_) | Checkpoints::Kcl(_));
+    if !mappings.is_empty() && !mappings.iter().any(has_table) {
+        let message = format!(
+            "{} has no effect: no mapping has its Checkpoints in a table; leave it out, or write Checkpoints: dynamodb:TABLE",
+            top.plain(KEY)
+        );
+        report.error(top.place(KEY), KEY, message);
+    }
+    create
 }
 
 /// A destination that this binary was built without is refused before anything starts.

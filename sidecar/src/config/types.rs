@@ -18,6 +18,8 @@ pub struct Config {
     pub admin: Admin,
     /// How AWS is reached.
     pub aws: Aws,
+    /// Whether a lease table that is missing is created.
+    pub create_table: bool,
 }
 
 /// One mapping with what Lambda does not have.

@@ -159,7 +159,7 @@ impl Demo {
         };
         let loaded = config::load(&self.folder.join("shardmill.yaml"), &variable).map_err(|e| failed(&e))?;
         let worker = assembly::worker(&loaded.config.worker).map_err(|e| failed(&e))?;
-        let mut stores = assembly::Stores::new(loaded.config.worker.lease);
+        let mut stores = assembly::Stores::of(&loaded.config);
         let mapping = loaded.config.mappings.into_iter().next().ok_or_else(|| failed(&"there is none"))?;
         let parts = assembly::parts(mapping, &stream.sdk, &mut stores).map_err(|e| failed(&e))?;
         let consumer = assembly::consumer(&parts, worker).map_err(|e| failed(&e))?;
