@@ -18,6 +18,8 @@ pub struct WorkerReport {
     pub stopping: bool,
     /// How many leases it holds.
     pub leases: u64,
+    /// Its load: records that it read in the last minute; `None` before its first minute is over.
+    pub records_per_minute: Option<u64>,
     /// Most leases that it takes, if there is a limit.
     pub maximum_leases: Option<u64>,
     /// The version of Shardmill that it runs.
@@ -40,6 +42,7 @@ impl WorkerReport {
             lease_time,
             stopping: false,
             leases: 0,
+            records_per_minute: None,
             maximum_leases: None,
             version: String::new(),
             host: String::new(),

@@ -63,9 +63,11 @@ pub struct ConsumerReport {
     pub known_shards: usize,
     /// Every lease of the application as it was last listed, regardless of its owner.
     pub leases: Vec<LeaseReport>,
-    /// The other workers of the application, dead ones included until their records are deleted; empty if the store keeps
-    /// no records of workers.
+    /// The workers of the application, this one first once its first heartbeat is durable; dead ones included until their
+    /// records are deleted. The others are missing if the store keeps no records of workers.
     pub workers: Vec<FleetReport>,
+    /// Shards that nobody reads because every worker has as many leases as it may have.
+    pub unplaced_shards: usize,
     /// The shards that this worker reads.
     pub shards: Vec<ShardReport>,
     /// What fails outside of a shard: the stream, or else the checkpoint store.
@@ -215,6 +217,7 @@ impl ConsumerStatus {
             known_shards: inner.known_shards,
             leases: inner.board.as_ref().map(|board| board.listed()).unwrap_or_default(),
             workers: inner.board.as_ref().map(|board| board.fleet()).unwrap_or_default(),
+            unplaced_shards: inner.board.as_ref().map(|board| board.unplaced()).unwrap_or_default(),
             shards: inner.shards.iter().map(|cell| cell.report()).collect(),
             last_error: inner.last_error.clone().or_else(|| store_error.clone()),
             store_error,

@@ -42,14 +42,21 @@ pub(super) async fn a_worker_is_listed_as_it_reported_itself_last(store: Store) 
         process: Some(process),
         stopping: true,
         leases: 12,
+        records_per_minute: Some(1 << 40),
         maximum_leases: Some(40),
         version: "1.2.3".into(),
         host: odd.into(),
         started: 1_700_000_000_123,
         ..report(odd)
     };
-    let first =
-        WorkerReport { stopping: false, leases: 0, process: None, maximum_leases: None, ..full.clone() };
+    let first = WorkerReport {
+        stopping: false,
+        leases: 0,
+        process: None,
+        records_per_minute: None,
+        maximum_leases: None,
+        ..full.clone()
+    };
     for report in [&first, &full, &first] {
         beat(&store, report).await;
         let listed: Vec<WorkerReport> =

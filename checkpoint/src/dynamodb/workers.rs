@@ -92,6 +92,7 @@ fn read_report(id: &WorkerId, read: Reader<'_>) -> Result<Option<WorkerReport>, 
         process: process(read)?,
         stopping: read.flag("stopping")?,
         leases: read.number("leases")?.unwrap_or_default(),
+        records_per_minute: read.number("recordsPerMinute")?,
         maximum_leases: read.number("maximumLeases")?,
         version: read.text("version")?.unwrap_or_default().to_owned(),
         host: read.text("host")?.unwrap_or_default().to_owned(),
@@ -111,6 +112,7 @@ pub(super) fn beat(report: &WorkerReport, life: Life) -> Update {
         .set("leaseMillis", number(millis))
         .set("stopping", AttributeValue::Bool(report.stopping))
         .set("leases", number(report.leases))
+        .set_or_remove("recordsPerMinute", report.records_per_minute.map(number))
         .set_or_remove("maximumLeases", report.maximum_leases.map(number))
         .set("version", text(&report.version))
         .set("host", text(&report.host))

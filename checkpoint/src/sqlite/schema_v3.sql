@@ -19,6 +19,7 @@ CREATE TABLE workers (
     lease_ms INTEGER,
     stopping INTEGER,
     leases INTEGER,
+    records_per_minute INTEGER,
     maximum_leases INTEGER,
     version TEXT,
     host TEXT,

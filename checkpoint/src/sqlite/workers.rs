@@ -21,7 +21,7 @@ const JOIN: &str = "INSERT OR REPLACE INTO workers (application, worker, heartbe
 
 const BEAT: &str = "UPDATE workers SET heartbeat = heartbeat + 1, lease_ms = ?2, stopping = ?3, leases = ?4, \
      maximum_leases = ?5, version = ?6, host = ?7, started_ms = ?8, process_host = ?9, process_pid = ?10, \
-     process_started = ?11 WHERE epoch = ?1 AND NOT evicted RETURNING heartbeat";
+     process_started = ?11, records_per_minute = ?12 WHERE epoch = ?1 AND NOT evicted RETURNING heartbeat";
 
 const LIVES: &str = "SELECT heartbeat = ?2 FROM workers WHERE epoch = ?1 AND NOT evicted";
 
@@ -30,7 +30,7 @@ const EVICT: &str = "UPDATE workers SET evicted = 1 WHERE epoch = ?1";
 const FORGET: &str = "DELETE FROM workers WHERE application = ?1 AND worker = ?2 AND heartbeat = ?3";
 
 const LIST: &str = "SELECT worker, heartbeat, lease_ms, stopping, leases, maximum_leases, version, host, started_ms, \
-     process_host, process_pid, process_started FROM workers WHERE application = ?1 AND lease_ms IS NOT NULL";
+     process_host, process_pid, process_started, records_per_minute FROM workers WHERE application = ?1 AND lease_ms IS NOT NULL";
 
 const LIFE: &str =
     "SELECT worker, epoch, heartbeat, coalesce(former_heartbeat, 0) FROM workers WHERE application = ?1";
@@ -103,6 +103,7 @@ pub(super) fn heartbeat(leases: &Leases<'_>, worker: &WorkerReport) -> Result<He
         process.map(|process| &process.host),
         process.map(|process| process.pid),
         process.map(|process| integer(process.started, "start time")).transpose()?,
+        worker.records_per_minute.map(|records| integer(records, "number of records")).transpose()?,
     ];
     let written = connection.prepare_cached(BEAT)?.query_row(values, |row| count(row, 0)).optional()?;
     Ok(match written {
@@ -165,11 +166,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<WorkerRecord> {
         (Some(host), Some(pid), Some(_)) => Some(ProcessIdentity { host, pid, started: count(row, 11)? }),
         _ => None,
     };
-    let maximum: Option<i64> = row.get(5)?;
+    let [maximum, records]: [Option<i64>; 2] = [row.get(5)?, row.get(12)?];
     let report = WorkerReport {
         process,
         stopping: row.get(3)?,
         leases: count(row, 4)?,
+        records_per_minute: records.map(|_| count(row, 12)).transpose()?,
         maximum_leases: maximum.map(|_| count(row, 5)).transpose()?,
         version: row.get(6)?,
         host: row.get(7)?,

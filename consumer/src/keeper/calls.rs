@@ -182,6 +182,14 @@ impl Calls {
         });
     }
 
+    /// Frees a lease that nobody has taken since it was seen with this counter.
+    pub(super) fn decline(&self, key: LeaseKey, seen: u64) {
+        self.start(|store| async move {
+            let result = store.in_turn(store.inner.release(&key, seen)).await;
+            Done::Changed(Answer::of_one(&result))
+        });
+    }
+
     /// Releases a lease for its next owner.
     pub(super) fn give(&self, ticket: Ticket, key: LeaseKey, seen: Ownership, to: WorkerId, sent: Mono) {
         self.start(|store| async move {

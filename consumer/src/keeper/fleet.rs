@@ -104,6 +104,11 @@ impl Fleet {
         self.peers.contains_key(worker)
     }
 
+    /// Whether the worker is believed to live; `None` if it has no record.
+    pub(super) fn lives(&self, worker: &WorkerId) -> Option<bool> {
+        if *worker == self.me { Some(true) } else { self.peers.get(worker).map(|peer| peer.alive) }
+    }
+
     /// Whether the worker is another program's.
     pub(super) fn is_foreign(&self, worker: &WorkerId) -> bool {
         self.peers.get(worker).is_some_and(|peer| peer.record.report.foreign)

@@ -37,6 +37,11 @@ impl Pulse {
         self.heartbeat
     }
 
+    /// When that one was sent.
+    pub(super) const fn proven(&self) -> Option<Mono> {
+        self.proven
+    }
+
     pub(super) const fn is_on(&self) -> bool {
         !matches!(self.turn, Turn::Off)
     }

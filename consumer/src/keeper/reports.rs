@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardmill_checkpoint::{Lease, LeaseStore, UnreadableLease, WorkerId};
+use shardmill_checkpoint::{Lease, LeaseStore, UnreadableLease, WorkerId, WorkerReport};
 use shardmill_engine::{Mono, Now, ShardId};
 
 use super::board::Board;
 use super::entries::Entries;
-use super::fleet::{Fleet, WorkerChange};
+use super::entry::Entry;
+use super::fleet::{Fleet, PLAN_INTERVAL, WorkerChange};
 use super::tally::{Change, Free, Loss, Tally};
 use super::trouble::{Answer, StoreTrouble};
 use crate::metrics;
@@ -23,6 +24,9 @@ pub(super) struct Reports {
     tally: Tally,
     /// Shards whose leases cannot be read.
     unreadable: BTreeSet<ShardId>,
+    /// Since when there are leases that no worker may take.
+    unplaced_since: Option<Mono>,
+    unplaced_told: bool,
 }
 
 impl Reports {
@@ -32,7 +36,16 @@ impl Reports {
         board: Arc<Board>,
         trouble: StoreTrouble,
     ) -> Self {
-        Self { mapping, store, board, trouble, tally: Tally::default(), unreadable: BTreeSet::new() }
+        Self {
+            mapping,
+            store,
+            board,
+            trouble,
+            tally: Tally::default(),
+            unreadable: BTreeSet::new(),
+            unplaced_since: None,
+            unplaced_told: false,
+        }
     }
 
     /// The keeper's loop has completed an iteration: reports what has waited for long enough.
@@ -119,11 +132,36 @@ impl Reports {
         metrics::leases_deleted(&self.mapping, leases);
     }
 
-    pub(super) fn listed(&self, now: Mono, leases: &[Lease], entries: &Entries) {
+    pub(super) fn listed(&self, now: Mono, leases: &[Lease], entries: &Entries, fleet: &Fleet) {
         metrics::table_used(&self.mapping, &self.store.usage());
-        self.board.set_listed(now, leases, |lease| {
-            entries.find(&lease.key)?.next.as_ref().map(ToString::to_string)
-        });
+        let next = |lease: &Lease| entries.find(&lease.key)?.next.as_ref().map(ToString::to_string);
+        let lives = |lease: &Lease, owner: &WorkerId| {
+            // One without a record is known by its leases.
+            let is_free = |entry: &Entry| entry.machine.is_free(now);
+            fleet.lives(owner).unwrap_or_else(|| !entries.find(&lease.key).is_some_and(is_free))
+        };
+        self.board.set_listed(now, leases, next, lives);
+    }
+
+    /// So many leases may be taken by no worker, by this plan: each has its maximum. Reports what lasts for two plans.
+    pub(super) fn unplaced(&mut self, now: Mono, leases: usize) {
+        self.board.set_unplaced(leases);
+        if leases == 0 {
+            self.unplaced_since = None;
+            if std::mem::take(&mut self.unplaced_told) {
+                tracing::info!(mapping = %self.mapping, "every shard has a worker that may take it again");
+            }
+            return;
+        }
+        let since = *self.unplaced_since.get_or_insert(now);
+        if !self.unplaced_told && now >= since + 2 * PLAN_INTERVAL {
+            self.unplaced_told = true;
+            tracing::warn!(
+                mapping = %self.mapping, leases,
+                "no worker may take these shards, and nobody reads them: every worker has as many leases as its MaximumLeases \
+                 permits; raise it, or start another worker"
+            );
+        }
     }
 
     /// How many workers live, how many shards can be read, and how many of them no live worker has.
@@ -132,7 +170,7 @@ impl Reports {
     }
 
     /// Says who came and who went, and shows who is there.
-    pub(super) fn workers(&self, fleet: &Fleet, changes: &[WorkerChange]) {
+    pub(super) fn workers(&self, fleet: &Fleet, changes: &[WorkerChange], own: Option<(WorkerReport, Mono)>) {
         for change in changes {
             match change {
                 WorkerChange::Joined(worker) => {
@@ -147,7 +185,7 @@ impl Reports {
                 ),
             }
         }
-        self.board.set_fleet(fleet);
+        self.board.set_fleet(fleet, own);
     }
 
     /// Leases of the stream that the store cannot read; reports when there are others than at the last listing.

@@ -6,6 +6,7 @@ use shardmill_engine::Counters;
 use tokio::time::Instant;
 
 use crate::context::MappingContext;
+use crate::keeper::Leases;
 use crate::status::ShardCell;
 
 /// How often it is written.
@@ -44,6 +45,7 @@ impl Minute {
     pub(super) fn tell<'a>(
         &mut self,
         cx: &MappingContext,
+        leases: &Leases,
         shards: impl ExactSizeIterator<Item = &'a ShardCell> + Clone,
     ) {
         self.next = Instant::now() + SUMMARY;
@@ -71,6 +73,7 @@ impl Minute {
             trouble,
             "the last minute"
         );
+        leases.board().set_minute(minute.polled);
         self.told = total;
         self.not_reached = not_reached;
     }

@@ -114,7 +114,7 @@ impl Run {
         loop {
             self.status.tick(self.now());
             if self.minute.is_over() {
-                self.minute.tell(&self.cx, self.shards.values().map(|cell| &**cell));
+                self.minute.tell(&self.cx, &self.cx.leases, self.shards.values().map(|cell| &**cell));
             }
             self.stream.schedule.settle_clock(self.cx.stream.clock.doubt().is_some());
             self.cx.troubles.tick();

@@ -126,6 +126,7 @@ impl MappingView {
             let hole = |hole: &HashRange| json!([hole.start.to_string(), hole.end.to_string()]);
             fields.insert("uncoveredHashKeys".into(), holes.map(hole).collect());
             fields.insert("troubles".into(), report.troubles.iter().map(trouble_json).collect());
+            fields.insert("unplacedShards".into(), json!(report.unplaced_shards));
             fields.insert("workers".into(), Value::Array(workers_json(&report, worker)));
             fields.insert("shards".into(), Value::Array(shards_json(&report, worker)));
         }
@@ -150,6 +151,7 @@ fn shards_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
         let mut value = json!({
             "shardId": lease.shard.as_str(),
             "owner": lease.owner,
+            "ownerAlive": lease.owner_alive,
             "movingTo": lease.moving_to,
             "checkpoint": lease.checkpoint.to_string(),
             "renewedMillisecondsAgo": ago(worker, lease.renewed),
@@ -163,7 +165,9 @@ fn shards_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
     let unreadable = report.unreadable_leases.iter().map(|lease| {
         let error =
             json!({ "what": "checkpoint store", "message": lease.reason, "atEpochMilliseconds": null });
-        json!({ "shardId": lease.key.shard.as_str(), "owner": null, "checkpoint": null, "lastError": error })
+        json!({
+            "shardId": lease.key.shard.as_str(), "owner": null, "ownerAlive": false, "checkpoint": null, "lastError": error
+        })
     });
     listed.chain(unreadable).collect()
 }
@@ -173,16 +177,18 @@ fn ago(worker: &Worker, then: Mono) -> u64 {
     u64::try_from(worker.clock().now().mono.since(then).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The other workers of the application, as this one sees them.
+/// The workers of the application, as this one sees them.
 fn workers_json(report: &ConsumerReport, worker: &Worker) -> Vec<Value> {
     let peer = |peer: &FleetReport| {
         let about = &peer.worker;
         json!({
             "workerId": about.id.as_str(),
+            "self": peer.is_self,
             "alive": peer.alive,
             "stopping": about.stopping,
             "leases": about.leases,
             "maximumLeases": about.maximum_leases,
+            "recordsPerMinute": about.records_per_minute,
             "version": about.version,
             "host": about.host,
             "startedEpochMilliseconds": about.started,
@@ -206,6 +212,7 @@ fn joined<'a, A, S, K: Eq + Hash + 'a>(
 fn add_own(value: &mut Value, shard: &ShardReport, worker: &Worker) {
     let Value::Object(fields) = value else { return };
     fields.insert("owner".into(), json!(worker.id().as_str()));
+    fields.insert("ownerAlive".into(), json!(true));
     fields.insert("lastError".into(), error_json(shard.last_error.as_ref()));
     fields.insert("oldestWaitingMilliseconds".into(), json!(shard.oldest_waiting_millis));
     if let (Some(snapshot), Value::Object(own)) = (&shard.snapshot, snapshot_json(shard)) {
@@ -329,7 +336,7 @@ mod tests {
         let config = config::load(&file, &|_| None).unwrap().config;
         let aws = assembly::aws(&config.aws, "eu-west-1").await;
         let worker = assembly::worker(&config.worker).unwrap();
-        let mut stores = assembly::Stores::new(config.worker.lease);
+        let mut stores = assembly::Stores::of(&config);
         let mapping = config.mappings.into_iter().next().unwrap();
         let parts = assembly::parts(mapping, &aws, &mut stores).unwrap();
         let status = assembly::consumer(&parts, std::sync::Arc::clone(&worker)).unwrap().status();

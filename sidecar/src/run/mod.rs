@@ -68,7 +68,9 @@ impl SidecarError {
 pub async fn run(path: &Path) -> Result<(), SidecarError> {
     let loaded = config::load(path, &|name| std::env::var(name).ok())?;
     assembly::log_notes(&loaded);
-    run_config(loaded).await
+    let result = run_config(loaded).await;
+    signals::give_way_to_second_signal().await;
+    result
 }
 
 async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
@@ -83,7 +85,7 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
     let (stop, lease) = (loaded.config.worker.stop, loaded.config.worker.lease);
     let aws = assembly::aws(&loaded.config.aws, assembly::stream_region(&loaded.config)).await;
     let aws = aws.into_builder().http_client(shardmill::Connections::for_reads(reads).http_client()).build();
-    let mut stores = assembly::Stores::new(loaded.config.worker.lease);
+    let mut stores = assembly::Stores::of(&loaded.config);
     let admin = Admin::bind(loaded.config.admin).await?;
     let taken = Arc::new(assembly::identities(&loaded.config.mappings));
     let (enabled, disabled) = assembly::split_enabled(loaded.config);
@@ -126,7 +128,6 @@ async fn run_config(mut loaded: Loaded) -> Result<(), SidecarError> {
     };
     stop_functions(&handlers, stop_began + stop).await;
     admin.stop().await;
-    signals::give_way_to_second_signal().await;
     match failure {
         _ if signalled.is_cancelled() => Ok(()),
         _ if shutdown.is_cancelled() => Err(SidecarError::StdoutClosed),

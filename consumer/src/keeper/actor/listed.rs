@@ -20,7 +20,7 @@ impl Actor {
         leases.sort_by(|one, other| one.key.shard.cmp(&other.key.shard));
         let mut dead = HashMap::new();
         self.meet(now, workers, &mut dead);
-        self.reports.listed(now, &leases, &self.entries);
+        self.reports.listed(now, &leases, &self.entries, &self.fleet);
         // One row that cannot be read costs its shard: it is not taken until the row is corrected, the others are.
         for lease in &unreadable {
             if let Some(entry) = self.entries.find_mut(&lease.key) {
@@ -81,9 +81,10 @@ impl Actor {
 
     /// Takes in how the other workers are.
     fn meet(&mut self, now: Mono, workers: Vec<WorkerRecord>, dead: &mut HashMap<ProcessIdentity, bool>) {
-        let own = self.options.process.as_ref();
-        let changes = self.fleet.observe(now, workers, |process| is_dead(process, own, dead));
-        self.reports.workers(&self.fleet, &changes);
+        let process = self.options.process.as_ref();
+        let changes = self.fleet.observe(now, workers, |other| is_dead(other, process, dead));
+        let own = self.pulse.proven().map(|sent| (self.report(), sent));
+        self.reports.workers(&self.fleet, &changes, own);
         if let Some(record) = self.fleet.forgotten(now) {
             self.calls.forget_worker(record.report.id.clone(), record.heartbeat, None);
         }

@@ -172,6 +172,7 @@ impl Actor {
         let mut report = self.options.about.clone();
         report.stopping = self.phase != Phase::Taking;
         report.leases = held as u64;
+        report.records_per_minute = self.leases.board.minute();
         report.maximum_leases = (most < Semaphore::MAX_PERMITS).then_some(most as u64);
         report
     }

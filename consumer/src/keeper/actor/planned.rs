@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use shardmill_checkpoint::{Lease, WorkerId};
-use shardmill_engine::{FleetLease, FleetWorker, LeaseEvent, LeaseMove, LeasePhase, Mono, plan_moves};
+use shardmill_engine::{
+    FleetLease, FleetWorker, LeaseEvent, LeaseMove, LeasePhase, Mono, MovePlan, plan_moves,
+};
 
 use super::{Actor, Phase};
 use crate::keeper::fleet::PLAN_INTERVAL;
@@ -34,9 +36,9 @@ impl Plan {
         self.workers.binary_search(worker).unwrap_or(usize::MAX)
     }
 
-    fn moves(&self) -> Vec<LeaseMove> {
+    fn moves(&self) -> MovePlan {
         let states: Vec<FleetLease> = self.leases.iter().map(|lease| lease.state).collect();
-        plan_moves(&self.limits, &states).moves
+        plan_moves(&self.limits, &states)
     }
 
     /// The worker that has the lease, or gets it.
@@ -63,8 +65,10 @@ impl Actor {
     pub(super) fn plan(&mut self, now: Mono, readable: &[(EntryId, &Lease)]) {
         let began = Instant::now();
         self.plan = self.look_around(now, readable);
-        let moves = self.plan.moves();
+        let MovePlan { moves, unplaced, .. } = self.plan.moves();
         self.reports.planned(began.elapsed());
+        let unplaced = if self.phase == Phase::Taking { unplaced.len() } else { 0 };
+        self.reports.unplaced(now, unplaced);
         let (leases, unowned) = self.plan.counts();
         self.reports.fleet(self.plan.workers.len(), leases, unowned);
         let me = self.plan.index(&self.options.worker);
@@ -115,10 +119,25 @@ impl Actor {
             && let Some(id) = self.claims.next()
         {
             let Some(entry) = self.entries.get_mut(id) else { continue };
-            if entry.machine.phase() == LeasePhase::Watching {
-                entry.machine.handle_event(now, LeaseEvent::Wanted(true));
-                self.advance(id, now);
+            if entry.machine.phase() != LeasePhase::Watching {
+                continue;
             }
+            if !entry.takes_slot(&self.options.slots) {
+                self.decline(id);
+                continue;
+            }
+            entry.machine.handle_event(now, LeaseEvent::Wanted(true));
+            self.advance(id, now);
+        }
+    }
+
+    /// Gives a lease back that this worker was given and has no place for: its other mappings share `MaximumLeases` and may have
+    /// had the same one in mind. Unless it is free, nobody would read the shard until it looks as if its owner were dead.
+    fn decline(&self, id: EntryId) {
+        let Some(lease) = self.entries.get(id).map(|entry| &entry.lease) else { return };
+        let is_given = lease.owner.as_ref() == Some(&self.options.worker) && lease.token.is_none();
+        if is_given && !self.led {
+            self.calls.decline(lease.key.clone(), lease.counter);
         }
     }
 
@@ -219,7 +238,7 @@ impl Actor {
                 lease.state = FleetLease::Held { by: me, settled: true };
             }
         }
-        let moves = self.plan.moves();
+        let MovePlan { moves, .. } = self.plan.moves();
         self.give(me, &moves);
     }
 
