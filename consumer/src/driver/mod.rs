@@ -32,7 +32,7 @@ use crate::stopping::Stopping;
 use crate::trouble::ShardTrouble;
 
 /// The longest sleep, so that a shard that hangs can be told from one with nothing to do.
-const TICK: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(10);
 
 /// Runs one shard.
 pub(crate) struct Driver {

@@ -16,7 +16,7 @@ use crate::handler::FunctionState;
 
 /// The loops of the lease keeper and the run complete an iteration at least every second.
 const KEEPER_SILENCE: Duration = Duration::from_secs(15);
-/// A shard's driver completes an iteration at least every 5 seconds.
+/// A shard's driver completes an iteration at least every 10 seconds.
 const DRIVER_SILENCE: Duration = Duration::from_secs(60);
 
 /// One mapping, as the endpoints see it.
