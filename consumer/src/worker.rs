@@ -127,8 +127,10 @@ impl WorkerOptions {
     }
 
     /// Bytes that all shards together may hold for records that are not resolved: at least 1 MiB, default 512 MiB. The
-    /// shards that have records divide it evenly: the more there are, the smaller their pages. One that holds none
-    /// reads a few even when the budget is exhausted, which takes up to an eighth of it more.
+    /// shards that have records divide it evenly: the more there are, the smaller their pages. A shard's first page has room
+    /// for half of it divided by [`maximum_concurrent_reads`](Self::maximum_concurrent_reads), 1 MiB by default, and each
+    /// page for twice what the one before it brought. A shard that holds none reads a few even when the budget is
+    /// exhausted, which takes up to an eighth of it more.
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;
         self
@@ -206,7 +208,7 @@ impl Worker {
                 None => process,
             },
             keeper,
-            budget: Budget::new(options.buffer_bytes),
+            budget: Budget::new(options.buffer_bytes, reads),
             times: LeaseTimes::new(options.lease),
             listing_interval: (options.lease / 4).min(Duration::from_millis(500)),
             slots: Arc::new(Semaphore::new(options.maximum_leases.min(Semaphore::MAX_PERMITS))),

@@ -22,6 +22,9 @@ const LOW_WATER: usize = 2;
 /// and waits in a queue until then: with whatever room there is, pages would become so small that calls are what limits
 /// the shards. Room that becomes free goes to the front of the queue. Only a shard that has no records may be served
 /// before it, and get less than a page.
+///
+/// What a first read brings is not known, and how many shards there will be neither: as many of them as may be under way
+/// get half of the budget at most. From there pages may double.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     shared: Arc<Shared>,
@@ -30,6 +33,8 @@ pub(crate) struct Budget {
 #[derive(Debug)]
 struct Shared {
     limit: usize,
+    /// A page is not larger than this, or than twice the one before it.
+    first: usize,
     /// Where this and a shard's own are locked, this comes first.
     state: Mutex<State>,
 }
@@ -97,8 +102,9 @@ pub(crate) struct Room {
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { shared: Arc::new(Shared { limit, state: Mutex::default() }) }
+    pub(crate) fn new(limit: usize, concurrent_reads: usize) -> Self {
+        let first = limit / concurrent_reads.max(1).saturating_mul(2);
+        Self { shared: Arc::new(Shared { limit, first, state: Mutex::default() }) }
     }
 
     pub(crate) fn share(&self) -> Share {
@@ -119,8 +125,9 @@ impl Budget {
         let own = wish.own.lock();
         let limit = self.shared.limit;
         let free = limit.saturating_sub(state.used + state.reserved);
-        let least = limit / BEYOND / state.shards.max(1);
-        let share = (limit / state.active.max(1)).max(least);
+        let most = own.expected.unwrap_or(0).max(self.shared.first);
+        let least = (limit / BEYOND / state.shards.max(1)).min(most);
+        let share = (limit / state.active.max(1)).min(most).max(least);
         let page = |bytes: usize| {
             let records = (bytes / wish.record_bytes).clamp(1, wish.asked.max(1));
             let page = records * wish.record_bytes;

@@ -12,9 +12,69 @@ const MIB: usize = 1 << 20;
 /// What a record comes to.
 const RECORD: usize = 1 << 10;
 
+/// One of which first reads may have half.
+fn budget(limit: usize) -> Budget {
+    Budget::new(limit, 1)
+}
+
+#[test]
+fn first_reads_that_hang_on_one_source_leave_room_for_those_of_another() {
+    const READS: usize = 256;
+    let budget = Budget::new(512 * MIB, READS);
+    // Shards are opened a few at a time: each is the last one as far as the budget knows.
+    let mut hanging: Vec<(Share, Room)> = Vec::new();
+    for index in 0..READS {
+        let share = budget.share();
+        let room = share.room(10_000, RECORD).now_or_never();
+        hanging.push((share, room.unwrap_or_else(|| panic!("shard {index} waits"))));
+    }
+    assert!(budget.state().reserved <= 256 * MIB);
+    let other = budget.share();
+    let room = other.room(10_000, RECORD).now_or_never().expect("the other source does not hang");
+    assert_eq!(room.records, 1_024);
+}
+
+#[test]
+fn i13_pages_double_from_the_first_one_and_what_comes_stays_within_what_was_reserved() {
+    let budget = Budget::new(512 * MIB, 256);
+    let share = budget.share();
+    let mut pages = Vec::new();
+    for _ in 0..6 {
+        let room = share.room(10_000, RECORD).now_or_never().unwrap();
+        assert_eq!(room.reserved, room.records * RECORD);
+        pages.push(room.records);
+        share.read(room.records * RECORD);
+    }
+    assert_eq!(pages, [1_024, 2_048, 4_096, 8_192, 10_000, 10_000]);
+    // At the tip nothing is expected; a burst begins as a first page does.
+    share.read(0);
+    let room = share.room(10_000, RECORD).now_or_never().unwrap();
+    assert_eq!((room.records, room.reserved), (1_024, 0));
+}
+
+#[tokio::test]
+async fn i13_shards_whose_pages_double_stay_within_the_budget() {
+    let budget = Budget::new(512 * MIB, 256);
+    let shares: Vec<Share> = (0..128).map(|_| budget.share()).collect();
+    for _ in 0..6 {
+        let rooms: Vec<(&Share, Room)> = shares
+            .iter()
+            .filter_map(|share| Some((share, share.room(10_000, RECORD).now_or_never()?)))
+            .collect();
+        for (share, room) in rooms {
+            let bytes = share.own.lock().held + room.records * RECORD;
+            share.read(room.records * RECORD);
+            drop(room);
+            share.set(bytes, bytes / RECORD);
+        }
+    }
+    let held = budget.state().used;
+    assert!((448 * MIB..=512 * MIB).contains(&held), "{held}");
+}
+
 #[test]
 fn i13_a_full_budget_holds_back_shards_that_already_hold_a_page() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let (busy, idle) = (budget.share(), budget.share());
     busy.set(120, 1);
     assert!(busy.room(10, RECORD).now_or_never().is_none());
@@ -25,7 +85,7 @@ fn i13_a_full_budget_holds_back_shards_that_already_hold_a_page() {
 
 #[tokio::test]
 async fn a_waiting_shard_goes_on_when_another_one_ends() {
-    let budget = Budget::new(100);
+    let budget = budget(100);
     let (ending, waiting) = (budget.share(), budget.share());
     ending.set(99, 1);
     waiting.set(1, 1);
@@ -37,7 +97,7 @@ async fn a_waiting_shard_goes_on_when_another_one_ends() {
 
 #[tokio::test]
 async fn i13_two_thousand_shards_that_catch_up_at_once_stay_within_the_budget_and_an_eighth() {
-    let budget = Budget::new(128 * MIB);
+    let budget = budget(128 * MIB);
     let shares: Vec<Share> = (0..2_000).map(|_| budget.share()).collect();
     let mut held = 0;
     for round in 0..3 {
@@ -64,7 +124,7 @@ async fn i13_two_thousand_shards_that_catch_up_at_once_stay_within_the_budget_an
 
 #[tokio::test]
 async fn one_busy_shard_among_thousands_of_idle_ones_reads_full_pages() {
-    let budget = Budget::new(128 * MIB);
+    let budget = budget(128 * MIB);
     let shares: Vec<Share> = (0..2_000).map(|_| budget.share()).collect();
     for share in &shares {
         drop(share.room(10_000, RECORD).await);
@@ -80,7 +140,7 @@ async fn one_busy_shard_among_thousands_of_idle_ones_reads_full_pages() {
 
 #[test]
 fn i13_a_shard_without_records_waits_for_reads_under_way_but_not_for_what_others_hold() {
-    let budget = Budget::new(80 * RECORD);
+    let budget = budget(80 * RECORD);
     let (first, second, third) = (budget.share(), budget.share(), budget.share());
     let wakes: Arc<Wakes> = Arc::default();
     let mut rooms = [&first, &second, &third].map(|share| -> Waits { Box::pin(share.room(1_000, RECORD)) });
@@ -102,12 +162,13 @@ fn i13_a_shard_without_records_waits_for_reads_under_way_but_not_for_what_others
 
 #[tokio::test]
 async fn a_record_larger_than_the_budget_passes_and_the_next_page_is_asked_for_alone() {
-    let budget = Budget::new(16 * MIB);
+    let budget = budget(16 * MIB);
     let (share, _other) = (budget.share(), budget.share());
     share.read(20 * MIB);
     share.read(20 * MIB);
     assert_eq!(share.room(10_000, 15 * MIB).await.records, 1);
 }
+
 /// Counts how often a task is woken.
 #[derive(Debug, Default)]
 struct Wakes(AtomicUsize);
@@ -128,7 +189,7 @@ fn poll(room: &mut Waits, wakes: &Arc<Wakes>) -> Poll<Room> {
 fn incident_85_room_that_becomes_free_wakes_the_one_read_that_gets_it_in_the_order_of_the_queue() {
     const SHARDS: usize = 6_000;
     const PAGE: usize = 100 * RECORD;
-    let budget = Budget::new(SHARDS * PAGE);
+    let budget = budget(SHARDS * PAGE);
     let shares: Vec<Share> = (0..SHARDS).map(|_| budget.share()).collect();
     for share in &shares {
         share.read(PAGE);
@@ -155,7 +216,7 @@ fn incident_85_room_that_becomes_free_wakes_the_one_read_that_gets_it_in_the_ord
 
 #[test]
 fn incident_85_a_read_that_gives_up_leaves_the_queue_and_what_it_was_given_goes_to_the_next() {
-    let budget = Budget::new(100 * RECORD);
+    let budget = budget(100 * RECORD);
     let (holding, gone, given, next) = (budget.share(), budget.share(), budget.share(), budget.share());
     holding.set(100 * RECORD, 100);
     [&gone, &given, &next].into_iter().for_each(|share| share.set(1, 1));
@@ -183,7 +244,7 @@ fn incident_85_a_read_that_gives_up_leaves_the_queue_and_what_it_was_given_goes_
 
 #[test]
 fn incident_85_large_and_small_requests_are_served_in_the_order_in_which_they_came() {
-    let budget = Budget::new(100 * RECORD);
+    let budget = budget(100 * RECORD);
     let shares: Vec<Share> = (0..6).map(|_| budget.share()).collect();
     shares[0].set(100 * RECORD, 100);
     shares[1..].iter().for_each(|share| share.set(1, 1));
@@ -212,7 +273,7 @@ fn incident_85_large_and_small_requests_are_served_in_the_order_in_which_they_ca
 
 #[test]
 fn a_shard_that_has_no_records_any_more_does_not_wait_for_its_turn() {
-    let budget = Budget::new(100 * RECORD);
+    let budget = budget(100 * RECORD);
     let (stuck, first, emptied) = (budget.share(), budget.share(), budget.share());
     stuck.set(200 * RECORD, 200);
     let wakes: Arc<Wakes> = Arc::default();

@@ -16,8 +16,7 @@ async fn all_reads_are_under_way_over_few_connections_and_leases_do_not_wait_for
     let hang = fakes.kinesis().faults().on(Operation::GetRecords).hold(Fault::Hang);
     let run = Sidecar::start(
         folder,
-        // Room for the first page of each, which may be a full one.
-        "Checkpoints: \"dynamodb:leases\"\nWorker: {LeaseSeconds: 3, BufferBytes: 8589934592}\n",
+        "Checkpoints: \"dynamodb:leases\"\nWorker: {LeaseSeconds: 3}\n",
         &[
             ("AWS_ACCESS_KEY_ID", "test"),
             ("AWS_SECRET_ACCESS_KEY", "test"),
