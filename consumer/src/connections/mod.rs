@@ -1,20 +1,22 @@
 //! Connections to AWS: reads are spread over several connections of HTTP/2.
 
-use std::collections::HashMap;
+mod lanes;
+mod origins;
+mod silence;
+
 use std::mem;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_smithy_http_client::pool::{
     self, ConnectionEvent, ConnectionPool, ConnectionProtocol, ConnectionReuseScope, DriverSpawner,
-    OriginKey, Partition, PartitionId,
+    Partition, PartitionId,
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext};
 use aws_smithy_http_client::{Builder, ConnectorBuilder};
 use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -25,19 +27,16 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, RuntimeComponentsBuilder};
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
-use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{MutexGuard, watch};
-use tokio::time::Instant;
+
+use self::lanes::{Place, Shared};
+use self::origins::{Origin, Origins};
+use self::silence::Unanswered;
 
 /// Half of the 100 calls that a server should permit on a connection (RFC 9113, 6.5.2): where another connection does
 /// not move, the others take its share.
 const READS_PER_CONNECTION: usize = 50;
-
-/// A call that is given up without an answer after so long says that its connection is dead. One that is cancelled for another
-/// reason costs a handshake then.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// An HTTP client for the SDK that has as many reads under way as are permitted.
 ///
@@ -228,141 +227,6 @@ impl Spread {
     }
 }
 
-#[derive(Debug)]
-struct Shared {
-    /// Calls under way on each lane.
-    in_flight: Mutex<Vec<usize>>,
-    origins: Arc<Origins>,
-    runtime: Arc<OnceLock<Handle>>,
-}
-
-/// A call's place on the lane that had the fewest. It is given back when this is dropped.
-#[derive(Debug)]
-struct Place {
-    lane: usize,
-    shared: Arc<Shared>,
-}
-
-impl Place {
-    fn take(shared: &Arc<Shared>) -> Self {
-        let mut in_flight = shared.in_flight.lock();
-        // The first of those that are equal: few calls need few connections.
-        let fewest = in_flight.iter_mut().enumerate().min_by_key(|(_, calls)| **calls);
-        let lane = fewest.map_or(0, |(lane, calls)| {
-            *calls += 1;
-            lane
-        });
-        Self { lane, shared: Arc::clone(shared) }
-    }
-
-    /// A body takes its time, too.
-    fn until_the_end_of(self, body: SdkBody) -> SdkBody {
-        SdkBody::from_body_1_x(body.map_frame(move |frame| {
-            let _until_the_body_is_dropped = &self;
-            frame
-        }))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shared.in_flight.lock()[self.lane] -= 1;
-    }
-}
-
-/// A call that waits for the head of its answer. With HTTP/1.1 a connection ends with the call that is given up; with HTTP/2
-/// only the call does, and the next one would be as silent.
-struct Unanswered {
-    since: Instant,
-    connection: Option<CaptureSmithyConnection>,
-}
-
-impl Unanswered {
-    fn watch(request: &mut HttpRequest) -> Self {
-        let connection = request.extension::<CaptureSmithyConnection>().cloned().unwrap_or_else(|| {
-            let connection = CaptureSmithyConnection::new();
-            request.add_extension(connection.clone());
-            connection
-        });
-        Self { since: Instant::now(), connection: Some(connection) }
-    }
-
-    /// There is an answer, or an error, of which the SDK makes what it means.
-    fn answered(mut self) {
-        self.connection = None;
-    }
-}
-
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        let silent = self.connection.take().filter(|_| self.since.elapsed() >= SILENCE);
-        if let Some(connection) = silent.and_then(|connection| connection.get()) {
-            connection.poison();
-        }
-    }
-}
-
-/// The hosts that were called over TLS, by the authority in their URL.
-#[derive(Debug, Default)]
-struct Origins(Mutex<HashMap<String, Arc<Origin>>>);
-
-#[derive(Debug)]
-struct Origin {
-    key: OriginKey,
-    speaks: watch::Sender<Option<ConnectionProtocol>>,
-    /// Held by a call while it is not known what the host speaks.
-    first: tokio::sync::Mutex<()>,
-}
-
-impl Origins {
-    /// `None` if the URL is not one of TLS, or cannot be read, which the plain client says better.
-    fn of(&self, url: &str) -> Option<Arc<Origin>> {
-        let rest = url.strip_prefix("https://")?;
-        let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-        let mut origins = self.0.lock();
-        if let Some(origin) = origins.get(authority) {
-            return Some(Arc::clone(origin));
-        }
-        let key = OriginKey::from_uri(&url.parse().ok()?).ok()?;
-        let origin = Origin { key, speaks: watch::Sender::new(None), first: tokio::sync::Mutex::default() };
-        let origin = Arc::new(origin);
-        origins.insert(authority.to_owned(), Arc::clone(&origin));
-        Some(origin)
-    }
-
-    /// What the handshake of a new connection has shown.
-    fn note(&self, event: &ConnectionEvent<'_>) {
-        let ConnectionEvent::Opened(opened) = event else { return };
-        let connection = opened.connection();
-        for origin in self.0.lock().values().filter(|origin| origin.key == *connection.origin()) {
-            origin.speaks.send_replace(Some(connection.protocol()));
-        }
-    }
-}
-
-impl Origin {
-    fn speaks(&self) -> Option<ConnectionProtocol> {
-        *self.speaks.borrow()
-    }
-
-    /// While it is not known what the host speaks, one call goes ahead, and those that come meanwhile wait until it is
-    /// known or that call has ended. Otherwise a host of HTTP/1.1 would get all of them on the few connections meant for HTTP/2.
-    async fn first_call(&self) -> Option<MutexGuard<'_, ()>> {
-        if self.speaks().is_some() {
-            return None;
-        }
-        if let Ok(turn) = self.first.try_lock() {
-            return Some(turn);
-        }
-        let mut speaks = self.speaks.subscribe();
-        tokio::select! {
-            _ = async { speaks.wait_for(Option::is_some).await.is_ok() } => {}
-            _ = self.first.lock() => {}
-        }
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,33 +235,5 @@ mod tests {
     fn there_is_a_connection_for_every_fifty_reads_and_never_one_alone() {
         let count = |reads| Connections::for_reads(reads).count();
         assert_eq!([1, 2, 3, 100, 101, 256, 10_000].map(count), [1, 2, 2, 2, 3, 6, 200]);
-    }
-
-    #[test]
-    fn a_call_takes_the_lane_with_the_fewest_until_its_body_is_dropped() {
-        let shared = Arc::new(Shared {
-            in_flight: Mutex::new(vec![0; 3]),
-            origins: Arc::default(),
-            runtime: Arc::default(),
-        });
-        let mut places: Vec<Place> = (0..7).map(|_| Place::take(&shared)).collect();
-        let lanes: Vec<usize> = places.iter().map(|place| place.lane).collect();
-        assert_eq!(lanes, [0, 1, 2, 0, 1, 2, 0]);
-        // The call on lane 1 has ended, but for its body.
-        let body = places.remove(1).until_the_end_of(SdkBody::from("page"));
-        assert_eq!(*shared.in_flight.lock(), [3, 2, 2]);
-        drop(body);
-        assert_eq!(*shared.in_flight.lock(), [3, 1, 2]);
-        assert_eq!(Place::take(&shared).lane, 1);
-    }
-
-    #[test]
-    fn an_authority_is_one_origin_and_what_is_not_tls_is_none() {
-        let origins = Origins::default();
-        let first = origins.of("https://kinesis.us-east-1.amazonaws.com/").unwrap();
-        let second = origins.of("https://kinesis.us-east-1.amazonaws.com?Action=x").unwrap();
-        assert!(Arc::ptr_eq(&first, &second));
-        assert!(origins.of("http://127.0.0.1:4566/").is_none());
-        assert!(origins.of("https://").is_none());
     }
 }
