@@ -156,19 +156,25 @@ async fn a_connection_that_stalls_delays_only_the_reads_on_it() {
 
 #[tokio::test]
 async fn a_connection_on_which_a_call_got_no_answer_is_not_used_again() {
-    let service = Service::start(TlsOptions::default()).await;
-    let client = service.spread(READS);
-    let iterator = iterator(&client).await;
-    service.proxy.stall(0);
-    let call = |seconds| {
-        let limit = TimeoutConfig::builder().operation_timeout(Duration::from_secs(seconds)).build();
-        let limited = Config::builder().timeout_config(limit);
-        client.get_records().shard_iterator(&iterator).customize().config_override(limited).send()
-    };
-    call(2).await.unwrap_err();
-    assert_eq!((service.arrived(), service.proxy.accepted()), (0, 1));
-    call(60).await.unwrap();
-    assert_eq!((service.arrived(), service.proxy.accepted()), (1, 2));
+    let seconds = Duration::from_secs;
+    // Either may be the one that ends a call.
+    for limit in [
+        TimeoutConfig::builder().operation_timeout(seconds(2)).build(),
+        TimeoutConfig::builder().read_timeout(seconds(2)).build(),
+    ] {
+        let service = Service::start(TlsOptions::default()).await;
+        let client = service.spread(READS);
+        let iterator = iterator(&client).await;
+        service.proxy.stall(0);
+        let call = |limit: TimeoutConfig| {
+            let limited = Config::builder().timeout_config(limit);
+            client.get_records().shard_iterator(&iterator).customize().config_override(limited).send()
+        };
+        call(limit.clone()).await.unwrap_err();
+        assert_eq!((service.arrived(), service.proxy.accepted()), (0, 1), "{limit:?}");
+        call(TimeoutConfig::builder().operation_timeout(seconds(60)).build()).await.unwrap();
+        assert_eq!((service.arrived(), service.proxy.accepted()), (1, 2), "{limit:?}");
+    }
 }
 
 #[tokio::test]

@@ -218,7 +218,10 @@ impl Spread {
         let place = Place::take(&self.shared);
         let unanswered = Unanswered::watch(&mut request);
         let answer = self.lanes[place.lane].call(request).await;
-        unanswered.answered();
+        // A timeout that nothing came before is silence, too; one that nothing was sent before has no connection.
+        if !answer.as_ref().is_err_and(ConnectorError::is_timeout) {
+            unanswered.answered();
+        }
         drop(turn);
         let mut response = answer?;
         let body = mem::replace(response.body_mut(), SdkBody::taken());

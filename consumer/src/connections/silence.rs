@@ -27,7 +27,7 @@ impl Unanswered {
         Self { since: Instant::now(), connection: Some(connection) }
     }
 
-    /// There is an answer, or an error, of which the SDK makes what it means.
+    /// There is an answer, or an error that is no timeout, of which the SDK makes what it means.
     pub(super) fn answered(mut self) {
         self.connection = None;
     }
