@@ -178,6 +178,38 @@ async fn a_connection_on_which_a_call_got_no_answer_is_not_used_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_cannot_be_opened_does_not_attract_the_reads_of_those_that_are_open() {
+    let service = Service::start(TlsOptions::default()).await;
+    let client = service.spread(READS);
+    let iterator = iterator(&client).await;
+    let latency = Fault::Latency(Duration::from_millis(100));
+    let _slow = service.fake.faults().on(Operation::GetRecords).hold(latency);
+    ended(&mut reads(&client, &iterator, READS), READS).await;
+    assert_eq!(service.proxy.accepted(), 6);
+
+    // One of the six is lost, and nothing can be connected any more.
+    (6..1_000).for_each(|connection| service.proxy.stall(connection));
+    service.proxy.stall(0);
+    let limited = |limit| Config::builder().timeout_config(limit);
+    let lost = TimeoutConfig::builder().operation_timeout(Duration::from_secs(2)).build();
+    let call = client.get_records().shard_iterator(&iterator).customize().config_override(limited(lost));
+    call.send().await.unwrap_err();
+    let limit = TimeoutConfig::builder().connect_timeout(Duration::from_millis(100)).build();
+    let mut failed = 0;
+    for _ in 0..20 {
+        let read = |_| {
+            let call = client.get_records().shard_iterator(&iterator).customize();
+            let call = call.config_override(limited(limit.clone()));
+            async move { call.send().await.is_err() }
+        };
+        let reads: JoinSet<bool> = (0..60).map(read).collect();
+        failed += reads.join_all().await.into_iter().filter(|is_failed| *is_failed).count();
+    }
+    // A sixth of the first ones, and one a second.
+    assert!((1..100).contains(&failed), "{failed} of 1,200");
+}
+
+#[tokio::test]
 async fn connections_that_are_reset_are_opened_again() {
     let service = Service::start(TlsOptions::default()).await;
     let client = service.spread(READS);

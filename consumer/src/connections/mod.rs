@@ -215,9 +215,14 @@ impl Spread {
             return self.plain.call(request).await;
         }
         self.shared.runtime.get_or_init(Handle::current);
-        let place = Place::take(&self.shared);
+        let place = Place::take(&self.shared, origin);
         let unanswered = Unanswered::watch(&mut request);
         let answer = self.lanes[place.lane].call(request).await;
+        match &answer {
+            Ok(_) => origin.unopened.remove(place.lane),
+            Err(_) if !unanswered.is_on_a_connection() => origin.unopened.add(place.lane),
+            Err(_) => {}
+        }
         // A timeout that nothing came before is silence, too; one that nothing was sent before has no connection.
         if !answer.as_ref().is_err_and(ConnectorError::is_timeout) {
             unanswered.answered();

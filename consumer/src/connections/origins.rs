@@ -7,6 +7,8 @@ use aws_smithy_http_client::pool::{ConnectionEvent, ConnectionProtocol, OriginKe
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, watch};
 
+use super::lanes::Unopened;
+
 /// The hosts that were called over TLS, by the authority in their URL.
 #[derive(Debug, Default)]
 pub(super) struct Origins(Mutex<HashMap<String, Arc<Origin>>>);
@@ -17,6 +19,7 @@ pub(super) struct Origin {
     speaks: watch::Sender<Option<ConnectionProtocol>>,
     /// Held by a call while it is not known what the host speaks.
     first: tokio::sync::Mutex<()>,
+    pub(super) unopened: Unopened,
 }
 
 impl Origins {
@@ -29,8 +32,12 @@ impl Origins {
             return Some(Arc::clone(origin));
         }
         let key = OriginKey::from_uri(&url.parse().ok()?).ok()?;
-        let origin = Origin { key, speaks: watch::Sender::new(None), first: tokio::sync::Mutex::default() };
-        let origin = Arc::new(origin);
+        let origin = Arc::new(Origin {
+            key,
+            speaks: watch::Sender::new(None),
+            first: tokio::sync::Mutex::default(),
+            unopened: Unopened::default(),
+        });
         origins.insert(authority.to_owned(), Arc::clone(&origin));
         Some(origin)
     }

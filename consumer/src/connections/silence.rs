@@ -27,6 +27,10 @@ impl Unanswered {
         Self { since: Instant::now(), connection: Some(connection) }
     }
 
+    pub(super) fn is_on_a_connection(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.get().is_some())
+    }
+
     /// There is an answer, or an error that is no timeout, of which the SDK makes what it means.
     pub(super) fn answered(mut self) {
         self.connection = None;
