@@ -178,6 +178,25 @@ async fn a_connection_on_which_a_call_got_no_answer_is_not_used_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_silent_in_the_middle_of_a_body_is_not_used_again() {
+    let service = Service::start(TlsOptions::default()).await;
+    let client = service.spread(READS);
+    let iterator = iterator(&client).await;
+    let slow = Fault::SlowBody(Duration::from_secs(600));
+    let slow = service.fake.faults().on(Operation::GetRecords).hold(slow);
+    let call = |seconds| {
+        let limit = TimeoutConfig::builder().operation_timeout(Duration::from_secs(seconds)).build();
+        let limited = Config::builder().timeout_config(limit);
+        client.get_records().shard_iterator(&iterator).customize().config_override(limited).send()
+    };
+    call(2).await.unwrap_err();
+    assert_eq!((service.arrived(), service.proxy.accepted()), (1, 1));
+    drop(slow);
+    call(60).await.unwrap();
+    assert_eq!((service.arrived(), service.proxy.accepted()), (2, 2));
+}
+
+#[tokio::test]
 async fn a_connection_that_cannot_be_opened_does_not_attract_the_reads_of_those_that_are_open() {
     let service = Service::start(TlsOptions::default()).await;
     let client = service.spread(READS);

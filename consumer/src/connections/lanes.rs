@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use aws_smithy_types::body::SdkBody;
-use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -64,14 +62,6 @@ impl Place {
         }
         Self { lane, shared: Arc::clone(shared) }
     }
-
-    /// A body takes its time, too.
-    pub(super) fn until_the_end_of(self, body: SdkBody) -> SdkBody {
-        SdkBody::from_body_1_x(body.map_frame(move |frame| {
-            let _until_the_body_is_dropped = &self;
-            frame
-        }))
-    }
 }
 
 impl Drop for Place {
@@ -81,10 +71,14 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::super::silence::{Rest, Silence};
     use super::*;
 
-    fn three_lanes() -> (Arc<Shared>, Arc<Origin>) {
+    pub(in super::super) fn three_lanes() -> (Arc<Shared>, Arc<Origin>) {
         let (in_flight, origins) = (Mutex::new(vec![0; 3]), Arc::<Origins>::default());
         let origin = origins.of("https://host.example/").unwrap();
         (Arc::new(Shared { in_flight, origins, runtime: Arc::default() }), origin)
@@ -97,7 +91,8 @@ mod tests {
         let lanes: Vec<usize> = places.iter().map(|place| place.lane).collect();
         assert_eq!(lanes, [0, 1, 2, 0, 1, 2, 0]);
         // The call on lane 1 has ended, but for its body.
-        let body = places.remove(1).until_the_end_of(SdkBody::from("page"));
+        let silence = Silence::watch(&mut HttpRequest::empty());
+        let body = SdkBody::from_body_1_x(Rest::new(SdkBody::from("page"), silence, places.remove(1)));
         assert_eq!(*shared.in_flight.lock(), [3, 2, 2]);
         drop(body);
         assert_eq!(*shared.in_flight.lock(), [3, 1, 2]);

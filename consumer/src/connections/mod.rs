@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 
 use self::lanes::{Place, Shared};
 use self::origins::{Origin, Origins};
-use self::silence::Unanswered;
+use self::silence::{Rest, Silence};
 
 /// Half of the 100 calls that a server should permit on a connection (RFC 9113, 6.5.2): where another connection does
 /// not move, the others take its share.
@@ -216,21 +216,26 @@ impl Spread {
         }
         self.shared.runtime.get_or_init(Handle::current);
         let place = Place::take(&self.shared, origin);
-        let unanswered = Unanswered::watch(&mut request);
+        let mut silence = Silence::watch(&mut request);
         let answer = self.lanes[place.lane].call(request).await;
         match &answer {
             Ok(_) => origin.unopened.remove(place.lane),
-            Err(_) if !unanswered.is_on_a_connection() => origin.unopened.add(place.lane),
+            Err(_) if !silence.is_on_a_connection() => origin.unopened.add(place.lane),
             Err(_) => {}
         }
-        // A timeout that nothing came before is silence, too; one that nothing was sent before has no connection.
-        if !answer.as_ref().is_err_and(ConnectorError::is_timeout) {
-            unanswered.answered();
-        }
         drop(turn);
-        let mut response = answer?;
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(error) => {
+                // A timeout that nothing came before is silence, too; one that nothing was sent before has no connection.
+                if !error.is_timeout() {
+                    silence.is_over();
+                }
+                return Err(error);
+            }
+        };
         let body = mem::replace(response.body_mut(), SdkBody::taken());
-        *response.body_mut() = place.until_the_end_of(body);
+        *response.body_mut() = SdkBody::from_body_1_x(Rest::new(body, silence, place));
         Ok(response)
     }
 }
