@@ -13,6 +13,8 @@ use aws_smithy_http_client::tls::{TlsContext, TrustStore};
 use shardmill::Connections;
 use shardmill_testkit::kinesis::{Fault, Operation, Server};
 use shardmill_testkit::{FakeKinesis, FaultProxy, ProxyMode, TlsOptions};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// The default of `Worker.MaximumConcurrentReads`.
@@ -35,8 +37,11 @@ impl Service {
     }
 
     fn client(&self, http: SharedHttpClient) -> Client {
-        let config = self.server.sdk_config().into_builder().http_client(http);
-        let config = config.endpoint_url(format!("https://{}", self.proxy.address()));
+        self.client_at(http, &format!("https://{}", self.proxy.address()))
+    }
+
+    fn client_at(&self, http: SharedHttpClient, url: &str) -> Client {
+        let config = self.server.sdk_config().into_builder().http_client(http).endpoint_url(url);
         let config = config.retry_config(RetryConfig::disabled());
         Client::new(&config.timeout_config(TimeoutConfig::disabled()).build())
     }
@@ -269,6 +274,43 @@ async fn a_host_without_http2_gets_a_connection_for_each_read() {
     until("all reads are under way", || service.at_once() == 64).await;
     // The first call, with which the protocol was learned, has one of those for HTTP/2.
     assert_eq!(service.proxy.accepted(), 64);
+}
+
+/// As when a load balancer is set up anew.
+#[tokio::test]
+async fn a_host_that_speaks_http2_later_gets_few_connections_again() {
+    let mut options = TlsOptions::default();
+    options.http2 = false;
+    let (old, new) = (Service::start(options).await, Service::start(TlsOptions::default()).await);
+    let (set_target, target) = watch::channel(old.proxy.address());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let target = *target.borrow();
+            let mut server = TcpStream::connect(target).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    let trusted = [&old, &new].into_iter().fold(TrustStore::empty(), |trusted, service| {
+        trusted.with_pem_certificate(service.server.certificate().unwrap())
+    });
+    let context = TlsContext::builder().with_trust_store(trusted).build().unwrap();
+    let client = old.client_at(Connections::for_reads(READS).tls_context(context).http_client(), &url);
+    // It learns that the host speaks HTTP/1.1.
+    drop(iterator(&client).await);
+
+    set_target.send_replace(new.proxy.address());
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(300)).await;
+    tokio::time::resume();
+    until("its connection is closed", || old.proxy.open() == 0).await;
+    let _hang = new.fake.faults().on(Operation::GetRecords).hold(Fault::Hang);
+    let iterator = iterator(&client).await;
+    let _reads = reads(&client, &iterator, READS);
+    until("all reads are under way", || new.at_once() == READS).await;
+    assert_eq!((old.proxy.accepted(), new.proxy.accepted()), (1, 6));
 }
 
 #[tokio::test]

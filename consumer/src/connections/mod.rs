@@ -9,8 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_smithy_http_client::pool::{
-    self, ConnectionEvent, ConnectionPool, ConnectionProtocol, ConnectionReuseScope, DriverSpawner,
-    Partition, PartitionId,
+    self, ConnectionEvent, ConnectionPool, ConnectionReuseScope, DriverSpawner, Partition, PartitionId,
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -200,9 +199,6 @@ impl HttpConnector for Shareable {
         let Some(origin) = self.0.shared.origins.of(request.uri()) else {
             return self.0.plain.call(request);
         };
-        if origin.speaks() == Some(ConnectionProtocol::Http1) {
-            return self.0.plain.call(request);
-        }
         let spread = Arc::clone(&self.0);
         HttpConnectorFuture::new(async move { spread.send(&origin, request).await })
     }
@@ -211,7 +207,7 @@ impl HttpConnector for Shareable {
 impl Spread {
     async fn send(&self, origin: &Origin, mut request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let turn = origin.first_call().await;
-        if origin.speaks() == Some(ConnectionProtocol::Http1) {
+        if origin.takes_one_call_a_connection() {
             return self.plain.call(request).await;
         }
         self.shared.runtime.get_or_init(Handle::current);
@@ -234,6 +230,10 @@ impl Spread {
                 return Err(error);
             }
         };
+        if origin.speaks_http1() {
+            // The next call that tries the host has to make a handshake.
+            silence.end_connection();
+        }
         let body = mem::replace(response.body_mut(), SdkBody::taken());
         *response.body_mut() = SdkBody::from_body_1_x(Rest::new(body, silence, place));
         Ok(response)

@@ -38,6 +38,13 @@ impl Silence {
         self.connection.as_ref().is_some_and(|connection| connection.get().is_some())
     }
 
+    /// No other call is made on the connection.
+    pub(super) fn end_connection(&self) {
+        if let Some(connection) = self.connection.as_ref().and_then(CaptureSmithyConnection::get) {
+            connection.poison();
+        }
+    }
+
     fn is_broken(&mut self) {
         self.since = Instant::now();
     }
@@ -50,9 +57,8 @@ impl Silence {
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        let dead = self.connection.take().filter(|_| self.since.elapsed() >= SILENCE);
-        if let Some(connection) = dead.and_then(|connection| connection.get()) {
-            connection.poison();
+        if self.since.elapsed() >= SILENCE {
+            self.end_connection();
         }
     }
 }
