@@ -93,6 +93,11 @@ impl Entries {
         self.busy == 0
     }
 
+    /// How many leases are held or being written: each has one of the worker's places.
+    pub(super) const fn busy(&self) -> usize {
+        self.busy
+    }
+
     /// How many leases are known.
     pub(super) fn len(&self) -> usize {
         self.entries.len()

@@ -20,6 +20,7 @@ mod latest;
 mod leases;
 mod lineage;
 mod logs;
+mod places;
 mod places_of_workers;
 mod quiet_trouble;
 mod shares;

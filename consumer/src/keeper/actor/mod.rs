@@ -4,6 +4,7 @@ mod answers;
 mod commands;
 mod finished;
 mod listed;
+mod places;
 mod planned;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use shardmill_checkpoint::{Checkpoint, Claim, Ownership, Renewal, WorkerReport};
 use shardmill_engine::{LeaseAction, LeaseEvent, Mono};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use self::finished::Deletion;
 use self::planned::Plan;
@@ -55,6 +56,8 @@ pub(super) struct Actor {
     /// Another program's leader decides who gets which lease.
     led: bool,
     pulse: Pulse,
+    /// What the last heartbeat said of how many leases this worker may have.
+    told: Option<usize>,
     /// Waits until this worker's record is deleted.
     leaving: Option<oneshot::Sender<()>>,
     reports: Reports,
@@ -108,6 +111,7 @@ impl Actor {
             claims: Claims::default(),
             led: false,
             pulse: Pulse::new(options.times.lease),
+            told: None,
             leaving: None,
             reports,
             options,
@@ -167,13 +171,11 @@ impl Actor {
 
     /// What this worker says of itself now.
     fn report(&self) -> WorkerReport {
-        let held = self.entries.held();
-        let most = held.saturating_add(self.options.slots.available_permits());
         let mut report = self.options.about.clone();
         report.stopping = self.phase != Phase::Taking;
-        report.leases = held as u64;
+        report.leases = self.entries.held() as u64;
         report.records_per_minute = self.leases.board.minute();
-        report.maximum_leases = (most < Semaphore::MAX_PERMITS).then_some(most as u64);
+        report.maximum_leases = self.places().map(|most| most as u64);
         report
     }
 
@@ -182,6 +184,7 @@ impl Actor {
             self.advance(id, now);
         }
         if self.pulse.take(now) {
+            self.told = self.places();
             self.calls.heartbeat(self.report(), now);
         }
         if self.listing.take(now) {

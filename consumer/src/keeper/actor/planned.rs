@@ -75,6 +75,7 @@ impl Actor {
         let claims = moves.iter().filter(|planned| planned.from.is_none() && planned.to == me);
         let mine: HashSet<usize> = claims.map(|planned| planned.lease).collect();
         self.take(now, me, &mine);
+        self.tell_places(now);
         let holders = self.plan.leases.iter().filter_map(|lease| {
             Some((self.entries.get(lease.id)?.lease.key.clone(), self.plan.holder(lease)))
         });
@@ -181,7 +182,7 @@ impl Actor {
             let maximum = if report.foreign { Some(held.count()) } else { maximum };
             workers.insert(report.id.clone(), FleetWorker { stopping: report.stopping, maximum });
         }
-        let maximum = Some(self.entries.held() + self.options.slots.available_permits());
+        let maximum = self.places();
         workers.insert(me.clone(), FleetWorker { stopping: self.phase != Phase::Taking, maximum });
         // Workers that report nothing, as those of an older version, are known by their leases.
         for (id, lease) in readable {
