@@ -104,9 +104,19 @@ impl Fleet {
         self.peers.contains_key(worker)
     }
 
-    /// Whether the worker is believed to live; `None` if it has no record.
+    /// Whether the worker is this one, or an earlier run under its name.
+    pub(super) fn is_me(&self, worker: &WorkerId) -> bool {
+        *worker == self.me
+    }
+
+    /// Whether another worker is believed to live; `None` if it has no record.
     pub(super) fn lives(&self, worker: &WorkerId) -> Option<bool> {
-        if *worker == self.me { Some(true) } else { self.peers.get(worker).map(|peer| peer.alive) }
+        self.peers.get(worker).map(|peer| peer.alive)
+    }
+
+    /// Whether a worker of another program lives.
+    pub(super) fn has_foreign(&self) -> bool {
+        self.alive().any(|record| record.report.foreign)
     }
 
     /// Whether the worker is another program's.

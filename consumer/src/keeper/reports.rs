@@ -136,9 +136,14 @@ impl Reports {
         metrics::table_used(&self.mapping, &self.store.usage());
         let next = |lease: &Lease| entries.find(&lease.key)?.next.as_ref().map(ToString::to_string);
         let lives = |lease: &Lease, owner: &WorkerId| {
+            let entry = entries.find(&lease.key);
+            if fleet.is_me(owner) {
+                // What this run does not hold, an earlier one has left.
+                return entry.is_some_and(|entry| entry.validity.is_some());
+            }
             // One without a record is known by its leases.
             let is_free = |entry: &Entry| entry.machine.is_free(now);
-            fleet.lives(owner).unwrap_or_else(|| !entries.find(&lease.key).is_some_and(is_free))
+            fleet.lives(owner).unwrap_or_else(|| !entry.is_some_and(is_free))
         };
         self.board.set_listed(now, leases, next, lives);
     }

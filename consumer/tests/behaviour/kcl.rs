@@ -226,3 +226,30 @@ async fn i16_a_handoff_that_a_leader_asks_for_ends_with_the_last_checkpoint() {
     java.abort();
     run.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn next_to_kcl_no_shard_is_said_to_have_no_place() {
+    crate::logs::collect();
+    let (fake, seen, store) = (stream(4), Seen::default(), Shared::default());
+    let small = || shardmill::Worker::start(options("a").maximum_leases(1)).unwrap();
+    store.led.store(true, Ordering::Relaxed);
+    let run = launch(consumer(&fake, &small(), mapping(), seen.handler("a"), &store));
+    pass(INTERVAL).await;
+    let free = store.leases().await.remove(0);
+    store.assign(&free.key, &Ownership::default(), &WorkerId::new("a")).await.unwrap();
+    until("the lease", || shards(&run) == 1).await;
+    // The others are its leader's to give.
+    pass(INTERVAL * 4).await;
+    assert_eq!(run.report().unplaced_shards, 0);
+    // Then those of KCL's worker to take.
+    let java = store.java(store.leases().await.into_iter().skip(1).take(1).map(|lease| lease.key).collect());
+    let java = java.await;
+    store.led.store(false, Ordering::Relaxed);
+    pass(INTERVAL * 4).await;
+    assert_eq!((shards(&run), run.report().unplaced_shards), (1, 0));
+    assert!(crate::logs::lines().iter().all(|line| !line.contains("no worker may take")));
+    // Without it, no worker may.
+    java.abort();
+    until("they are counted", || run.report().unplaced_shards == 3).await;
+    run.stop().await;
+}

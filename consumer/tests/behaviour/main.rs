@@ -13,6 +13,7 @@ mod fairness;
 mod filters;
 mod finished;
 mod fleet;
+mod fleet_status;
 mod gaps;
 mod generations;
 mod kcl;

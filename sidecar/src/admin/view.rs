@@ -211,7 +211,11 @@ fn joined<'a, A, S, K: Eq + Hash + 'a>(
 
 fn add_own(value: &mut Value, shard: &ShardReport, worker: &Worker) {
     let Value::Object(fields) = value else { return };
-    fields.insert("owner".into(), json!(worker.id().as_str()));
+    if fields["owner"] != worker.id().as_str() {
+        // Listed before this worker took it.
+        fields.insert("owner".into(), json!(worker.id().as_str()));
+        fields.insert("movingTo".into(), Value::Null);
+    }
     fields.insert("ownerAlive".into(), json!(true));
     fields.insert("lastError".into(), error_json(shard.last_error.as_ref()));
     fields.insert("oldestWaitingMilliseconds".into(), json!(shard.oldest_waiting_millis));

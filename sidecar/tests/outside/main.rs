@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod admin;
+mod fleet;
 mod log;
 mod rig;
 mod secrets;

@@ -67,7 +67,9 @@ impl Actor {
         self.plan = self.look_around(now, readable);
         let MovePlan { moves, unplaced, .. } = self.plan.moves();
         self.reports.planned(began.elapsed());
-        let unplaced = if self.phase == Phase::Taking { unplaced.len() } else { 0 };
+        // One that stops cannot judge that, and what another program's workers or its leader may take is not known.
+        let can_judge = self.phase == Phase::Taking && !self.led && !self.fleet.has_foreign();
+        let unplaced = if can_judge { unplaced.len() } else { 0 };
         self.reports.unplaced(now, unplaced);
         let (leases, unowned) = self.plan.counts();
         self.reports.fleet(self.plan.workers.len(), leases, unowned);
