@@ -12,6 +12,8 @@ pub(super) struct Lives {
     workers: BTreeMap<WorkerId, Life>,
     /// The owner's epoch at the acquisition.
     leases: BTreeMap<LeaseKey, u64>,
+    /// The last epoch that was given out: none is given out twice, also after its worker was forgotten.
+    last: u64,
 }
 
 #[derive(Debug, Default)]
@@ -19,15 +21,15 @@ struct Life {
     /// What it reported; `None` while it has only taken leases.
     report: Option<WorkerReport>,
     heartbeat: u64,
-    /// Rises with each start of the worker, and when others declare it dead.
+    /// Another one with each start of the worker, and when others declare it dead.
     epoch: u64,
     /// The heartbeat at which the last epoch ended.
     ended: u64,
 }
 
 impl Life {
-    fn end_epoch(&mut self) {
-        self.epoch += 1;
+    fn end_epoch(&mut self, next: u64) {
+        self.epoch = next;
         self.ended = self.heartbeat;
     }
 }
@@ -67,15 +69,14 @@ impl Lives {
     /// The epoch of this process's worker, which begins now if it has not begun.
     fn join(&mut self, joined: &mut Joined, worker: &WorkerId) -> u64 {
         *joined.entry(worker.clone()).or_insert_with(|| {
+            self.last += 1;
+            let epoch = self.last;
             let began = |life: &mut Life| {
-                life.end_epoch();
+                life.end_epoch(epoch);
                 life.heartbeat += 1;
             };
-            self.workers
-                .entry(worker.clone())
-                .and_modify(began)
-                .or_insert(Life { epoch: 1, ..Life::default() })
-                .epoch
+            let life = self.workers.entry(worker.clone()).and_modify(began);
+            life.or_insert(Life { epoch, ..Life::default() }).epoch
         })
     }
 
@@ -99,7 +100,8 @@ impl Lives {
         }
         let dead = life.heartbeat == claim.seen_heartbeat;
         if dead {
-            life.end_epoch();
+            self.last += 1;
+            life.end_epoch(self.last);
         }
         dead
     }

@@ -14,7 +14,8 @@ CREATE TABLE workers (
     heartbeat INTEGER NOT NULL,
     -- 1: others have declared this life dead, so its heartbeat stands still for good.
     evicted INTEGER NOT NULL DEFAULT 0,
-    -- Where the heartbeat of the life before stands still; NULL if there was none.
+    -- The life before, and where its heartbeat stands still; NULL if there was none.
+    former_epoch INTEGER,
     former_heartbeat INTEGER,
     lease_ms INTEGER,
     stopping INTEGER,

@@ -16,14 +16,16 @@ use super::row::{Stored, integer};
 use crate::{Claim, Heartbeat, ProcessIdentity, WorkerId, WorkerRecord, WorkerReport};
 
 /// A life that begins raises the heartbeat: a deletion that is late finds another one than it has seen.
-const JOIN: &str = "INSERT OR REPLACE INTO workers (application, worker, heartbeat, former_heartbeat) \
-     SELECT ?1, ?2, coalesce(max(heartbeat) + 1, 0), max(heartbeat) FROM workers WHERE application = ?1 AND worker = ?2";
+const JOIN: &str = "INSERT OR REPLACE INTO workers (application, worker, heartbeat, former_epoch, former_heartbeat) \
+     SELECT ?1, ?2, coalesce(max(heartbeat) + 1, 0), max(epoch), max(heartbeat) FROM workers \
+     WHERE application = ?1 AND worker = ?2";
 
 const BEAT: &str = "UPDATE workers SET heartbeat = heartbeat + 1, lease_ms = ?2, stopping = ?3, leases = ?4, \
      maximum_leases = ?5, version = ?6, host = ?7, started_ms = ?8, process_host = ?9, process_pid = ?10, \
-     process_started = ?11, records_per_minute = ?12 WHERE epoch = ?1 AND NOT evicted RETURNING heartbeat";
+     process_started = ?11, records_per_minute = ?12 \
+     WHERE epoch = ?1 AND application = ?13 AND worker = ?14 AND NOT evicted RETURNING heartbeat";
 
-const LIVES: &str = "SELECT heartbeat = ?2 FROM workers WHERE epoch = ?1 AND NOT evicted";
+const LIVES: &str = "SELECT heartbeat = ?2 FROM workers WHERE epoch = ?1 AND application = ?3 AND worker = ?4 AND NOT evicted";
 
 const EVICT: &str = "UPDATE workers SET evicted = 1 WHERE epoch = ?1";
 
@@ -32,21 +34,26 @@ const FORGET: &str = "DELETE FROM workers WHERE application = ?1 AND worker = ?2
 const LIST: &str = "SELECT worker, heartbeat, lease_ms, stopping, leases, maximum_leases, version, host, started_ms, \
      process_host, process_pid, process_started, records_per_minute FROM workers WHERE application = ?1 AND lease_ms IS NOT NULL";
 
-const LIFE: &str =
-    "SELECT worker, epoch, heartbeat, coalesce(former_heartbeat, 0) FROM workers WHERE application = ?1";
+const LIFE: &str = "SELECT worker, epoch, heartbeat, former_epoch, coalesce(former_heartbeat, 0) FROM workers WHERE application = ?1";
 
 /// The last life of a worker, as others judge it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life {
     epoch: i64,
     heartbeat: u64,
-    former_heartbeat: u64,
+    /// The life before, and where its heartbeat stands still.
+    former: (Option<i64>, u64),
 }
 
 impl Life {
-    /// The heartbeat of a lease that was acquired in the worker's life of this epoch. It stands still once that life is over.
+    /// The heartbeat of a lease that was acquired in the worker's life of this epoch. It stands still once that life is over; 0
+    /// where nothing is known of it any more.
     pub(super) fn keeps(&self, owner_epoch: Option<i64>) -> u64 {
-        if owner_epoch == Some(self.epoch) { self.heartbeat } else { self.former_heartbeat }
+        match self.former {
+            _ if owner_epoch == Some(self.epoch) => self.heartbeat,
+            (Some(former), heartbeat) if owner_epoch == Some(former) => heartbeat,
+            _ => 0,
+        }
     }
 }
 
@@ -63,12 +70,13 @@ pub(super) fn lives(leases: &Leases<'_>) -> Result<HashMap<WorkerId, Life>, Faul
 
 fn read_life(row: &Row<'_>) -> rusqlite::Result<(WorkerId, Life)> {
     let name: String = row.get(0)?;
-    let life = Life { epoch: row.get(1)?, heartbeat: count(row, 2)?, former_heartbeat: count(row, 3)? };
+    let former = (row.get(3)?, count(row, 4)?);
+    let life = Life { epoch: row.get(1)?, heartbeat: count(row, 2)?, former };
     Ok((WorkerId::new(name), life))
 }
 
 /// The lives that this process's workers have begun, by application and worker. If the transaction in which one began is undone,
-/// the next heartbeat finds no such life, as after an eviction: a new one begins then.
+/// another worker may get its epoch; the next heartbeat finds no such life of its own, as after an eviction: a new one begins then.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lives(Arc<Mutex<HashMap<(String, WorkerId), i64>>>);
 
@@ -104,6 +112,8 @@ pub(super) fn heartbeat(leases: &Leases<'_>, worker: &WorkerReport) -> Result<He
         process.map(|process| process.pid),
         process.map(|process| integer(process.started, "start time")).transpose()?,
         worker.records_per_minute.map(|records| integer(records, "number of records")).transpose()?,
+        application,
+        worker.id.as_str(),
     ];
     let written = connection.prepare_cached(BEAT)?.query_row(values, |row| count(row, 0)).optional()?;
     Ok(match written {
@@ -117,14 +127,12 @@ pub(super) fn heartbeat(leases: &Leases<'_>, worker: &WorkerReport) -> Result<He
 
 /// Declares the lease's holder dead unless it lives. Whether the claim may go on.
 pub(super) fn evict(leases: &Leases<'_>, stored: &Stored, claim: &Claim) -> Result<bool, Fault> {
-    let is_another = stored.lease.holder().is_some_and(|holder| *holder != claim.owner);
-    let Some(epoch) = stored.owner_epoch.filter(|_| is_another) else { return Ok(true) };
+    let another = stored.lease.holder().filter(|holder| **holder != claim.owner);
+    let (Some(holder), Some(epoch)) = (another, stored.owner_epoch) else { return Ok(true) };
     let seen = integer(claim.seen_heartbeat, "heartbeat")?;
-    let stands_still: Option<bool> = leases
-        .connection
-        .prepare_cached(LIVES)?
-        .query_row(params![epoch, seen], |row| row.get(0))
-        .optional()?;
+    let life = params![epoch, seen, leases.application, holder.as_str()];
+    let stands_still: Option<bool> =
+        leases.connection.prepare_cached(LIVES)?.query_row(life, |row| row.get(0)).optional()?;
     match stands_still {
         // That life is over.
         None => Ok(true),
