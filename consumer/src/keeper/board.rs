@@ -97,15 +97,17 @@ impl Board {
     }
 
     /// Takes in the other workers, and this one's last heartbeat that is durable.
-    pub(super) fn set_fleet(&self, fleet: &Fleet, own: Option<(WorkerReport, Mono)>) {
+    pub(super) fn set_fleet(&self, now: Mono, fleet: &Fleet, own: Option<(WorkerReport, Mono)>) {
         let report = |(record, heartbeat, alive): (&WorkerRecord, Mono, bool)| FleetReport {
             worker: record.report.clone(),
             is_self: false,
             alive,
             heartbeat,
         };
-        let own =
-            own.map(|(worker, heartbeat)| FleetReport { worker, is_self: true, alive: true, heartbeat });
+        let own = own.map(|(worker, heartbeat)| {
+            let alive = now < heartbeat + worker.lease_time;
+            FleetReport { worker, is_self: true, alive, heartbeat }
+        });
         *self.fleet.lock() = own.into_iter().chain(fleet.peers().map(report)).collect();
     }
 

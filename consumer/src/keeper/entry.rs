@@ -53,6 +53,8 @@ pub(super) struct Entry {
     pub(super) free_since: Option<Mono>,
     /// Why the lease will be lost, if that is known.
     pub(super) loss: Option<Loss>,
+    /// The last listing showed the lease, which is held, under another acquisition or not at all.
+    pub(super) doubted: bool,
     /// Since when listings of the stream lack the shard.
     pub(super) absent_since: Option<Mono>,
     /// Listings have lacked it for so long that it is not only late.
@@ -85,6 +87,7 @@ impl Entry {
             giver: None,
             free_since: None,
             loss: None,
+            doubted: false,
             absent_since: None,
             long_absent: false,
             slot: None,
@@ -136,6 +139,7 @@ impl Entry {
         self.generation += 1;
         let token: Arc<str> = uuid::Uuid::new_v4().to_string().into();
         self.token = Some(Arc::clone(&token));
+        self.doubted = false;
         token
     }
 

@@ -175,7 +175,13 @@ impl Reports {
     }
 
     /// Says who came and who went, and shows who is there.
-    pub(super) fn workers(&self, fleet: &Fleet, changes: &[WorkerChange], own: Option<(WorkerReport, Mono)>) {
+    pub(super) fn workers(
+        &self,
+        now: Mono,
+        fleet: &Fleet,
+        changes: &[WorkerChange],
+        own: Option<(WorkerReport, Mono)>,
+    ) {
         for change in changes {
             match change {
                 WorkerChange::Joined(worker) => {
@@ -190,7 +196,7 @@ impl Reports {
                 ),
             }
         }
-        self.board.set_fleet(fleet, own);
+        self.board.set_fleet(now, fleet, own);
     }
 
     /// Leases of the stream that the store cannot read; reports when there are others than at the last listing.

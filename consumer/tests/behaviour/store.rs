@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use shardmill::checkpoint::{
-    Checkpoint, Claim, Fault, Lease, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError,
-    UnreadableLease, WorkerId, Write,
+    Checkpoint, Claim, Fault, FaultyStore, Lease, LeaseList, LeaseStore, MemoryStore, NewLease, Ownership,
+    Renewal, StoreError, UnreadableLease, WorkerId, Write,
 };
 use shardmill::engine::{LeaseKey, ShardId};
 use shardmill_testkit::kinesis::{Fault as StreamFault, Operation as StreamOperation};
@@ -234,7 +234,13 @@ async fn goes_on_without(
 
 #[tokio::test(start_paused = true)]
 async fn incident_94_a_lease_that_is_deleted_by_hand_is_made_anew_within_a_minute() {
-    let (fake, store, seen) = (stream(3), store(), Seen::default());
+    for store in [MemoryStore::new(), MemoryStore::renewed_by_heartbeat()] {
+        a_deleted_lease_is_made_anew(FaultyStore::new(store)).await;
+    }
+}
+
+async fn a_deleted_lease_is_made_anew(store: Store) {
+    let (fake, seen) = (stream(3), Seen::default());
     put(&fake, 30);
     let a = worker("a");
     let run = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use shardmill_checkpoint::{Lease, LeaseList, ProcessIdentity, StoreError, WorkerRecord};
+use shardmill_checkpoint::{Lease, LeaseList, ProcessIdentity, Renewal, StoreError, WorkerRecord};
 use shardmill_engine::{LeaseEvent, LeasePhase, Mono, Position, ShardId, gone_shards, may_start};
 
 use super::Actor;
@@ -34,6 +34,7 @@ impl Actor {
             known.get(shard).map_or(&[], |lease| lease.parents.as_slice())
         });
         self.watch(now, &leases, (&known, &gone), &mut dead);
+        self.ask_for_doubted(now, &known);
         self.delete_finished(now, &leases, &known, &gone);
     }
 
@@ -79,12 +80,36 @@ impl Actor {
         self.plan(now, &readable);
     }
 
+    /// A lease that somebody deleted or freed by hand is renewed by its worker's heartbeat all the same, so nothing would be refused
+    /// before its next checkpoint. Its own renewal finds out. A listing may have begun before the lease was acquired, the second one
+    /// in a row has not.
+    fn ask_for_doubted(&mut self, now: Mono, known: &HashMap<&ShardId, &Lease>) {
+        if !self.options.store.renews_all() {
+            return;
+        }
+        let (mut tickets, mut renewals) = (Vec::new(), Vec::new());
+        for id in self.entries.held_ids() {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            let shown = known.get(&entry.lease.key.shard).and_then(|lease| lease.token.as_deref());
+            let differs = shown != entry.token.as_deref();
+            let is_second = std::mem::replace(&mut entry.doubted, differs) && differs;
+            if is_second && let Some(counter) = entry.machine.begin_write(now) {
+                tickets.push(entry.ticket(id));
+                renewals.push(Renewal { key: entry.lease.key.clone(), counter });
+                self.entries.update(id);
+            }
+        }
+        if !tickets.is_empty() {
+            self.calls.renew(tickets, renewals, now);
+        }
+    }
+
     /// Takes in how the other workers are.
     fn meet(&mut self, now: Mono, workers: Vec<WorkerRecord>, dead: &mut HashMap<ProcessIdentity, bool>) {
         let process = self.options.process.as_ref();
         let changes = self.fleet.observe(now, workers, |other| is_dead(other, process, dead));
-        let own = self.pulse.proven().map(|sent| (self.report(), sent));
-        self.reports.workers(&self.fleet, &changes, own);
+        let own = self.pulse.proven().map(|sent| (self.report(now), sent));
+        self.reports.workers(now, &self.fleet, &changes, own);
         if let Some(record) = self.fleet.forgotten(now) {
             self.calls.forget_worker(record.report.id.clone(), record.heartbeat, None);
         }

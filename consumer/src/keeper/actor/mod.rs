@@ -170,12 +170,12 @@ impl Actor {
     }
 
     /// What this worker says of itself now.
-    fn report(&self) -> WorkerReport {
+    fn report(&self, now: Mono) -> WorkerReport {
         let mut report = self.options.about.clone();
         report.stopping = self.phase != Phase::Taking;
         report.leases = self.entries.held() as u64;
         report.records_per_minute = self.leases.board.minute();
-        report.maximum_leases = self.places().map(|most| most as u64);
+        report.maximum_leases = self.places(now).map(|most| most as u64);
         report
     }
 
@@ -184,8 +184,8 @@ impl Actor {
             self.advance(id, now);
         }
         if self.pulse.take(now) {
-            self.told = self.places();
-            self.calls.heartbeat(self.report(), now);
+            self.told = self.places(now);
+            self.calls.heartbeat(self.report(now), now);
         }
         if self.listing.take(now) {
             self.calls.list();

@@ -69,8 +69,11 @@ impl Actor {
         self.reports.planned(began.elapsed());
         // One that stops cannot judge that, and what another program's workers or its leader may take is not known.
         let can_judge = self.phase == Phase::Taking && !self.led && !self.fleet.has_foreign();
-        let unplaced = if can_judge { unplaced.len() } else { 0 };
-        self.reports.unplaced(now, unplaced);
+        // Those of another one that stops are still read.
+        let is_free = |lease: &&usize| self.plan.leases[**lease].state == FleetLease::Free;
+        if can_judge {
+            self.reports.unplaced(now, unplaced.iter().filter(is_free).count());
+        }
         let (leases, unowned) = self.plan.counts();
         self.reports.fleet(self.plan.workers.len(), leases, unowned);
         let me = self.plan.index(&self.options.worker);
@@ -94,7 +97,7 @@ impl Actor {
         // Who takes many is still at it.
         let patience =
             PLAN_INTERVAL + FOR_A_FREE_LEASE.saturating_mul(u32::try_from(free).unwrap_or(u32::MAX));
-        let (mut given, mut planned) = (VecDeque::new(), VecDeque::new());
+        let (mut given, mut planned, mut declined) = (VecDeque::new(), VecDeque::new(), Vec::new());
         for index in 0..self.plan.leases.len() {
             let Readable { id, state } = self.plan.leases[index];
             let Some(entry) = self.entries.get_mut(id) else { continue };
@@ -106,11 +109,15 @@ impl Actor {
             let is_left = free_since.is_some_and(|since| now >= since + patience);
             if may_take && state == (FleetLease::Moving { to: me }) {
                 given.push_back(id);
+            } else if self.phase != Phase::Taking && state == (FleetLease::Moving { to: me }) {
+                declined.push(id);
             } else if may_take && !self.led && (is_left || mine.contains(&index)) {
                 planned.push_back(id);
             }
             self.advance(id, now);
         }
+        // It was given while this worker began to stop.
+        declined.into_iter().for_each(|id| self.decline(id));
         given.append(&mut planned);
         self.claims.planned(given);
         self.claim(now);
@@ -134,8 +141,9 @@ impl Actor {
         }
     }
 
-    /// Gives a lease back that this worker was given and has no place for: its other mappings share `MaximumLeases` and may have
-    /// had the same one in mind. Unless it is free, nobody would read the shard until it looks as if its owner were dead.
+    /// Gives a lease back that this worker was given and does not take: it stops, or it has no place left, because its other mappings
+    /// share `MaximumLeases` and had the same one in mind. Unless it is free, nobody would read the shard until it looks as if its owner
+    /// were dead.
     fn decline(&self, id: EntryId) {
         let Some(lease) = self.entries.get(id).map(|entry| &entry.lease) else { return };
         let is_given = lease.owner.as_ref() == Some(&self.options.worker) && lease.token.is_none();
@@ -184,7 +192,7 @@ impl Actor {
             let maximum = if report.foreign { Some(held.count()) } else { maximum };
             workers.insert(report.id.clone(), FleetWorker { stopping: report.stopping, maximum });
         }
-        let maximum = self.places();
+        let maximum = self.places(now);
         workers.insert(me.clone(), FleetWorker { stopping: self.phase != Phase::Taking, maximum });
         // Workers that report nothing, as those of an older version, are known by their leases.
         for (id, lease) in readable {
