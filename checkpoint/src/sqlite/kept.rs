@@ -10,7 +10,7 @@ use shardmill_engine::LeaseKey;
 
 use super::fault::Fault;
 use super::row::Stored;
-use super::workers::Life;
+use super::workers::{self, Life};
 use crate::{Lease, LeaseList, UnreadableLease, WorkerId};
 
 /// The leases of each application that was listed, kept up to date by this connection's own writes.
@@ -99,8 +99,7 @@ impl KnownLease {
 impl Known {
     fn list(&self, lives: &HashMap<WorkerId, Life>) -> LeaseList {
         let alive = |known: &KnownLease| {
-            let life = known.lease.holder().and_then(|holder| lives.get(holder));
-            let heartbeat = life.map_or(0, |life| life.keeps(known.owner_epoch));
+            let heartbeat = workers::heartbeat_of(lives, &known.lease, known.owner_epoch);
             Lease { heartbeat, ..known.lease.clone() }
         };
         LeaseList::new(self.leases.values().map(alive).collect(), self.unreadable.clone())

@@ -260,9 +260,7 @@ impl Leases<'_> {
 
     /// The answer has the lease with its heartbeat: without it the lease would look changed to the caller.
     fn refused(&self, stored: Stored) -> Result<Write, Fault> {
-        let lives = workers::lives(self)?;
-        let life = stored.lease.holder().and_then(|holder| lives.get(holder));
-        let heartbeat = life.map_or(0, |life| life.keeps(stored.owner_epoch));
+        let heartbeat = workers::heartbeat_of(&workers::lives(self)?, &stored.lease, stored.owner_epoch);
         Ok(Write::Refused { current: Some(Box::new(Lease { heartbeat, ..stored.lease })) })
     }
 

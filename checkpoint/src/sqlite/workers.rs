@@ -13,7 +13,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::fault::Fault;
 use super::leases::Leases;
 use super::row::{Stored, integer};
-use crate::{Claim, Heartbeat, ProcessIdentity, WorkerId, WorkerRecord, WorkerReport};
+use crate::{Claim, Heartbeat, Lease, ProcessIdentity, WorkerId, WorkerRecord, WorkerReport};
 
 /// A life that begins raises the heartbeat: a deletion that is late finds another one than it has seen.
 const JOIN: &str = "INSERT OR REPLACE INTO workers (application, worker, heartbeat, former_epoch, former_heartbeat) \
@@ -48,13 +48,18 @@ pub(super) struct Life {
 impl Life {
     /// The heartbeat of a lease that was acquired in the worker's life of this epoch. It stands still once that life is over; 0
     /// where nothing is known of it any more.
-    pub(super) fn keeps(&self, owner_epoch: Option<i64>) -> u64 {
+    fn keeps(&self, owner_epoch: Option<i64>) -> u64 {
         match self.former {
             _ if owner_epoch == Some(self.epoch) => self.heartbeat,
             (Some(former), heartbeat) if owner_epoch == Some(former) => heartbeat,
             _ => 0,
         }
     }
+}
+
+/// The heartbeat of a lease whose owner acquired it in the life of this epoch.
+pub(super) fn heartbeat_of(lives: &HashMap<WorkerId, Life>, lease: &Lease, owner_epoch: Option<i64>) -> u64 {
+    lease.holder().and_then(|holder| lives.get(holder)).map_or(0, |life| life.keeps(owner_epoch))
 }
 
 /// The last life of each worker. A row that cannot be read is none: it spoils no lease of its worker.
