@@ -215,16 +215,12 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// No store is open yet. A call takes no longer than a third of a `lease`, which is when the lease keeper retries.
-    #[must_use]
-    pub fn new(lease: Duration) -> Self {
-        Self { files: BTreeMap::new(), tables: BTreeMap::new(), lease, create_table: true }
-    }
-
-    /// The stores of this file, which says whether a table that is missing is created.
+    /// The stores of this file, none of which is open yet. A call takes no longer than a third of the lease time, which is when the
+    /// lease keeper retries.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        Self { create_table: config.create_table, ..Self::new(config.worker.lease) }
+        let (lease, create_table) = (config.worker.lease, config.create_table);
+        Self { files: BTreeMap::new(), tables: BTreeMap::new(), lease, create_table }
     }
 
     /// How long a call may take: the lease keeper then retries.
