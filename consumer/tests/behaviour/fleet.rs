@@ -10,20 +10,6 @@ use crate::support::*;
 /// How often leases are given for balance.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Both kinds of stores: each lease is renewed, or a worker's heartbeat renews all of its leases.
-fn stores() -> [Store; 2] {
-    [FaultyStore::new(MemoryStore::new()), FaultyStore::new(MemoryStore::renewed_by_heartbeat())]
-}
-
-/// Another process's way to the store, which can fail by itself.
-fn other_way(store: &Store) -> Store {
-    FaultyStore::new(store.inner().clone())
-}
-
-fn shards(run: &Running) -> usize {
-    run.report().shards.len()
-}
-
 /// Writes ten records every 100 ms until it is dropped.
 struct Writer(tokio::task::JoinHandle<()>);
 
@@ -57,7 +43,7 @@ async fn a_worker_that_joins_gets_its_share_and_nothing_is_handled_twice() {
             &b,
             mapping(),
             seen.slow("b", Duration::from_millis(30)),
-            &other_way(&store),
+            &another(&store),
         ));
         let begun = Instant::now();
         until("an even share", || (shards(&first), shards(&second)) == (4, 4)).await;
@@ -86,8 +72,8 @@ async fn i16_a_stop_gives_every_shard_to_the_planned_next_owner_at_once() {
         let (fake, seen) = (stream(6), Seen::default());
         let [a, b, c] = ["a", "b", "c"].map(worker);
         let first = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));
-        let second = launch(consumer(&fake, &b, mapping(), seen.handler("b"), &other_way(&store)));
-        let third = launch(consumer(&fake, &c, mapping(), seen.handler("c"), &other_way(&store)));
+        let second = launch(consumer(&fake, &b, mapping(), seen.handler("b"), &another(&store)));
+        let third = launch(consumer(&fake, &c, mapping(), seen.handler("c"), &another(&store)));
         until("even shares", || [&first, &second, &third].map(shards) == [2, 2, 2]).await;
         let writer = Writer::start(&fake);
         pass(Duration::from_secs(3)).await;
@@ -106,7 +92,7 @@ async fn i16_a_stop_gives_every_shard_to_the_planned_next_owner_at_once() {
         third.stop().await;
         // The last one may not know yet that the other has left: what it gave is nobody's.
         let (d, begun) = (worker("d"), Instant::now());
-        let next = launch(consumer(&fake, &d, mapping(), seen.handler("d"), &other_way(&store)));
+        let next = launch(consumer(&fake, &d, mapping(), seen.handler("d"), &another(&store)));
         until("all shards", || shards(&next) == 6).await;
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         next.stop().await;
@@ -119,7 +105,7 @@ async fn i11_a_dead_workers_shards_are_shared_by_the_others_after_a_lease_time()
         let (fake, seen) = (stream(6), Seen::default());
         let [a, b, c] = ["a", "b", "c"].map(worker);
         let first = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));
-        let (seconds, thirds) = (other_way(&store), other_way(&store));
+        let (seconds, thirds) = (another(&store), another(&store));
         let second = launch(consumer(&fake, &b, mapping(), seen.handler("b"), &seconds));
         let third = launch(consumer(&fake, &c, mapping(), seen.handler("c"), &thirds));
         until("even shares", || [&first, &second, &third].map(shards) == [2, 2, 2]).await;
@@ -145,7 +131,7 @@ async fn i10_a_worker_whose_heartbeats_fail_loses_its_shards_before_others_work_
     let [a, b] = ["a", "b"].map(worker);
     let first = launch(consumer(&fake, &a, mapping().batch_size(1), seen.handler("a"), &store));
     until("all shards", || shards(&first) == 4).await;
-    let second = launch(consumer(&fake, &b, mapping().batch_size(1), seen.handler("b"), &other_way(&store)));
+    let second = launch(consumer(&fake, &b, mapping().batch_size(1), seen.handler("b"), &another(&store)));
     until("even shares", || (shards(&first), shards(&second)) == (2, 2)).await;
     let writer = Writer::start(&fake);
     pass(LEASE * 2).await;
@@ -197,7 +183,7 @@ async fn incident_14_checkpoints_that_hang_hold_no_heartbeat_up() {
     let (fake, seen) = (stream(4), Seen::default());
     let [a, b] = ["a", "b"].map(worker);
     let first = launch(consumer(&fake, &a, mapping(), seen.handler("a"), &store));
-    let second = launch(consumer(&fake, &b, mapping(), seen.handler("b"), &other_way(&store)));
+    let second = launch(consumer(&fake, &b, mapping(), seen.handler("b"), &another(&store)));
     until("even shares", || [&first, &second].map(shards) == [2, 2]).await;
     let tokens = async || leases(&store).await.into_iter().map(|lease| lease.token).collect::<Vec<_>>();
     let before = tokens().await;

@@ -2,18 +2,9 @@
 
 use std::time::Duration;
 
-use shardmill::checkpoint::{Fault, FaultyStore, LeaseStore, MemoryStore, Operation, WorkerId};
+use shardmill::checkpoint::{Fault, LeaseStore, Operation, WorkerId};
 
 use crate::support::*;
-
-/// Both kinds of stores: each lease is renewed, or a worker's heartbeat renews all of its leases.
-fn stores() -> [Store; 2] {
-    [FaultyStore::new(MemoryStore::new()), FaultyStore::new(MemoryStore::renewed_by_heartbeat())]
-}
-
-fn shards(run: &Running) -> usize {
-    run.report().shards.len()
-}
 
 /// Of how many leases the worker shows this: owner, whether it lives, next owner.
 fn showing(run: &Running, owner: Option<&str>, alive: bool, next: Option<&str>) -> usize {

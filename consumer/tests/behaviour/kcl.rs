@@ -145,10 +145,6 @@ impl LeaseStore for Shared {
     }
 }
 
-fn shards(run: &Running) -> usize {
-    run.report().shards.len()
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_share_is_taken_from_a_worker_of_kcl_lease_by_lease_and_none_is_given_to_it() {
     let (fake, seen) = (stream(4), Seen::default());

@@ -29,10 +29,6 @@ fn of_payments(fake: &FakeKinesis, worker: &Arc<Worker>, store: &Store) -> Runni
     launch(builder.lease_store(store.clone()).worker(Arc::clone(worker)))
 }
 
-fn shards(run: &Running) -> usize {
-    run.report().shards.len()
-}
-
 async fn tokens(stores: [&Store; 2]) -> Vec<Option<String>> {
     let mut tokens = Vec::new();
     for store in stores {

@@ -14,10 +14,6 @@ use crate::support::*;
 /// How often leases are given for balance.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-fn shards(run: &Running) -> usize {
-    run.report().shards.len()
-}
-
 fn bounded(id: &str, leases: usize) -> Arc<Worker> {
     Worker::start(options(id).maximum_leases(leases)).unwrap()
 }
@@ -100,8 +96,7 @@ async fn a_lease_for_which_the_worker_has_no_place_left_goes_back_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn any_worker_shows_a_handoff_that_the_store_shows_and_whether_an_owner_lives() {
-    for new in [MemoryStore::new, MemoryStore::renewed_by_heartbeat] {
-        let store = FaultyStore::new(new());
+    for store in stores() {
         let (fake, seen) = (stream(4), Seen::default());
         let [a, b] = ["a", "b"].map(worker);
         let first = launch(consumer(&fake, &a, mapping(), seen.slow("a", LEASE * 2), &store));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use shardmill::checkpoint::{
-    Checkpoint, Claim, Fault, FaultyStore, Lease, LeaseList, LeaseStore, MemoryStore, NewLease, Ownership,
-    Renewal, StoreError, UnreadableLease, WorkerId, Write,
+    Checkpoint, Claim, Fault, Lease, LeaseList, LeaseStore, NewLease, Ownership, Renewal, StoreError,
+    UnreadableLease, WorkerId, Write,
 };
 use shardmill::engine::{LeaseKey, ShardId};
 use shardmill_testkit::kinesis::{Fault as StreamFault, Operation as StreamOperation};
@@ -234,8 +234,8 @@ async fn goes_on_without(
 
 #[tokio::test(start_paused = true)]
 async fn incident_94_a_lease_that_is_deleted_by_hand_is_made_anew_within_a_minute() {
-    for store in [MemoryStore::new(), MemoryStore::renewed_by_heartbeat()] {
-        a_deleted_lease_is_made_anew(FaultyStore::new(store)).await;
+    for store in stores() {
+        a_deleted_lease_is_made_anew(store).await;
     }
 }
 

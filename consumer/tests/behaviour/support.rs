@@ -239,6 +239,16 @@ pub(crate) fn store() -> Store {
     FaultyStore::new(MemoryStore::new())
 }
 
+/// Both kinds of stores: each lease is renewed, or a worker's heartbeat renews all of its leases.
+pub(crate) fn stores() -> [Store; 2] {
+    [MemoryStore::new(), MemoryStore::renewed_by_heartbeat()].map(FaultyStore::new)
+}
+
+/// How many shards the worker reads.
+pub(crate) fn shards(run: &Running) -> usize {
+    run.report().shards.len()
+}
+
 /// Another worker's view of the same leases, with faults of its own.
 pub(crate) fn another(store: &Store) -> Store {
     FaultyStore::new(store.inner().clone())
