@@ -205,8 +205,10 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.permits.state();
-        if let Some(line) = state.sources.get_mut(&self.source) {
-            line.waiting.retain(|(ticket, _)| *ticket != self.ticket);
+        let Some(line) = state.sources.get_mut(&self.source) else { return };
+        // Tickets only grow. One that was granted stands there no more.
+        if let Ok(at) = line.waiting.binary_search_by_key(&self.ticket, |(ticket, _)| *ticket) {
+            line.waiting.remove(at);
         }
     }
 }
