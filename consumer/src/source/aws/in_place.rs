@@ -22,6 +22,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::{ConfigBag, FrozenLayer, Layer};
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use shardmill_engine::cbor_to_json;
 use tokio::task::LocalKey;
 
@@ -47,15 +48,17 @@ impl<A: Send + 'static> InPlace<A> {
 }
 
 /// The result of a call, and its answer, if that was read in place.
-pub(in crate::source) async fn answered<A, T>(
+///
+/// The call is some 10 kB. It is made here, in memory of its own, so that a shard that waits for its turn has none of it.
+pub(in crate::source) fn answered<'a, A: Send, T>(
     slot: &'static LocalKey<Slot<A>>,
-    call: impl Future<Output = T>,
-) -> (T, Option<A>) {
+    call: impl Future<Output = T> + Send + 'a,
+) -> BoxFuture<'a, (T, Option<A>)> {
     let call = async {
         let result = call.await;
         (result, slot.with(RefCell::take))
     };
-    slot.scope(RefCell::default(), call).await
+    slot.scope(RefCell::default(), call).boxed()
 }
 
 /// Puts our deserializer before the SDK's.

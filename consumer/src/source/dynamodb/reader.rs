@@ -128,7 +128,7 @@ impl DynamoDbReader {
         };
         // Opening many shards at once must not need a connection for each of them.
         let _permit = self.pace.permit().await;
-        let answer = request.send().await.map_err(|error| call.failed(error))?;
+        let answer = Box::pin(request.send()).await.map_err(|error| call.failed(error))?;
         answer
             .shard_iterator
             .filter(|iterator| !iterator.is_empty())
@@ -150,7 +150,7 @@ impl DynamoDbReader {
         let (answer, mut skipped) = match answer {
             Ok(answer) => (answer, Vec::new()),
             Err(error) => {
-                if let Some(salvaged) = salvage(client, &call, self.skips, &error).await {
+                if let Some(salvaged) = Box::pin(salvage(client, &call, self.skips, &error)).await {
                     salvaged?
                 } else {
                     let error = call.failed(error);
@@ -231,7 +231,7 @@ impl DynamoDbReader {
     /// The children of the shard, whose last answer named no next iterator, unless it continues.
     async fn verify_end(&mut self) -> Result<Vec<Shard>, SourceError> {
         let turn = self.source.ends.acquire().await;
-        let ended = listing::children_if_ended(&self.source, &self.shard).await;
+        let ended = Box::pin(listing::children_if_ended(&self.source, &self.shard)).await;
         drop(turn);
         if let Some(children) = ended? {
             self.next = Next::Nothing;

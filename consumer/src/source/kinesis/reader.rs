@@ -105,7 +105,7 @@ impl KinesisReader {
         };
         // Opening many shards at once must not need a connection for each of them.
         let _permit = self.pace.permit().await;
-        let answer = request.send().await.map_err(|error| call.failed(error))?;
+        let answer = Box::pin(request.send()).await.map_err(|error| call.failed(error))?;
         answer
             .shard_iterator
             .filter(|iterator| !iterator.is_empty())
@@ -115,7 +115,7 @@ impl KinesisReader {
     /// The end of the shard, unless a listing shows that it continues.
     async fn verify_end(&mut self) -> Result<Page, SourceError> {
         let permit = self.pace.permit().await;
-        let ended = listing::children_if_ended(&self.source, &self.shard).await?;
+        let ended = Box::pin(listing::children_if_ended(&self.source, &self.shard)).await?;
         drop(permit);
         let Some(children) = ended else {
             let text = "it names no next iterator, but the shard has not ended";
@@ -137,7 +137,7 @@ impl KinesisReader {
         }
         let (answer, skipped) = match answer {
             Ok(answer) => (answer, Vec::new()),
-            Err(error) => match self.salvage(&error).await {
+            Err(error) => match Box::pin(self.salvage(&error)).await {
                 Some(salvaged) => salvaged?,
                 None => return Err(call.failed(error)),
             },

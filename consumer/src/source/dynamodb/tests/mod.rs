@@ -126,6 +126,13 @@ fn a_client_of_the_source_repeats_nothing_and_its_calls_are_bounded() {
 
 // --- Records ---
 
+#[tokio::test]
+async fn a_shard_that_waits_for_its_turn_has_no_memory_for_a_call() {
+    let mut reader = Case::new().reader(Position::TrimHorizon).await;
+    let read = reader.next_page(1);
+    assert!(size_of_val(&*read) <= 2048, "{} bytes", size_of_val(&*read));
+}
+
 #[tokio::test(start_paused = true)]
 async fn changes_arrive_in_order_as_lambdas_events_with_the_images_that_were_written() {
     let case = Case::new();
