@@ -173,8 +173,8 @@ impl Run {
         let cell = ShardCell::new(shard.clone());
         self.status.add(Arc::clone(&cell));
         let share = self.worker.budget.share();
-        let driver =
-            Driver::new(machine, Arc::clone(&self.cx), event, held, inherits, share, Arc::clone(&cell));
+        let (cx, status) = (Arc::clone(&self.cx), Arc::clone(&cell));
+        let driver = Box::new(Driver::new(machine, cx, event, held, inherits, share, status));
         let pause = self.panics.get(&key).map(|panics| backoff(*panics));
         let stop = self.stop.clone();
         let run = async move {
