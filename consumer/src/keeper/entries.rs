@@ -14,7 +14,8 @@ pub(super) struct Entries {
     times: LeaseTimes,
     /// The worker's heartbeat renews them all.
     by_heartbeat: bool,
-    entries: BTreeMap<EntryId, Entry>,
+    /// Each in memory of its own: ids only grow, and a tree that grows at its end has room for twice what is in it.
+    entries: BTreeMap<EntryId, Box<Entry>>,
     by_key: HashMap<LeaseKey, EntryId>,
     /// When each lease is to be polled next.
     timers: BTreeSet<(Mono, EntryId)>,
@@ -40,11 +41,11 @@ impl Entries {
     }
 
     pub(super) fn find(&self, key: &LeaseKey) -> Option<&Entry> {
-        self.entries.get(self.by_key.get(key)?)
+        self.get(*self.by_key.get(key)?)
     }
 
     pub(super) fn find_mut(&mut self, key: &LeaseKey) -> Option<&mut Entry> {
-        self.entries.get_mut(self.by_key.get(key)?)
+        self.get_mut(*self.by_key.get(key)?)
     }
 
     /// The entry of a lease that a listing shows.
@@ -55,16 +56,16 @@ impl Entries {
         let id = EntryId(self.next);
         self.next += 1;
         self.by_key.insert(lease.key.clone(), id);
-        self.entries.insert(id, Entry::new(lease.clone(), self.times, self.by_heartbeat));
+        self.entries.insert(id, Box::new(Entry::new(lease.clone(), self.times, self.by_heartbeat)));
         id
     }
 
     pub(super) fn get(&self, id: EntryId) -> Option<&Entry> {
-        self.entries.get(&id)
+        self.entries.get(&id).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, id: EntryId) -> Option<&mut Entry> {
-        self.entries.get_mut(&id)
+        self.entries.get_mut(&id).map(Box::as_mut)
     }
 
     /// The entry, if the acquisition that the ticket was made for is not over.
@@ -80,7 +81,7 @@ impl Entries {
     }
 
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.values_mut()
+        self.entries.values_mut().map(Box::as_mut)
     }
 
     /// The leases that have a holder.
@@ -117,7 +118,7 @@ impl Entries {
 
     /// The lease has no holder any more. Whether it had one.
     pub(super) fn lose(&mut self, id: EntryId) -> bool {
-        let had = self.entries.get_mut(&id).is_some_and(Entry::lose);
+        let had = self.get_mut(id).is_some_and(Entry::lose);
         self.held -= usize::from(had);
         had
     }
@@ -168,7 +169,7 @@ impl Entries {
         let (entries, timers) = (&mut self.entries, &mut self.timers);
         self.by_key.retain(|key, id| {
             let is_left = |entry: &Entry| !entry.busy && entry.validity.is_none();
-            let kept = there.contains(key) || !entries.get(id).is_some_and(is_left);
+            let kept = there.contains(key) || !entries.get(id).map(Box::as_ref).is_some_and(is_left);
             if !kept
                 && let Some(entry) = entries.remove(id)
                 && let Some(at) = entry.wakes_at
