@@ -17,6 +17,7 @@ mod engine;
 mod fake;
 mod filter;
 mod idle;
+mod idle_poll;
 mod library;
 mod many;
 mod measure;
@@ -40,15 +41,17 @@ cargo run --release -p shardmill-bench -- BENCHMARK [RUNS]
   filter         filter patterns over 1 KB records, ns per record
   dynamodb       DynamoDB records to events, compared with the SDK's own decoding
   many-idle      memory and CPU of `shardmill run` with 10,000 idle shards
+  idle-poll OTHER [RUNS]
+                 CPU of `shardmill run` per poll of an idle shard, compared with another build's binary
   catching-up    memory of `shardmill run` with 2,000 shards that have a backlog
   busy           memory, reads and CPU of the library with 300 shards that catch up together
   renewals       heartbeats while every handler blocks its thread
   url            CPU of `shardmill run` with a URL per record, compared with a bare GetRecords loop
   waiting        CPU of `shardmill run` per invocation while 100 and 6,000 shards wait for a function
   startup        from the start of `shardmill run` to its first invocation
-  all            all of these
-Each prints a table of medians over RUNS runs. `sidecar`, `startup`, `many-idle`, `catching-up`,
-`busy`, `url` and `waiting` need `cargo build --release --workspace --bins` before.";
+  all            all of these but `idle-poll`
+Each prints a table of medians over RUNS runs. `sidecar`, `startup`, `many-idle`, `idle-poll`,
+`catching-up`, `busy`, `url` and `waiting` need `cargo build --release --workspace --bins` before.";
 
 /// Pages of 2,000 records of 1 KB that the overhead benchmark measures.
 const OVERHEAD_PAGES: u64 = 200;
@@ -105,6 +108,10 @@ async fn run(args: &[String]) -> Fallible<()> {
         "startup" => print_table(&startup_figures(runs(15)?).await?),
         "dynamodb" => print_table(&dynamodb::figures(runs(15)?)?),
         "many-idle" => print_table(&many::idle(runs(1)?).await?),
+        "idle-poll" => {
+            let runs = rest.get(1).map_or(Ok(5), |text| text.parse()).map_err(|_| USAGE)?;
+            print_table(&idle_poll::figures(Path::new(argument(rest)?), runs).await?);
+        }
         "catching-up" => print_table(&many::catching_up(runs(3)?).await?),
         "renewals" => print_table(&renewals::figures(runs(5)?)?),
         "busy" => print_table(&many::busy(runs(3)?).await?),

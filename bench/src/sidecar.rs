@@ -48,7 +48,7 @@ pub(crate) fn sibling(name: &str) -> Fallible<PathBuf> {
     }
 }
 
-fn start(folder: &Path, endpoint: &str, function: &str, settings: &str) -> Fallible<Running> {
+fn start(binary: &Path, folder: &Path, endpoint: &str, function: &str, settings: &str) -> Fallible<Running> {
     let config = format!(
         "EventSourceArn: {STREAM_ARN}\nFunctionName: bench\nStartingPosition: TRIM_HORIZON\n\
          Function: {{{function}}}\nCheckpoints: sqlite:{folder}/shardmill.db\n\
@@ -57,7 +57,7 @@ fn start(folder: &Path, endpoint: &str, function: &str, settings: &str) -> Falli
     );
     let file = folder.join("shardmill.yaml");
     std::fs::write(&file, config)?;
-    let mut command = Command::new(sibling("shardmill")?);
+    let mut command = Command::new(binary);
     command.arg("run").arg("-c").arg(&file).current_dir(folder);
     command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
     command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null());
@@ -84,10 +84,24 @@ impl Sidecar {
         keys: &str,
         settings: &str,
     ) -> Fallible<Self> {
+        Self::of(&sibling("shardmill")?, endpoint, (takes, keys), settings).await
+    }
+
+    /// A sidecar of another build, which may know fewer settings.
+    pub(crate) async fn of_build(binary: &Path, endpoint: &str) -> Fallible<Self> {
+        Self::of(binary, endpoint, (Duration::ZERO, ""), "").await
+    }
+
+    async fn of(
+        binary: &Path,
+        endpoint: &str,
+        (takes, keys): (Duration, &str),
+        settings: &str,
+    ) -> Fallible<Self> {
         let folder = tempfile::tempdir()?;
         let records = Arc::new(AtomicU64::new(0));
         let function = format!("Url: \"{}\", {keys}", function(Arc::clone(&records), None, takes).await?);
-        let running = start(folder.path(), endpoint, &function, settings)?;
+        let running = start(binary, folder.path(), endpoint, &function, settings)?;
         Ok(Self { running, records, _folder: folder })
     }
 
@@ -125,7 +139,7 @@ pub(crate) async fn startup(emulator: &Emulator) -> Fallible<Startup> {
     let function = format!("Url: \"{function}\"");
     emulator.forget();
     let started = Instant::now();
-    let running = start(folder.path(), &emulator.endpoint, &function, "")?;
+    let running = start(&sibling("shardmill")?, folder.path(), &emulator.endpoint, &function, "")?;
     let invoked = tokio::time::timeout(PATIENCE, calls.recv()).await?.ok_or("the function ended")?;
     drop(running);
     Ok(Startup { total: invoked.duration_since(started), api: emulator.busy(invoked) })
