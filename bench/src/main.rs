@@ -98,7 +98,8 @@ async fn run(args: &[String]) -> Fallible<()> {
         "count-bare" => peer::bare(argument(rest)?).await?,
         "count-library" => peer::library(argument(rest)?, encoding(rest)?).await?,
         "count-function" => peer::function().await?,
-        "serve" => serve(rest)?,
+        // With TLS it has a runtime of its own.
+        "serve" => tokio::task::block_in_place(|| serve(rest))?,
         "engine" => print_table(&engine::figures(runs(15)?)?),
         "overhead" => print_table(&overhead_figures(runs(15)?)?),
         "throughput" => print_table(&throughput::figures(runs(15)?)?),
