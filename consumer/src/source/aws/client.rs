@@ -8,6 +8,7 @@ use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
     BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
@@ -99,18 +100,22 @@ impl Intercept for Observe {
         _components: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let (true, Some(date), Some(Sent(sent))) =
-            (is_from_service(context), date_of(context), bag.load::<Sent>())
-        {
-            self.clock.observe_answer(date, *sent);
+        if let Some(Sent(sent)) = bag.load::<Sent>() {
+            observe(&self.clock, context.response(), *sent);
         }
         Ok(())
     }
 }
 
+/// Shows the answer to a request that left at this time to the clock.
+pub(super) fn observe(clock: &ServiceClock, response: &HttpResponse, sent: Mono) {
+    if let (true, Some(date)) = (is_from_service(response), date_of(response)) {
+        clock.observe_answer(date, sent);
+    }
+}
+
 /// A success with a request id, which only the service itself gives.
-fn is_from_service(context: &BeforeDeserializationInterceptorContextRef<'_>) -> bool {
-    let response = context.response();
+fn is_from_service(response: &HttpResponse) -> bool {
     let has = |name| response.headers().get(name).is_some_and(|id| !id.is_empty());
     response.status().is_success() && ["x-amzn-requestid", "x-amz-request-id"].into_iter().any(has)
 }
@@ -137,7 +142,8 @@ impl Intercept for KeepDate {
         _components: &RuntimeComponents,
         _bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let (true, Some(date)) = (is_from_service(context), date_of(context)) {
+        let response = context.response();
+        if let (true, Some(date)) = (is_from_service(response), date_of(response)) {
             // Retries are off, so there is one answer; a second one would not matter.
             let _ = self.0.set(date);
         }
@@ -146,8 +152,8 @@ impl Intercept for KeepDate {
 }
 
 /// An unreadable date is no date: the answer itself may still be good.
-fn date_of(context: &BeforeDeserializationInterceptorContextRef<'_>) -> Option<i64> {
-    let text = context.response().headers().get("date")?;
+fn date_of(response: &HttpResponse) -> Option<i64> {
+    let text = response.headers().get("date")?;
     DateTime::from_str(text, Format::HttpDate).ok()?.to_millis().ok()
 }
 

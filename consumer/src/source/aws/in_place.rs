@@ -11,7 +11,7 @@ use std::fmt;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::{
-    BeforeDeserializationInterceptorContextMut, Error, Output,
+    BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextRef, Error, Output,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, Metadata, OrchestratorError};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
@@ -26,6 +26,8 @@ use futures::future::BoxFuture;
 use shardmill_engine::cbor_to_json;
 use tokio::task::LocalKey;
 
+use super::repeat::Repeat;
+
 /// Where an answer is put that was read in place. Only a call that waits for one has such a slot.
 pub(in crate::source) type Slot<A> = RefCell<Option<A>>;
 
@@ -35,6 +37,8 @@ pub(in crate::source) struct InPlace<A: 'static> {
     pub(in crate::source) read: fn(&Bytes) -> Option<A>,
     /// An output for the SDK, which nothing looks at.
     pub(in crate::source) output: fn() -> Output,
+    /// Learns from the calls that wait for an answer.
+    pub(in crate::source) repeat: Repeat,
 }
 
 impl<A: Send + 'static> InPlace<A> {
@@ -42,8 +46,9 @@ impl<A: Send + 'static> InPlace<A> {
     pub(in crate::source) fn instead_of(self, operation: &dyn RuntimePlugin) -> impl Intercept + use<A> {
         let mut layer = Layer::new("in place");
         let sdk = operation.config().unwrap_or_else(|| Layer::new("none").freeze());
+        let (slot, repeat, operation) = (self.slot, self.repeat.clone(), sdk.clone());
         layer.store_put(SharedResponseDeserializer::new(Deserializer { in_place: self, sdk }));
-        UseInPlace(layer.freeze())
+        UseInPlace { layer: layer.freeze(), slot, repeat, operation }
     }
 }
 
@@ -62,22 +67,53 @@ pub(in crate::source) fn answered<'a, A: Send, T>(
 }
 
 /// Puts our deserializer before the SDK's.
-#[derive(Debug)]
-struct UseInPlace(FrozenLayer);
+struct UseInPlace<A: 'static> {
+    layer: FrozenLayer,
+    slot: &'static LocalKey<Slot<A>>,
+    repeat: Repeat,
+    /// The SDK's settings of the operation.
+    operation: FrozenLayer,
+}
 
-impl Intercept for UseInPlace {
+impl<A> fmt::Debug for UseInPlace<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UseInPlace")
+    }
+}
+
+fn is_get_records(bag: &ConfigBag) -> bool {
+    bag.load::<Metadata>().is_some_and(|operation| operation.name() == "GetRecords")
+}
+
+impl<A: Send + 'static> Intercept for UseInPlace<A> {
     fn name(&self) -> &'static str {
         "InPlace"
     }
 
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        components: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // An answer that is replayed has no slot.
+        if is_get_records(bag) && self.slot.try_with(|_| ()).is_ok() {
+            self.repeat.watch(context.request(), components, bag, &self.operation);
+        }
+        Ok(())
+    }
+
     fn modify_before_deserialization(
         &self,
-        _context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
         _components: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if bag.load::<Metadata>().is_some_and(|operation| operation.name() == "GetRecords") {
-            bag.push_shared_layer(self.0.clone());
+        if is_get_records(bag) {
+            if context.response().status().as_u16() == 200 {
+                self.repeat.learn(bag);
+            }
+            bag.push_shared_layer(self.layer.clone());
         }
         Ok(())
     }

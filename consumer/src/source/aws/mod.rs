@@ -6,6 +6,7 @@ mod error;
 mod in_place;
 #[cfg(test)]
 pub(super) mod oracle;
+mod repeat;
 mod undecodable;
 
 pub(super) use attachment::Attachment;
@@ -14,6 +15,7 @@ pub(super) use client::{Address, KeepDate, Observe, bounded, millis};
 pub(super) use error::by_code;
 pub(super) use error::{Call, root};
 pub(super) use in_place::{InPlace, Slot, answered};
+pub(super) use repeat::Repeat;
 pub(super) use undecodable::{Parts, Replay, body_of, number_in};
 
 use shardmill_engine::{EventSource, MappingError, StreamKind};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use aws_credential_types::Credentials;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -10,6 +11,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::retry::{ReconnectMode, RetryConfig};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use shardmill_engine::cbor_to_json;
@@ -26,20 +28,54 @@ pub(in crate::source) fn body_of<E>(error: &SdkError<E, HttpResponse>) -> Option
     Some(cbor_to_json(body).map_or(Cow::Borrowed(body), Cow::Owned))
 }
 
-/// An HTTP client that answers with a body that was received before, so that the SDK decodes it again.
+/// An HTTP client that answers with what was received before, so that the SDK decodes it.
 #[derive(Clone, Debug)]
-pub(in crate::source) struct Replay(Bytes);
+pub(in crate::source) struct Replay {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+}
 
 impl Replay {
-    pub(in crate::source) fn client(body: Vec<u8>) -> SharedHttpClient {
-        SharedHttpClient::new(Self(body.into()))
+    /// A success with this body.
+    pub(in crate::source) fn with(body: Vec<u8>) -> Self {
+        Self { status: 200, headers: Vec::new(), body: body.into() }
+    }
+
+    /// This answer. Of a success the service's time was observed when it came; of a refusal the SDK learns how wrong the host's
+    /// clock is.
+    pub(super) fn of(response: &HttpResponse, body: Bytes) -> Self {
+        let is_observed = response.status().is_success();
+        let headers = response.headers().iter().filter(|(name, _)| !is_observed || *name != "date");
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { status: response.status().as_u16(), headers, body }
+    }
+
+    pub(in crate::source) fn client(self) -> SharedHttpClient {
+        SharedHttpClient::new(self)
+    }
+
+    /// Whom the SDK signs a call for that goes nowhere.
+    pub(in crate::source) fn credentials() -> Credentials {
+        Credentials::new("replayed", "replayed", None, None, "replayed")
+    }
+
+    /// There is no connection to be closed after a 503.
+    pub(in crate::source) fn retries() -> RetryConfig {
+        RetryConfig::disabled().with_reconnect_mode(ReconnectMode::ReuseAllConnections)
     }
 }
 
 impl HttpConnector for Replay {
     fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
-        HttpConnectorFuture::ready(match 200_u16.try_into() {
-            Ok(status) => Ok(HttpResponse::new(status, SdkBody::from(self.0.clone()))),
+        HttpConnectorFuture::ready(match self.status.try_into() {
+            Ok(status) => {
+                let mut response = HttpResponse::new(status, SdkBody::from(self.body.clone()));
+                for (name, value) in &self.headers {
+                    response.headers_mut().append(name.clone(), value.clone());
+                }
+                Ok(response)
+            }
             Err(error) => Err(ConnectorError::other(Box::new(error), None)),
         })
     }
@@ -73,9 +109,9 @@ impl Parts {
     }
 
     /// The answer with these records alone.
-    pub(in crate::source) fn with(&self, records: Vec<Value>) -> Vec<u8> {
+    pub(in crate::source) fn with(&self, records: Vec<Value>) -> Replay {
         let mut whole = self.frame.clone();
         whole.insert("Records".to_owned(), Value::Array(records));
-        Value::Object(whole).to_string().into_bytes()
+        Replay::with(Value::Object(whole).to_string().into_bytes())
     }
 }

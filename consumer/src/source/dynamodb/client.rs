@@ -10,7 +10,7 @@ use aws_types::SdkConfig;
 use shardmill_engine::{DynamoDbAnswer, EventSource, dynamodb_answer};
 
 use crate::clock::ServiceClock;
-use crate::source::aws::{Address, InPlace, Observe, Slot, bounded};
+use crate::source::aws::{Address, InPlace, Observe, Repeat, Slot, bounded};
 
 tokio::task_local! {
     /// The answer of the `GetRecords` that this task waits for.
@@ -29,15 +29,20 @@ pub(super) fn from_client(client: &Client) -> Builder {
     for_polling(config.to_builder(), config.timeout_config())
 }
 
-/// A client that shows the service's time to `clock` and its endpoint to `address`, and reads records in place.
-pub(super) fn observed(settings: &Builder, clock: &ServiceClock, address: &Address) -> Client {
-    let in_place = InPlace { slot: &ANSWER, read: dynamodb_answer, output: no_records };
+/// A client that shows the service's time to `clock` and its endpoint to `address`, and reads records in place; and what
+/// repeats its calls.
+pub(super) fn observed(settings: &Builder, clock: &ServiceClock, address: &Address) -> (Client, Repeat) {
+    let has_interceptors = settings.clone().build().interceptors().next().is_some();
+    let repeat = Repeat::new(clock, has_interceptors);
+    let output = || Output::erase(no_records());
+    let in_place = InPlace { slot: &ANSWER, read: dynamodb_answer, output, repeat: repeat.clone() };
     let settings = settings.clone().interceptor(Observe::new(clock, address));
-    Client::from_conf(settings.interceptor(in_place.instead_of(&GetRecords::new())).build())
+    (Client::from_conf(settings.interceptor(in_place.instead_of(&GetRecords::new())).build()), repeat)
 }
 
-fn no_records() -> Output {
-    Output::erase(GetRecordsOutput::builder().build())
+/// An output that nothing looks at.
+pub(super) fn no_records() -> GetRecordsOutput {
+    GetRecordsOutput::builder().build()
 }
 
 fn for_polling(builder: Builder, timeouts: Option<&TimeoutConfig>) -> Builder {

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use shardmill_engine::{EventSource, MappingError, Position, ShardId, StreamKind};
 use tokio::sync::Semaphore;
 
-use super::aws::{Address, Attachment, Call, Hears, endpoint, stream_named};
+use super::aws::{Address, Attachment, Call, Hears, Repeat, endpoint, stream_named};
 use super::limiter::ReadLimiter;
 use super::{ShardListing, ShardReader, SourceContext, SourceError, StreamSource, StreamSummary};
 use crate::clock::ServiceClock;
@@ -46,6 +46,8 @@ pub struct DynamoDbSource {
 #[derive(Debug)]
 struct Inner {
     client: Client,
+    /// Makes most calls of `GetRecords`.
+    repeat: Repeat,
     address: Address,
     stream: EventSource,
     limiter: ReadLimiter,
@@ -114,9 +116,10 @@ impl Inner {
 
     fn new(settings: &Builder, stream: EventSource, limiter: ReadLimiter, clock: ServiceClock) -> Self {
         let address = Address::default();
-        let client = client::observed(settings, &clock, &address);
+        let (client, repeat) = client::observed(settings, &clock, &address);
         Self {
             client,
+            repeat,
             address,
             stream,
             limiter,

@@ -8,11 +8,14 @@ use aws_sdk_dynamodbstreams::operation::get_records::GetRecordsOutput;
 use aws_sdk_dynamodbstreams::operation::get_shard_iterator::GetShardIteratorError;
 use aws_sdk_dynamodbstreams::primitives::DateTime;
 use aws_sdk_dynamodbstreams::types::ShardIteratorType;
-use shardmill_engine::{DynamoDbEncoder, Page, Position, Record, Seq, Shard, ShardId};
+use serde_json::json;
+use shardmill_engine::{
+    DynamoDbAnswer, DynamoDbEncoder, Page, Position, Record, Seq, Shard, ShardId, dynamodb_answer,
+};
 
 use super::attributes::Unusable;
-use super::client::ANSWER;
-use super::salvage::salvage;
+use super::client::{ANSWER, no_records};
+use super::salvage::{Failure, replay, salvage};
 use super::{Inner, attributes, listing};
 use crate::source::aws::{Call, answered};
 use crate::source::limiter::ShardPace;
@@ -20,6 +23,8 @@ use crate::source::{ShardReader, SourceError, SourceErrorKind};
 
 /// The most that GetRecords takes for `Limit`.
 const MAX_LIMIT: i32 = 1_000;
+
+const JSON: &str = "application/x-amz-json-1.0";
 
 /// The coarsest time of records in milliseconds: DynamoDB Local cuts it to the minute, the service to the second.
 const COARSEST: i64 = 60_000;
@@ -36,6 +41,8 @@ pub(super) struct DynamoDbReader {
     encoder: DynamoDbEncoder,
     /// Records that cannot be decoded are left out.
     skips: bool,
+    /// The last call failed: the SDK makes the next one.
+    has_failed: bool,
     /// Records from before this time are not wanted; set where the service cannot start at a time itself.
     skip_before: Option<i64>,
     /// How old the last page's last record was when it was read, in milliseconds.
@@ -64,6 +71,7 @@ impl DynamoDbReader {
             next: if *at == Position::ShardEnd { Next::Nothing } else { Next::Place },
             encoder: DynamoDbEncoder::default(),
             skips: false,
+            has_failed: false,
             skip_before: None,
             behind: None,
             unread: None,
@@ -139,9 +147,15 @@ impl DynamoDbReader {
     async fn read(&mut self, iterator: &str, limit: usize) -> Result<Page, SourceError> {
         let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
         let reading = self.pace.start().await;
+        let client = &self.source.client;
+        let (answer, in_place) = match Box::pin(self.repeated(iterator, limit)).await {
+            Some(answered) => answered,
+            None => {
+                answered(&ANSWER, client.get_records().shard_iterator(iterator).limit(limit).send()).await
+            }
+        };
+        self.has_failed = answer.is_err();
         let (client, call) = (&self.source.client, self.call("GetRecords"));
-        let request = client.get_records().shard_iterator(iterator).limit(limit);
-        let (answer, in_place) = answered(&ANSWER, request.send()).await;
         if let (Ok(_), Some(answer)) = (&answer, in_place) {
             reading.finish(0);
             self.next = Next::Iterator(answer.next_iterator);
@@ -174,6 +188,26 @@ impl DynamoDbReader {
         skipped.sort_unstable();
         self.next = next.map_or(Next::Verify, Next::Iterator);
         Ok(self.arrived(Page::new(records), skipped))
+    }
+
+    /// The call without the SDK's part in it, once that has made one.
+    async fn repeated(
+        &self,
+        iterator: &str,
+        limit: i32,
+    ) -> Option<(Result<GetRecordsOutput, Failure>, Option<DynamoDbAnswer>)> {
+        if self.has_failed {
+            return None;
+        }
+        let body = json!({"ShardIterator": iterator, "Limit": limit}).to_string();
+        let answer = match self.source.repeat.call(JSON, body.into_bytes()).await? {
+            Ok(answer) => answer,
+            Err(error) => return Some((Err(error), None)),
+        };
+        match answer.success().and_then(dynamodb_answer) {
+            Some(in_place) => Some((Ok(no_records()), Some(in_place))),
+            None => Some((Box::pin(replay(&self.source.client, answer.replay())).await, None)),
+        }
     }
 
     /// The page, and the reader after it.

@@ -12,7 +12,7 @@ use shardmill_engine::Seq;
 use crate::source::SourceError;
 use crate::source::aws::{Call, Parts, Replay, body_of, number_in, root};
 
-type Failure = SdkError<GetRecordsError>;
+pub(super) type Failure = SdkError<GetRecordsError>;
 
 /// What can be decoded of the answer to `call`, and the records that cannot; an error unless it `skips` them, `None` if
 /// the failure is not about single records.
@@ -50,9 +50,12 @@ pub(super) async fn salvage(
     Some(Ok((answer, skipped)))
 }
 
-/// The SDK decodes a body as if the service had just sent it.
-async fn replay(client: &Client, body: Vec<u8>) -> Result<GetRecordsOutput, Failure> {
-    let replayed = aws_sdk_dynamodbstreams::config::Builder::new().http_client(Replay::client(body));
+/// The SDK decodes an answer as if the service had just sent it.
+pub(super) async fn replay(client: &Client, answer: Replay) -> Result<GetRecordsOutput, Failure> {
+    let replayed = aws_sdk_dynamodbstreams::config::Builder::new()
+        .http_client(answer.client())
+        .credentials_provider(Replay::credentials())
+        .retry_config(Replay::retries());
     let request = client.get_records().shard_iterator("replayed");
     request.customize().config_override(replayed).send().await
 }

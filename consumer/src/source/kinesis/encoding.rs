@@ -19,7 +19,8 @@ use shardmill_engine::{AnswerEncoding, EventSource, cbor_to_json};
 use crate::source::aws::by_code;
 use crate::source::{SourceError, SourceErrorKind};
 
-const CBOR: &str = "application/x-amz-cbor-1.1";
+pub(super) const CBOR: &str = "application/x-amz-cbor-1.1";
+pub(super) const JSON: &str = "application/x-amz-json-1.1";
 
 const UNKNOWN: u8 = 0;
 const SPEAKS_CBOR: u8 = 1;
@@ -121,7 +122,7 @@ impl Intercept for AskInCbor {
 }
 
 /// A request of texts and whole numbers in CBOR; `None` for any other.
-fn to_cbor(json: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn to_cbor(json: &[u8]) -> Option<Vec<u8>> {
     let members: Map<String, Value> = serde_json::from_slice(json).ok()?;
     let mut out = Vec::with_capacity(json.len() + 8);
     push_head(&mut out, 5, members.len() as u64);

@@ -1,13 +1,13 @@
 //! A scripted service behind the real SDK client.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_kinesis::config::{
-    BehaviorVersion, Config, Credentials, HttpClient, Region, RuntimeComponents, SharedHttpClient,
+    BehaviorVersion, Builder, Config, Credentials, HttpClient, Region, RuntimeComponents, SharedHttpClient,
 };
 use aws_sdk_kinesis::error::ConnectorError;
 use aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
@@ -45,7 +45,10 @@ pub(super) struct Request {
     /// Whether the body came in CBOR; then it is shown as JSON.
     pub(super) is_cbor: bool,
     pub(super) at: Instant,
-    pub(super) amz_date: String,
+    pub(super) uri: String,
+    pub(super) headers: BTreeMap<String, String>,
+    /// As it came.
+    pub(super) bytes: Vec<u8>,
 }
 
 /// Answers in the order of its script, each in the encoding of its request; asked for more, it refuses connections.
@@ -102,13 +105,21 @@ impl Service {
         self.requests().into_iter().filter(|request| request.api == api).map(|request| request.body).collect()
     }
 
-    pub(super) fn client(&self) -> Client {
-        let config = Config::builder()
+    /// How many there are who could ask it.
+    pub(super) fn users(&self) -> usize {
+        Arc::strong_count(&self.state)
+    }
+
+    pub(super) fn settings(&self) -> Builder {
+        Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-west-1"))
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-            .http_client(SharedHttpClient::new(self.clone()));
-        Client::from_conf(config.build())
+            .http_client(SharedHttpClient::new(self.clone()))
+    }
+
+    pub(super) fn client(&self) -> Client {
+        Client::from_conf(self.settings().build())
     }
 
     pub(super) fn source_with(&self, clock: &ServiceClock, limiter: ReadLimiter) -> KinesisSource {
@@ -134,7 +145,9 @@ impl Service {
             body: serde_json::from_slice(&body).unwrap(),
             is_cbor,
             at: Instant::now(),
-            amz_date: header("x-amz-date"),
+            uri: request.uri().to_owned(),
+            headers: request.headers().iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            bytes: request.body().bytes().unwrap_or_default().to_vec(),
         });
         let refusal =
             state.refusal.filter(|_| is_cbor).map(|(status, body)| Answer::Raw(status, body.to_owned()));

@@ -20,7 +20,7 @@ use shardmill_engine::{EventSource, MappingError, Position, ShardId, StreamKind}
 
 use encoding::Spoken;
 
-use super::aws::{Address, Attachment, Call, Hears, endpoint, stream_named};
+use super::aws::{Address, Attachment, Call, Hears, Repeat, endpoint, stream_named};
 use super::limiter::ReadLimiter;
 use super::{ShardListing, ShardReader, SourceContext, SourceError, StreamSource, StreamSummary};
 use crate::clock::ServiceClock;
@@ -36,6 +36,8 @@ pub struct KinesisSource {
 #[derive(Debug)]
 struct Inner {
     client: Client,
+    /// Makes most calls of `GetRecords`.
+    repeat: Repeat,
     address: Address,
     /// What the client's endpoint understands.
     spoken: Spoken,
@@ -47,8 +49,8 @@ struct Inner {
 impl Inner {
     fn new(settings: &Builder, stream: EventSource, limiter: ReadLimiter, clock: ServiceClock) -> Self {
         let address = Address::default();
-        let client = client::observed(settings, &clock, &address);
-        Self { client, address, spoken: Spoken::default(), stream, limiter, clock }
+        let (client, repeat) = client::observed(settings, &clock, &address);
+        Self { client, repeat, address, spoken: Spoken::default(), stream, limiter, clock }
     }
 
     /// A call, for messages.

@@ -1,6 +1,7 @@
 //! Reading one shard.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::error::SdkError;
@@ -8,11 +9,13 @@ use aws_sdk_kinesis::operation::get_records::{GetRecordsError, GetRecordsOutput}
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{ChildShard, Record as SdkRecord, ShardIteratorType};
 use bytes::Bytes;
+use serde_json::json;
+use shardmill_engine::{
+    AnswerEncoding, Data, KinesisAnswer, Page, Position, Record, Seq, Shard, ShardId, kinesis_answer,
+};
 
-use shardmill_engine::{AnswerEncoding, Data, KinesisAnswer, Page, Position, Record, Seq, Shard, ShardId};
-
-use super::client::ANSWER;
-use super::encoding::{IN_CBOR, not_understood};
+use super::client::{ANSWER, no_records};
+use super::encoding::{CBOR, IN_CBOR, JSON, not_understood, to_cbor};
 use super::{Inner, listing};
 use crate::source::aws::{Call, Parts, Replay, answered, body_of, millis, number_in, root};
 use crate::source::limiter::{Reading, ShardPace};
@@ -33,6 +36,8 @@ pub(super) struct KinesisReader {
     /// Records that cannot be decoded are left out.
     skips: bool,
     encoding: AnswerEncoding,
+    /// The last call failed: the SDK makes the next one.
+    has_failed: AtomicBool,
 }
 
 /// An answer of the SDK, or what was read in place of it.
@@ -61,6 +66,7 @@ impl KinesisReader {
             at: at.clone(),
             skips: false,
             encoding: AnswerEncoding::default(),
+            has_failed: AtomicBool::new(false),
             next: match at {
                 Position::ShardEnd => Next::Nothing,
                 place => Next::Place(place.clone()),
@@ -154,9 +160,9 @@ impl KinesisReader {
     async fn ask(&self, iterator: &str, limit: i32) -> Result<Asked<'_>, SourceError> {
         let spoken = &self.source.spoken;
         if !spoken.asks_in_cbor(self.encoding) {
-            return Ok(self.get_records(iterator, limit).await);
+            return Ok(self.get_records(iterator, limit, false).await);
         }
-        let asked = IN_CBOR.scope((), self.get_records(iterator, limit)).await;
+        let asked = self.get_records(iterator, limit, true).await;
         spoken.hear(&asked.answer);
         match asked.answer {
             Err(error) if spoken.may_be_refusal(&error) => {
@@ -167,7 +173,7 @@ impl KinesisReader {
             answer => return Ok(Asked { answer, ..asked }),
         }
         drop(asked.reading);
-        let asked = self.get_records(iterator, limit).await;
+        let asked = self.get_records(iterator, limit, false).await;
         // What fails in JSON as well was not about the encoding, and what does not arrive shows nothing.
         let is_understood = match &asked.answer {
             Ok(_) => true,
@@ -179,12 +185,43 @@ impl KinesisReader {
         Ok(asked)
     }
 
-    async fn get_records(&self, iterator: &str, limit: i32) -> Asked<'_> {
+    async fn get_records(&self, iterator: &str, limit: i32, in_cbor: bool) -> Asked<'_> {
         let reading = self.pace.start().await;
-        let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
-        let request = request.stream_arn(self.source.stream.arn.as_str());
-        let (answer, in_place) = answered(&ANSWER, request.send()).await;
+        let (answer, in_place) = match Box::pin(self.repeated(iterator, limit, in_cbor)).await {
+            Some(answered) => answered,
+            None => {
+                let request = self.source.client.get_records().shard_iterator(iterator).limit(limit);
+                let request = request.stream_arn(self.source.stream.arn.as_str());
+                let call = answered(&ANSWER, request.send());
+                if in_cbor { IN_CBOR.scope((), call).await } else { call.await }
+            }
+        };
+        self.has_failed.store(answer.is_err(), Ordering::Relaxed);
         Asked { answer, in_place, reading }
+    }
+
+    /// The call without the SDK's part in it, once that has made one.
+    async fn repeated(
+        &self,
+        iterator: &str,
+        limit: i32,
+        in_cbor: bool,
+    ) -> Option<(Result<GetRecordsOutput, GetRecordsFailure>, Option<KinesisAnswer>)> {
+        if self.has_failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let stream = self.source.stream.arn.as_str();
+        let body = json!({"ShardIterator": iterator, "Limit": limit, "StreamARN": stream}).to_string();
+        let (content_type, body) =
+            if in_cbor { (CBOR, to_cbor(body.as_bytes())?) } else { (JSON, body.into_bytes()) };
+        let answer = match self.source.repeat.call(content_type, body).await? {
+            Ok(answer) => answer,
+            Err(error) => return Some((Err(error), None)),
+        };
+        match answer.success().and_then(kinesis_answer) {
+            Some(in_place) => Some((Ok(no_records()), Some(in_place))),
+            None => Some((Box::pin(self.replay(answer.replay())).await, None)),
+        }
     }
 
     /// What can be decoded of an answer, and the records that cannot; an error if they are not to be skipped, `None` if it
@@ -216,8 +253,12 @@ impl KinesisReader {
         Some(Ok((answer, skipped)))
     }
 
-    async fn replay(&self, body: Vec<u8>) -> Result<GetRecordsOutput, GetRecordsFailure> {
-        let replayed = aws_sdk_kinesis::config::Builder::new().http_client(Replay::client(body));
+    /// The SDK decodes an answer as if the service had just sent it.
+    async fn replay(&self, answer: Replay) -> Result<GetRecordsOutput, GetRecordsFailure> {
+        let replayed = aws_sdk_kinesis::config::Builder::new()
+            .http_client(answer.client())
+            .credentials_provider(Replay::credentials())
+            .retry_config(Replay::retries());
         let request = self.source.client.get_records().shard_iterator("replayed");
         request.customize().config_override(replayed).send().await
     }

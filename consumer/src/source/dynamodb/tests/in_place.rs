@@ -15,7 +15,7 @@ async fn judged(test: impl Fn(Sdk<'_>) + Send + Sync + 'static) {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-west-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .http_client(crate::source::aws::Replay::client(b"{}".to_vec()));
+        .http_client(crate::source::aws::Replay::with(b"{}".to_vec()).client());
     let client = Client::from_conf(config.build());
     let judge = Judge { operation: GetRecords::new(), test };
     client.get_records().shard_iterator("i").customize().interceptor(judge).send().await.unwrap();

@@ -2,6 +2,7 @@
 
 mod in_place;
 mod listing;
+mod repeat;
 mod undecodable;
 
 use std::time::Duration;
