@@ -127,7 +127,8 @@ impl WorkerOptions {
     }
 
     /// Bytes that all shards together may hold for records that are not resolved: at least 1 MiB, default 512 MiB. The
-    /// shards that have records divide it evenly: the more there are, the smaller their pages. A shard's first page has room
+    /// shards that have records divide it evenly: the more there are, the smaller their pages; while much of it is free, pages are
+    /// larger than that. A shard's first page has room
     /// for half of it divided by [`maximum_concurrent_reads`](Self::maximum_concurrent_reads), 1 MiB by default, and each
     /// page for twice what the one before it brought. A shard that holds none reads a few even when the budget is
     /// exhausted, which takes up to an eighth of it more.

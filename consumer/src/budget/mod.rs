@@ -13,12 +13,16 @@ use tokio::sync::oneshot;
 /// others. Together such reads may exceed the budget by 1/`BEYOND` of it.
 const BEYOND: usize = 8;
 
+/// While much is free, a page may have one of so many parts of it, or of as many as there may be reads under way, if that is
+/// more than its even share: handlers that keep up leave most of the budget free, and small pages only cost calls.
+const FEWEST_PARTS: usize = 64;
+
 /// A read begins once there is room for one of so many parts of its page.
 const LOW_WATER: usize = 2;
 
 /// Bytes that all shards of the process may buffer together.
 ///
-/// The shards that have records divide the budget evenly: that is a page. A read begins when there is room for half a page,
+/// The shards that have records divide the budget evenly: that is a page, while little of it is free. A read begins when there is room for half a page,
 /// and waits in a queue until then: with whatever room there is, pages would become so small that calls are what limits
 /// the shards. Room that becomes free goes to the front of the queue. Only a shard that has no records may be served
 /// before it, and get less than a page.
@@ -35,6 +39,8 @@ struct Shared {
     limit: usize,
     /// A page is not larger than this, or than twice the one before it.
     first: usize,
+    /// What is free is divided into so many pages.
+    parts: usize,
     /// Where this and a shard's own are locked, this comes first.
     state: Mutex<State>,
 }
@@ -104,7 +110,8 @@ pub(crate) struct Room {
 impl Budget {
     pub(crate) fn new(limit: usize, concurrent_reads: usize) -> Self {
         let first = limit / concurrent_reads.max(1).saturating_mul(2);
-        Self { shared: Arc::new(Shared { limit, first, state: Mutex::default() }) }
+        let parts = concurrent_reads.max(FEWEST_PARTS);
+        Self { shared: Arc::new(Shared { limit, first, parts, state: Mutex::default() }) }
     }
 
     pub(crate) fn share(&self) -> Share {
@@ -127,7 +134,7 @@ impl Budget {
         let free = limit.saturating_sub(state.used + state.reserved);
         let most = own.expected.unwrap_or(0).max(self.shared.first);
         let least = (limit / BEYOND / state.shards.max(1)).min(most);
-        let share = (limit / state.active.max(1)).min(most).max(least);
+        let share = (limit / state.active.max(1)).max(free / self.shared.parts).min(most).max(least);
         let page = |bytes: usize| {
             let records = (bytes / wish.record_bytes).clamp(1, wish.asked.max(1));
             let page = records * wish.record_bytes;

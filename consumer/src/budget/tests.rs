@@ -53,6 +53,33 @@ fn i13_pages_double_from_the_first_one_and_what_comes_stays_within_what_was_rese
 }
 
 #[tokio::test]
+async fn while_handlers_keep_up_pages_are_larger_than_an_even_share_and_evenly_small_once_they_do_not() {
+    let budget = Budget::new(128 * MIB, 64);
+    let shares: Vec<Share> = (0..2_000).map(|_| budget.share()).collect();
+    let even = 128 * MIB / 2_000 / RECORD;
+    for keep_up in [true, false] {
+        let mut pages = Vec::new();
+        for share in shares.iter().cycle().take(3 * shares.len()) {
+            let Some(room) = share.room(10_000, RECORD).now_or_never() else { continue };
+            let bytes = room.records * RECORD;
+            share.read(bytes);
+            pages.push(room.records);
+            drop(room);
+            if !keep_up {
+                let held = share.own.lock().held + bytes;
+                share.set(held, held / RECORD);
+            }
+        }
+        let last = pages.last().copied().unwrap();
+        assert_eq!(last > 10 * even, keep_up, "{last}");
+        assert_eq!(last <= even, !keep_up, "{last}");
+    }
+    let mut held: Vec<usize> = shares.iter().map(|share| share.own.lock().records).collect();
+    held.sort_unstable();
+    assert!(held[0] > 0 && budget.state().used <= 144 * MIB, "each shard has records: {}", held[0]);
+}
+
+#[tokio::test]
 async fn i13_shards_whose_pages_double_stay_within_the_budget() {
     let budget = Budget::new(512 * MIB, 256);
     let shares: Vec<Share> = (0..128).map(|_| budget.share()).collect();

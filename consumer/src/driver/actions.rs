@@ -48,11 +48,18 @@ impl Driver {
     }
 
     pub(super) fn fetch(&mut self, limit: usize) -> BoxFuture<'static, Done> {
-        let room = self.share.room(limit, self.machine.record_bytes());
+        let mut room = Box::pin(self.share.room(limit, self.machine.record_bytes()));
         let reader = self.reader.take();
         async move {
             let Some(mut reader) = reader else { unreachable!("the machine fetches from an open shard") };
-            let room = room.await;
+            // Room that waits for its turn would be nobody's, and a turn that waits for room would hold up those who have it.
+            reader.take_turn().await;
+            let room = if let Some(room) = room.as_mut().now_or_never() {
+                room
+            } else {
+                reader.give_turn_back();
+                room.await
+            };
             let result = reader.next_page(room.records).await;
             Done::Fetched(reader, result, room)
         }

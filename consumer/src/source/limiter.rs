@@ -156,7 +156,7 @@ pub(crate) struct ShardPace {
 
 impl ShardPace {
     /// Waits until a read may start. Dropping the future gives the turn to the next reader.
-    pub(crate) async fn start(&self) -> Reading<'_> {
+    pub(crate) async fn start(&self) -> Reading {
         let Some(slot) = &self.slot else {
             return Reading { of: None, _permit: self.permit().await };
         };
@@ -182,7 +182,7 @@ impl ShardPace {
             }
             let started = Instant::now();
             *last_start = Some(started);
-            return Reading { of: Some((slot, started)), _permit: permit };
+            return Reading { of: Some((Arc::clone(slot), started)), _permit: permit };
         }
     }
 
@@ -199,12 +199,22 @@ impl ShardPace {
 /// A read in flight.
 #[derive(Debug)]
 #[must_use = "the bytes that were read slow down the next read"]
-pub(crate) struct Reading<'a> {
-    of: Option<(&'a Slot, Instant)>,
+pub(crate) struct Reading {
+    of: Option<(Arc<Slot>, Instant)>,
     _permit: Option<Permit>,
 }
 
-impl Reading<'_> {
+impl Reading {
+    /// The read does not take place: it does not count against the shard's pace.
+    pub(crate) fn give_back(self) {
+        if let Some((slot, started)) = self.of
+            && let Ok(mut last_start) = slot.last_start.try_lock()
+        {
+            // What was there before has let this one start.
+            last_start.take_if(|last| *last == started);
+        }
+    }
+
     /// Ends the read, which brought so many bytes. A read that failed is just dropped.
     pub(crate) fn finish(self, bytes: usize) {
         if let Some((slot, started)) = self.of {
@@ -308,6 +318,21 @@ mod tests {
         limiter.describe_stream(&arn("us-east-1")).start().await.finish(0);
         assert_eq!(begin.elapsed(), Duration::from_millis(9_900), "another region has its own budget");
         reading.finish(0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i12_a_turn_that_is_given_back_costs_nobody_anything() {
+        let limiter = ReadLimiter::new().with_concurrent_reads(1);
+        let (a, b) = (pace(&limiter, "s"), pace(&limiter, "s"));
+        let begin = Instant::now();
+        drop(a.start().await);
+        a.start().await.give_back();
+        assert_eq!(begin.elapsed(), SPACING);
+        let reading = b.start().await;
+        assert_eq!(begin.elapsed(), SPACING, "neither the pace nor the permit");
+        reading.finish(0);
+        drop(a.start().await);
+        assert_eq!(begin.elapsed(), SPACING * 2);
     }
 
     #[tokio::test(start_paused = true)]

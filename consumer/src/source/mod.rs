@@ -116,6 +116,14 @@ pub trait ShardReader: Send {
     /// at once: the wait for what the service permits is here (I12).
     async fn next_page(&mut self, limit: usize) -> Result<Page, SourceError>;
 
+    /// Waits until a read may start, and keeps that turn for [`next_page`](Self::next_page), which takes one itself if there is
+    /// none. What a page may take of [`WorkerOptions::buffer_bytes`](crate::WorkerOptions::buffer_bytes) is reserved only then.
+    /// A reader that never waits does nothing.
+    async fn take_turn(&mut self) {}
+
+    /// There is no room for a page now: others may read meanwhile.
+    fn give_turn_back(&mut self) {}
+
     /// Whether a record that cannot be decoded is left out and named in [`Page::skipped`] from now on. A reader that knows
     /// no such records does nothing.
     fn skip_undecodable(&mut self, skips: bool) {

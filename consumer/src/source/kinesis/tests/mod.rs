@@ -4,6 +4,7 @@ mod encoding;
 mod in_place;
 mod listing;
 mod repeat;
+mod turns;
 mod undecodable;
 
 use std::time::Duration;
@@ -28,14 +29,6 @@ async fn reader(service: &Service, at: Position) -> Box<dyn ShardReader> {
 
 fn numbers(page: &Page) -> Vec<&str> {
     page.records.iter().map(|record| record.seq.number.as_str()).collect()
-}
-
-#[tokio::test]
-async fn a_shard_that_waits_for_its_turn_has_no_memory_for_a_call() {
-    let mut reader = reader(&Service::new([]), Position::TrimHorizon).await;
-    // A call of the SDK is some 10 kB, and thousands of shards wait while a few hundred call.
-    let read = reader.next_page(1);
-    assert!(size_of_val(&*read) <= 2048, "{} bytes", size_of_val(&*read));
 }
 
 // --- Names and constructors ---
