@@ -22,8 +22,8 @@ const LOW_WATER: usize = 2;
 
 /// Bytes that all shards of the process may buffer together.
 ///
-/// The shards that have records divide the budget evenly: that is a page, while little of it is free. A read begins when there is room for half a page,
-/// and waits in a queue until then: with whatever room there is, pages would become so small that calls are what limits
+/// The shards that have records divide the budget evenly: that is a page, while little of it is free. A read begins when
+/// there is room for half a page, and waits in a queue until then: with whatever room there is, pages would become so small that calls are what limits
 /// the shards. Room that becomes free goes to the front of the queue. Only a shard that has no records may be served
 /// before it, and get less than a page.
 ///

@@ -102,7 +102,7 @@ impl ReadLimiter {
 
     /// The pace of one shard of a stream.
     pub(crate) fn shard(&self, stream: &Arn, shard: &ShardId) -> ShardPace {
-        ShardPace { slot: self.slot((stream.into(), shard.clone()), SPACING), party: self.party() }
+        ShardPace::new(self.slot((stream.into(), shard.clone()), SPACING), self.party())
     }
 
     /// The pace of DescribeStream in the stream's account and region, which all DynamoDB streams there share. These calls are no
@@ -111,7 +111,7 @@ impl ReadLimiter {
     pub(crate) fn describe_stream(&self, stream: &Arn) -> ShardPace {
         let key =
             (Arc::from(format!("{}.{}", stream.account(), stream.region())), ShardId::from("DescribeStream"));
-        ShardPace { slot: self.slot(key, DESCRIBE_SPACING), party: None }
+        ShardPace::new(self.slot(key, DESCRIBE_SPACING), None)
     }
 
     fn slot(&self, key: ShardKey, spacing: Duration) -> Option<Arc<Slot>> {
@@ -152,11 +152,33 @@ impl Slot {
 pub(crate) struct ShardPace {
     slot: Option<Arc<Slot>>,
     party: Option<Arc<Party>>,
+    /// A read that may start.
+    turn: Mutex<Option<Reading>>,
 }
 
 impl ShardPace {
-    /// Waits until a read may start. Dropping the future gives the turn to the next reader.
+    fn new(slot: Option<Arc<Slot>>, party: Option<Arc<Party>>) -> Self {
+        Self { slot, party, turn: Mutex::default() }
+    }
+
+    /// Waits until a read may start, and keeps that turn for the next [`start`](Self::start).
+    pub(crate) async fn take_turn(&self) {
+        let turn = self.start().await;
+        *self.turn.lock() = Some(turn);
+    }
+
+    /// The turn that was kept is not used.
+    pub(crate) fn give_turn_back(&self) {
+        if let Some(turn) = self.turn.lock().take() {
+            turn.give_back();
+        }
+    }
+
+    /// Waits until a read may start, unless a turn was kept. Dropping the future gives the turn to the next reader.
     pub(crate) async fn start(&self) -> Reading {
+        if let Some(turn) = self.turn.lock().take() {
+            return turn;
+        }
         let Some(slot) = &self.slot else {
             return Reading { of: None, _permit: self.permit().await };
         };
@@ -206,7 +228,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// The read does not take place: it does not count against the shard's pace.
-    pub(crate) fn give_back(self) {
+    fn give_back(self) {
         if let Some((slot, started)) = self.of
             && let Ok(mut last_start) = slot.last_start.try_lock()
         {
@@ -326,7 +348,8 @@ mod tests {
         let (a, b) = (pace(&limiter, "s"), pace(&limiter, "s"));
         let begin = Instant::now();
         drop(a.start().await);
-        a.start().await.give_back();
+        a.take_turn().await;
+        a.give_turn_back();
         assert_eq!(begin.elapsed(), SPACING);
         let reading = b.start().await;
         assert_eq!(begin.elapsed(), SPACING, "neither the pace nor the permit");

@@ -18,7 +18,7 @@ use super::client::{ANSWER, no_records};
 use super::salvage::{Failure, replay, salvage};
 use super::{Inner, attributes, listing};
 use crate::source::aws::{Call, answered};
-use crate::source::limiter::{Reading, ShardPace};
+use crate::source::limiter::ShardPace;
 use crate::source::{ShardReader, SourceError, SourceErrorKind};
 
 /// The most that GetRecords takes for `Limit`.
@@ -35,8 +35,6 @@ pub(super) struct DynamoDbReader {
     pub(super) source: Arc<Inner>,
     shard: ShardId,
     pace: ShardPace,
-    /// A read that may start.
-    turn: Option<Reading>,
     /// After the last record that was read, or where reading began.
     at: Position,
     next: Next,
@@ -69,7 +67,6 @@ impl DynamoDbReader {
             source: Arc::clone(source),
             shard: shard.clone(),
             pace: source.limiter.shard(&source.stream.arn, shard),
-            turn: None,
             at: at.clone(),
             next: if *at == Position::ShardEnd { Next::Nothing } else { Next::Place },
             encoder: DynamoDbEncoder::default(),
@@ -149,10 +146,7 @@ impl DynamoDbReader {
     /// One read; the reader's place moves only once the page is complete.
     async fn read(&mut self, iterator: &str, limit: usize) -> Result<Page, SourceError> {
         let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
-        let reading = match self.turn.take() {
-            Some(turn) => turn,
-            None => self.pace.start().await,
-        };
+        let reading = self.pace.start().await;
         let client = &self.source.client;
         let (answer, in_place) = match Box::pin(self.repeated(iterator, limit)).await {
             Some(answered) => answered,
@@ -327,15 +321,13 @@ impl ShardReader for DynamoDbReader {
 
     async fn take_turn(&mut self) {
         // What opens the shard first is another call, with a permit of its own.
-        if self.turn.is_none() && matches!(self.next, Next::Iterator(_)) {
-            self.turn = Some(self.pace.start().await);
+        if matches!(self.next, Next::Iterator(_)) {
+            self.pace.take_turn().await;
         }
     }
 
     fn give_turn_back(&mut self) {
-        if let Some(turn) = self.turn.take() {
-            turn.give_back();
-        }
+        self.pace.give_turn_back();
     }
 
     fn skip_undecodable(&mut self, skips: bool) {

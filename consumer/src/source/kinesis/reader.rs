@@ -30,8 +30,6 @@ pub(super) struct KinesisReader {
     source: Arc<Inner>,
     shard: ShardId,
     pace: ShardPace,
-    /// A read that may start.
-    turn: Option<Reading>,
     /// After the last record that was read, or where reading began.
     at: Position,
     next: Next,
@@ -65,7 +63,6 @@ impl KinesisReader {
             source: Arc::clone(source),
             shard: shard.clone(),
             pace: source.limiter.shard(&source.stream.arn, shard),
-            turn: None,
             at: at.clone(),
             skips: false,
             encoding: AnswerEncoding::default(),
@@ -137,14 +134,9 @@ impl KinesisReader {
     }
 
     /// One read; the reader's place moves only once the page is complete.
-    async fn read(
-        &self,
-        iterator: &str,
-        limit: i32,
-        turn: Option<Reading>,
-    ) -> Result<(Page, Next), SourceError> {
+    async fn read(&self, iterator: &str, limit: i32) -> Result<(Page, Next), SourceError> {
         let call = self.call("GetRecords");
-        let Asked { answer, in_place, reading } = self.ask(iterator, limit, turn).await?;
+        let Asked { answer, in_place, reading } = self.ask(iterator, limit).await?;
         if let (Ok(_), Some(answer)) = (&answer, in_place) {
             reading.finish(answer.bytes);
             return Ok((answer.page, Next::Iterator(answer.next_iterator)));
@@ -165,12 +157,12 @@ impl KinesisReader {
 
     /// Asks in the encoding that is wanted; where the service may not understand it, in JSON, once. An error if that is not
     /// wanted.
-    async fn ask(&self, iterator: &str, limit: i32, turn: Option<Reading>) -> Result<Asked, SourceError> {
+    async fn ask(&self, iterator: &str, limit: i32) -> Result<Asked, SourceError> {
         let spoken = &self.source.spoken;
         if !spoken.asks_in_cbor(self.encoding) {
-            return Ok(self.get_records(iterator, limit, false, turn).await);
+            return Ok(self.get_records(iterator, limit, false).await);
         }
-        let asked = self.get_records(iterator, limit, true, turn).await;
+        let asked = self.get_records(iterator, limit, true).await;
         spoken.hear(&asked.answer);
         match asked.answer {
             Err(error) if spoken.may_be_refusal(&error) => {
@@ -181,7 +173,7 @@ impl KinesisReader {
             answer => return Ok(Asked { answer, ..asked }),
         }
         drop(asked.reading);
-        let asked = self.get_records(iterator, limit, false, None).await;
+        let asked = self.get_records(iterator, limit, false).await;
         // What fails in JSON as well was not about the encoding, and what does not arrive shows nothing.
         let is_understood = match &asked.answer {
             Ok(_) => true,
@@ -193,11 +185,8 @@ impl KinesisReader {
         Ok(asked)
     }
 
-    async fn get_records(&self, iterator: &str, limit: i32, in_cbor: bool, turn: Option<Reading>) -> Asked {
-        let reading = match turn {
-            Some(turn) => turn,
-            None => self.pace.start().await,
-        };
+    async fn get_records(&self, iterator: &str, limit: i32, in_cbor: bool) -> Asked {
+        let reading = self.pace.start().await;
         let (answer, in_place) = match Box::pin(self.repeated(iterator, limit, in_cbor)).await {
             Some(answered) => answered,
             None => {
@@ -278,7 +267,6 @@ impl KinesisReader {
 #[async_trait]
 impl ShardReader for KinesisReader {
     async fn next_page(&mut self, limit: usize) -> Result<Page, SourceError> {
-        let turn = self.turn.take();
         if let Next::Place(at) = &self.next {
             self.next = Next::Iterator(self.iterator(at).await?);
         }
@@ -288,7 +276,7 @@ impl ShardReader for KinesisReader {
             Next::Place(_) | Next::Nothing => return Ok(Page::last(Vec::new())),
         };
         let limit = i32::try_from(limit).unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
-        let (page, next) = self.read(iterator, limit, turn).await?;
+        let (page, next) = self.read(iterator, limit).await?;
         self.next = next;
         if let Some(last) = page.records.last().map(|record| &record.seq).max(page.skipped.last()) {
             self.at = Position::After(last.clone());
@@ -302,15 +290,13 @@ impl ShardReader for KinesisReader {
 
     async fn take_turn(&mut self) {
         // What opens the shard first is another call, with a permit of its own.
-        if self.turn.is_none() && matches!(self.next, Next::Iterator(_)) {
-            self.turn = Some(self.pace.start().await);
+        if matches!(self.next, Next::Iterator(_)) {
+            self.pace.take_turn().await;
         }
     }
 
     fn give_turn_back(&mut self) {
-        if let Some(turn) = self.turn.take() {
-            turn.give_back();
-        }
+        self.pace.give_turn_back();
     }
 
     fn skip_undecodable(&mut self, skips: bool) {
